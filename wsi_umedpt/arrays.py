@@ -1,0 +1,101 @@
+"""Plain zarr v3 arrays on local disk: written once, durable, and read back at disk speed.
+
+Arrays are uncompressed, so that a chunk file is the numbers themselves; `read_array` reads
+them straight into place, 2 to 3 times faster than through zarr's pipeline, and takes a
+missing or short chunk for the damage it is instead of filling it with zeros.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from wsi_umedpt.errors import StoreError
+
+
+def write_array(path: Path, values: npt.NDArray[Any], chunk_rows: int, attrs: dict[str, Any] | None = None) -> None:
+    """Write an array in chunks of whole rows, its sha256 among its attributes."""
+    array = zarr.create_array(
+        path,
+        shape=values.shape,
+        chunks=(max(1, min(chunk_rows, len(values))), *(max(1, n) for n in values.shape[1:])),
+        dtype=values.dtype,
+        compressors=None,
+        fill_value=0,
+        attributes={**(attrs or {}), "sha256": array_sha256(values)},
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
+    if values.size:
+        array[...] = values
+    sync_folder(path, files=True)
+
+
+def array_sha256(values: npt.NDArray[Any]) -> str:
+    """sha256 of the numbers in C order, little endian."""
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Read a whole array that this package wrote.
+
+    Raises
+    ------
+    StoreError
+        If it is not such an array, or a chunk is missing or has the wrong length.
+    """
+    try:
+        meta = json.loads((path / "zarr.json").read_bytes())
+        shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"])
+        chunks = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
+        codecs = [codec["name"] for codec in meta["codecs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read as a zarr array: {type(error).__name__}: {error}") from None
+    if codecs != ["bytes"] or dtype.hasobject or chunks[1:] != tuple(max(1, n) for n in shape[1:]):
+        raise StoreError(f"{path} has a layout that this package does not write")
+    out = np.empty(shape, dtype)
+    rows = chunks[0]
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    tail = ["0"] * (len(shape) - 1)
+    for n in range(-(-shape[0] // rows)) if out.size else ():
+        name = path.joinpath("c", str(n), *tail)
+        count = min(rows, shape[0] - n * rows)
+        try:
+            with name.open("rb", buffering=0) as file:
+                stored = os.fstat(file.fileno()).st_size
+                found = file.readinto(memoryview(out[n * rows : n * rows + count]).cast("B"))
+        except OSError as error:
+            raise StoreError(f"{path}: chunk {n} cannot be read: {error}") from None
+        if found != count * row_bytes or stored != rows * row_bytes:
+            raise StoreError(f"{path}: chunk {n} has {stored} bytes, expected {rows * row_bytes}")
+    return out
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that is either the old one or the new one, whatever happens."""
+    fresh = path.with_name(path.name + ".tmp")
+    with fresh.open("w") as file:
+        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def sync_folder(path: Path, *, files: bool = False) -> None:
+    """Make a folder durable, with `files` all that is below it too."""
+    below = sorted(path.rglob("*")) if files else []
+    for item in itertools.chain(below, [path]):
+        handle = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError:  # some network file systems cannot sync folders
+            if not item.is_dir():
+                raise
+        finally:
+            os.close(handle)

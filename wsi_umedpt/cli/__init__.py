@@ -1,0 +1,52 @@
+"""The command line: one function a command; each parses, calls the library, prints.
+
+Heavy imports stand inside the functions, so that ``--help`` answers at once.
+"""
+
+import sys
+
+import cyclopts
+
+from wsi_umedpt import __version__
+
+app = cyclopts.App(
+    name="wsi-umedpt",
+    version=__version__,
+    help=(
+        "Whole-slide images to embeddings that can be trusted.\n\n"
+        "Typical use:\n\n"
+        "    wsi-umedpt info SLIDE.svs\n\n"
+        "    wsi-umedpt embed SLIDES/ -o OUT/\n\n"
+        "    wsi-umedpt verify OUT/"
+    ),
+    help_format="markdown",
+    default_parameter=cyclopts.Parameter(negative=()),
+)
+_COMMANDS = {
+    "info": "Print what slides and stores are.",
+    "embed": "Embed slides into stores: the main job.",
+    "tissue": "Draw the tissue found on every slide as one picture.",
+    "verify": "Check that stores are whole and undamaged.",
+    "picture": "Draw a store: tissue, tiles, features as colours.",
+    "encoders": "List the encoders that tiles can be embedded with.",
+    "doctor": "Print versions and devices, and what is known to be bad.",
+}
+for name, summary in _COMMANDS.items():
+    # The summary stands in the list of commands; a command that is asked for is imported,
+    # and its docstring is its help.
+    app.command(f"wsi_umedpt.cli.{name}:{name}", name=name, help=None if name in sys.argv[1:2] else summary)
+
+
+def main() -> None:
+    """Run the command line; errors that the package raises on purpose are printed, not traced."""
+    from wsi_umedpt.errors import WsiError
+
+    try:
+        code = app()
+    except (WsiError, FileNotFoundError, PermissionError) as error:
+        print(f"wsi-umedpt: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("\nwsi-umedpt: stopped. Run the same command again to go on where it stopped.", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,176 @@
+"""`wsi-umedpt embed`: slides to stores of embeddings, one or ten thousand."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions
+
+if TYPE_CHECKING:
+    from wsi_umedpt.cohort.manifest import Failure, SlideJob
+    from wsi_umedpt.cohort.run import EmbedPlan, Outcome
+    from wsi_umedpt.models.encoder import Encoder
+    from wsi_umedpt.tiling import TileSpec
+
+
+def embed(
+    slides: list[str],
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    model: Annotated[tuple[str, ...], Parameter(alias="-m")] = (),
+    mpp: float | None = None,
+    tiles: TileOptions | None = None,
+    tissue: TissueOptions | None = None,
+    run: RunOptions | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Embed slides into stores, `OUT/SLIDE.zarr`.
+
+    A slide that is done is skipped, one that was interrupted is gone on with: run the same
+    command again. Several processes may share OUT. Exit code 1 if any slide failed.
+
+    Examples:
+
+        wsi-umedpt embed slide.svs -o out
+
+        wsi-umedpt embed slides/ more/*.ndpi -o out -m timm:resnet50 -m efficientnet_lite0.imagenet
+
+        wsi-umedpt embed cohort.csv -o out --engine openvino --precision bf16
+
+        wsi-umedpt embed slides/ -o out --dry-run
+
+    Parameters
+    ----------
+    slides
+        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+    out
+        Folder for the stores.
+    model
+        Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
+    mpp
+        Microns per pixel of the slides at full resolution, instead of what they state.
+    tiles
+        Which tiles are cut.
+    tissue
+        How tissue is found.
+    run
+        How the work is done.
+    dry_run
+        Print what would be done, and do nothing.
+    """
+    from dataclasses import asdict, replace
+
+    from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
+    from wsi_umedpt.models.cards import DEFAULT_ENCODER
+    from wsi_umedpt.models.encoder import load_encoder
+    from wsi_umedpt.tissue import TissueParameters
+
+    tiles, tissue, run = tiles or TileOptions(), tissue or TissueOptions(), run or RunOptions()
+    jobs, failures = list_slides(slides)
+    jobs = [replace(job, mpp=mpp if job.mpp is None else job.mpp) for job in jobs]
+    if run.device == "cuda:all" and not dry_run:
+        return _one_process_per_gpu()
+    encoders = [
+        load_encoder(name, device=run.device, precision=run.precision, engine=run.engine, compiled=run.compile)
+        for name in dict.fromkeys(model or (DEFAULT_ENCODER,))
+    ]
+    plan = EmbedPlan(
+        out=out,
+        encoders=encoders,
+        specs=[_spec(encoder, tiles) for encoder in encoders],
+        tissue=TissueParameters(**asdict(tissue)),
+        batch_size=run.batch_size,
+        threads=run.threads,
+        max_unreadable=run.max_unreadable,
+    )
+    if dry_run:
+        return _print_plan(jobs, failures, plan)
+    from wsi_umedpt.cli.progress import Bars
+
+    with Bars(len(jobs)) as bars:
+        outcomes = embed_slides(jobs, plan, bars)
+    return summary(outcomes, failures)
+
+
+def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
+    from wsi_umedpt.encode import check_fit
+    from wsi_umedpt.tiling import TileSpec
+
+    spec = TileSpec(
+        size_px=tiles.size or encoder.card.size_px,
+        mpp=tiles.tile_mpp or encoder.card.mpp,
+        stride_px=tiles.stride,
+        min_tissue=tiles.min_tissue,
+        resampling=tiles.resampling,
+        upsample=tiles.upsample,
+    )
+    if not tiles.force:
+        check_fit(encoder, spec)
+    return spec
+
+
+def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int:
+    """Print what became of a run; the exit code."""
+    done = [o for o in outcomes if o.status == "done"]
+    already = [o for o in outcomes if o.status == "already"]
+    failed = [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
+    failed += [(f.name, f.reason) for f in failures]
+    tiles, seconds = sum(o.tiles for o in done), sum(o.seconds for o in done)
+    print(f"{len(done)} embedded ({tiles} tiles, {tiles / max(seconds, 1e-9):.0f} tiles/s), {len(already)} already there")
+    for outcome in (*done, *already):
+        if outcome.unreadable:
+            print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
+        if not outcome.tiles:
+            print(f"  {outcome.job.slide_id}: no tissue tile; look at it with: wsi-umedpt tissue {outcome.job.path}")
+    if failed:
+        print(f"{len(failed)} failed:", file=sys.stderr)
+        for name, reason in failed:
+            print(f"  {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _print_plan(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
+    from wsi_umedpt.cohort.run import Prepared, reason_of
+
+    for encoder, spec in zip(plan.encoders, plan.specs, strict=True):
+        print(f"{encoder.name}: {encoder.engine_name} {encoder.precision} on {encoder.device}, grid {spec.grid_id}")
+    failed = [(f.name, f.reason) for f in failures]
+    for job in jobs:
+        try:
+            prepared = Prepared(job, plan, read=False)
+        except Exception as error:  # noqa: BLE001 - a plan lists every slide's trouble
+            failed.append((str(job.path), reason_of(error)))
+            continue
+        slide, counts = prepared.slide, " + ".join(str(len(grid)) for grid in prepared.grids)
+        prepared.close()
+        there = " (store exists)" if prepared.path.exists() else ""
+        print(
+            f"{job.path} -> {prepared.path}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
+            f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, {counts} tiles"
+        )
+    for name, reason in failed:
+        print(f"{name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _one_process_per_gpu() -> int:
+    """Run this very command once per GPU; the processes share the output folder."""
+    import torch
+
+    from wsi_umedpt.errors import EncoderError
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise EncoderError("device 'cuda:all' was asked for, but there is no CUDA device (wsi-umedpt doctor)")
+    commands = [
+        [sys.executable, "-m", "wsi_umedpt", *(a.replace("cuda:all", f"cuda:{n}") for a in sys.argv[1:])]
+        for n in range(count)
+    ]
+    running = [subprocess.Popen(command) for command in commands]
+    return max(process.wait() for process in running)

@@ -1,0 +1,68 @@
+"""Groups of flags that several commands share; each field's docstring is its help."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TileOptions:
+    """Which tiles are cut. By default those that the encoder was made for."""
+
+    size: int | None = None
+    """Side of a tile in pixels, as the encoder sees it."""
+    tile_mpp: float | None = None
+    """Resolution of a tile, microns per pixel (0.5 is about 20x)."""
+    stride: int | None = None
+    """Distance between tiles in pixels; less than --size makes them overlap."""
+    min_tissue: float = 0.25
+    """Least share of a tile that is tissue, 0 to 1."""
+    resampling: Literal["area", "dct"] = "area"
+    """How pixels are shrunk: exact averages, or faster inside the JPEG decoder."""
+    upsample: bool = False
+    """Magnify slides that are coarser than the tiles; otherwise they are refused."""
+    force: bool = False
+    """Cut tiles that do not fit the encoder's card all the same."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TissueOptions:
+    """How tissue is found; see `wsi-umedpt tissue` for a sheet to judge it by."""
+
+    cell_um: float = 16.0
+    """Detail of the tissue mask, microns."""
+    min_colour: float = 7.0
+    """Least colour distance of tissue from glass (CIE a*b*); lower keeps paler tissue."""
+    max_colour: float = 22.0
+    """Greatest threshold chosen automatically."""
+    min_area_um2: float = 40_000.0
+    """Drop pieces smaller than this, square microns."""
+    max_hole_um2: float = 20_000.0
+    """Close holes smaller than this, square microns."""
+    reject_ink: Annotated[bool, Parameter(negative="--keep-ink")] = True
+    """Leave marker ink out."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the work is done."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N, mps; cuda:all runs one process per GPU."""
+    engine: Literal["torch", "openvino"] = "torch"
+    """What runs the encoder; openvino is the fastest on CPU (pip install 'wsi-umedpt[openvino]')."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the encoder; features other than fp32 are stored under a name of their own."""
+    compile: bool = False
+    """Compile the encoder (CUDA)."""
+    batch_size: int = 64
+    """Tiles in a batch; a divisor of 1024."""
+    threads: int | None = None
+    """Threads that decode; by default one per core, at most 8."""
+    max_unreadable: float = 0.05
+    """Share of damaged tiles above which a slide fails."""
+

@@ -1,0 +1,38 @@
+"""`wsi-umedpt picture`: a store as a picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def picture(
+    store: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    model: Annotated[str | None, Parameter(alias="-m")] = None,
+    grid: str | None = None,
+) -> None:
+    """Draw a store: the slide with its tissue, the tiles, and the features as colours.
+
+    Example:
+
+        wsi-umedpt picture out/slide.zarr -o slide.png
+
+    Parameters
+    ----------
+    store
+        Store to draw.
+    out
+        PNG to write.
+    model
+        Which features, where the store holds several.
+    grid
+        Which grid, where the store holds several.
+    """
+    from wsi_umedpt.picture import overview, save
+    from wsi_umedpt.store import SlideStore
+
+    save(overview(SlideStore.open(store), model, grid), out)
+    print(out)

@@ -1,0 +1,59 @@
+"""Progress bars: slides of the run, tiles of the slide, tiles per second and time left."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.run import Outcome, Watcher
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f} {task.fields['unit']}/s" if speed and task.fields["unit"] == "tiles" else "")
+
+
+class Bars(Watcher):
+    """Draws a run; on no terminal it prints a line per slide instead."""
+
+    def __init__(self, slides: int) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._all = self._progress.add_task("slides", total=slides, unit="slides")
+        self._one = self._progress.add_task("", total=None, unit="tiles", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def slide_started(self, job: SlideJob, tiles: int) -> None:
+        """Begin the slide's bar anew."""
+        self._progress.reset(self._one, total=tiles, description=job.slide_id[:30], visible=True)
+
+    def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
+        """Move the slide's bar."""
+        self._progress.update(self._one, completed=done)
+
+    def slide_ended(self, outcome: Outcome) -> None:
+        """Move the run's bar, and say what became of the slide."""
+        self._progress.advance(self._all)
+        what = {"done": f"{outcome.tiles} tiles in {outcome.seconds:.1f} s", "already": "already there"}
+        line = f"{outcome.job.slide_id}: {what.get(outcome.status, 'FAILED: ' + outcome.reason)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""`wsi-umedpt tissue`: a contact sheet of tissue masks, outliers first."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from wsi_umedpt.cli.options import TissueOptions
+
+
+def tissue(
+    slides: list[str],
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    mpp: float | None = None,
+    options: TissueOptions | None = None,
+    side: int = 320,
+    limit: int = 200,
+) -> int:
+    """Draw the tissue found on every slide as one picture, the doubtful ones first, framed red.
+
+    Doubtful is a slide with no tissue, with nothing but tissue, or whose share of tissue lies
+    far from that of the others.
+
+    Examples:
+
+        wsi-umedpt tissue slides/ -o sheet.png
+
+        wsi-umedpt tissue pale/*.svs -o sheet.png --min-colour 4
+
+    Parameters
+    ----------
+    slides
+        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+    out
+        PNG to write.
+    mpp
+        Microns per pixel of the slides, instead of what they state.
+    options
+        How tissue is found.
+    side
+        Size of one slide on the sheet, pixels.
+    limit
+        Most slides on one sheet; more make sheets of their own (NAME-2.png, ...).
+    """
+    from dataclasses import asdict
+
+    from rich.progress import track
+
+    from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.cohort.run import reason_of
+    from wsi_umedpt.picture import save, sheet, tissue_panel
+    from wsi_umedpt.slide import open_slide
+    from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
+
+    parameters = TissueParameters(**asdict(options or TissueOptions()))
+    jobs, failures = list_slides(slides)
+    failed = [(f.name, f.reason) for f in failures]
+    found: dict[str, TissueMask] = {}
+    for job in track(jobs, "finding tissue", disable=not sys.stderr.isatty()):
+        try:
+            with open_slide(job.path, mpp=mpp if job.mpp is None else job.mpp) as slide:
+                mask = job.mask
+                found[job.slide_id] = (
+                    mask_from_file(mask, slide.size, slide.mpp) if mask else find_tissue(slide, parameters)
+                )
+        except Exception as error:  # noqa: BLE001 - every slide is attempted
+            failed.append((str(job.path), reason_of(error)))
+    doubt = doubts({name: mask.fraction for name, mask in found.items()})
+    order = sorted(found, key=lambda name: (-doubt[name], name))
+    panels = [
+        tissue_panel(found[name], f"{name}  {found[name].fraction:.1%}", side, flagged=doubt[name] > 1) for name in order
+    ]
+    for n, first in enumerate(range(0, len(panels), limit)):
+        target = out if n == 0 else out.with_name(f"{out.stem}-{n + 1}{out.suffix}")
+        save(sheet(panels[first : first + limit], columns=6), target)
+        print(f"{target}: {len(panels[first : first + limit])} slides")
+    for name, reason in failed:
+        print(f"{name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def doubts(fractions: dict[str, float]) -> dict[str, float]:
+    """How doubtful each slide's share of tissue is; over 1 is worth a look.
+
+    The distance from the cohort's median in units of three scaled median absolute
+    deviations of the logit, which is what a share from 0 to 1 is compared in.
+    """
+    import numpy as np
+
+    shares = np.array(list(fractions.values()))
+    extreme = (shares < 0.002) | (shares > 0.95)
+    logit = np.log(np.clip(shares, 1e-4, 1 - 1e-4) / (1 - np.clip(shares, 1e-4, 1 - 1e-4)))
+    spread = 1.4826 * np.median(np.abs(logit - np.median(logit))) if len(logit) else 0.0
+    scores = np.abs(logit - np.median(logit)) / max(3 * spread, 0.5) if len(logit) else logit
+    return dict(zip(fractions, np.where(extreme, 100 + scores, scores).tolist(), strict=True))

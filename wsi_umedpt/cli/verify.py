@@ -1,0 +1,38 @@
+"""`wsi-umedpt verify`: are the stores whole and undamaged."""
+
+import sys
+from pathlib import Path
+
+
+def verify(paths: list[Path], /) -> int:
+    """Read every number of every store and compare it with its recorded sha256.
+
+    Exit code 1 if any store is damaged or not whole, or none is found.
+
+    Examples:
+
+        wsi-umedpt verify out/
+
+        wsi-umedpt verify out/slide.zarr
+
+    Parameters
+    ----------
+    paths
+        Stores, or folders of them.
+    """
+    from rich.progress import track
+
+    from wsi_umedpt.verify import problems_of
+
+    stores = [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]
+    unfinished = [p for path in paths if path.is_dir() for p in sorted(path.glob("*.zarr.partial"))]
+    bad = 0
+    for path in track(stores, "verifying", disable=not sys.stderr.isatty()):
+        problems = problems_of(path)
+        bad += bool(problems)
+        for problem in problems:
+            print(f"{path}: {problem}")
+    for path in unfinished:
+        print(f"{path}: not finished; embed the slide again to go on")
+    print(f"{len(stores) - bad} of {len(stores)} stores are whole and undamaged")
+    return 1 if bad or not stores else 0

@@ -1,0 +1,183 @@
+"""Which slides: files, folders, globs and CSV tables in, a list of `SlideJob` out.
+
+A bad entry never stops the others: it becomes a `Failure` that the run lists at its end.
+"""
+
+import csv
+import glob
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsi_umedpt.errors import ManifestError
+from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
+
+_UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_MAX_ID_BYTES = 150
+COLUMNS = ("slide", "slide_id", "mpp", "mask")
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide to be worked on."""
+
+    path: Path
+    slide_id: str
+    """Names the outputs; safe as a file name, and unique in its run."""
+    mpp: float | None = None
+    """um/px given by the user, instead of what the slide states."""
+    mask: Path | None = None
+    """The user's own tissue mask, GeoJSON or PNG."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A slide that could not be worked on, and why."""
+
+    name: str
+    reason: str
+
+
+def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
+    """Find all slides that the user named.
+
+    Parameters
+    ----------
+    inputs
+        Slide files, folders (searched below too), globs, or CSV files with a column
+        ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``; paths in a CSV are
+        relative to it.
+
+    Raises
+    ------
+    ManifestError
+        If a CSV cannot be read at all, or nothing is found.
+    """
+    jobs: dict[Path, SlideJob] = {}
+    failures: list[Failure] = []
+    for text in inputs:
+        found = list(_expand(text, failures))
+        for job in found:
+            jobs.setdefault(job.path.resolve(), job)
+        if not found and not any(f.name.startswith(text) for f in failures):
+            failures.append(Failure(text, "no slide found there"))
+    if not jobs and not failures:
+        raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
+    return _unique(list(jobs.values()), failures), failures
+
+
+def safe_id(name: str) -> str:
+    """Turn a file's name into an id that is safe as a file name; a changed one carries a hash."""
+    cleaned = _UNSAFE.sub("_", name).strip(" .")
+    if cleaned == name and not why_unsafe(name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{cleaned.lstrip('.')[:100].strip() or 'slide'}-{digest}"
+
+
+def why_unsafe(slide_id: str) -> str | None:
+    """Why an id that a user wrote cannot name outputs; None if it can."""
+    if not slide_id or slide_id != slide_id.strip(" .") or slide_id.startswith("."):
+        return "is empty, or begins or ends with a dot or a space"
+    if strange := _UNSAFE.search(slide_id):
+        return f"contains {strange.group()!r}; use letters, digits and . _ - + = @ ( )"
+    if _RESERVED.fullmatch(slide_id):
+        return "is a name that Windows reserves"
+    if len(slide_id.encode()) > _MAX_ID_BYTES:
+        return f"is longer than {_MAX_ID_BYTES} bytes"
+    return None
+
+
+def stem(path: Path) -> str:
+    """A slide's file name without its suffix, .ome.tiff and the like included."""
+    name = path.name
+    suffixes = [s for s in SLIDE_SUFFIXES if name.lower().endswith(s)]
+    return name[: -len(max(suffixes, key=len))] if suffixes else path.stem
+
+
+def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
+    path = Path(text)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        yield from _read_csv(path, failures)
+    elif path.is_dir() and not text.rstrip("/").lower().endswith(FOLDER_SUFFIXES):
+        for found in _search(path):
+            yield SlideJob(found, safe_id(stem(found)))
+    elif path.exists():
+        yield SlideJob(path, safe_id(stem(path)))
+    elif glob.has_magic(text):
+        for name in sorted(glob.glob(text, recursive=True)):
+            yield from _expand(name, failures)
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        name = path.name.lower()
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if name.endswith(FOLDER_SUFFIXES):
+                yield path
+            elif not path.with_name(path.name + ".mrxs").exists():  # the data of a MRXS slide
+                yield from _search(path)
+        elif name.endswith(SLIDE_SUFFIXES):
+            yield path
+
+
+def _read_csv(path: Path, failures: list[Failure]) -> Iterator[SlideJob]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = table.fieldnames or []
+            rows = list(table)
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read as CSV: {error}") from None
+    if "slide" not in columns:
+        raise ManifestError(
+            f"{path} has no column 'slide' but {', '.join(columns) or 'no columns'}. "
+            f"Columns understood: {', '.join(COLUMNS)}."
+        )
+    for number, row in enumerate(rows, start=2):
+        try:
+            yield _job(path, row)
+        except ManifestError as error:
+            failures.append(Failure(f"{path}, line {number}", str(error)))
+
+
+def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
+    value = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    if not value["slide"] or "\0" in value["slide"]:
+        raise ManifestError("column 'slide' is empty or not a path")
+    slide = table.parent / value["slide"]
+    if value["slide_id"] and (reason := why_unsafe(value["slide_id"])):
+        raise ManifestError(f"slide_id {value['slide_id']!r} {reason}")
+    mpp = None
+    if value["mpp"]:
+        try:
+            mpp = float(value["mpp"])
+        except ValueError:
+            mpp = math.nan
+        if not (math.isfinite(mpp) and mpp > 0):
+            raise ManifestError(f"mpp {value['mpp']!r} is not a positive number of um/px")
+    mask = table.parent / value["mask"] if value["mask"] else None
+    return SlideJob(slide, value["slide_id"] or safe_id(stem(slide)), mpp, mask)
+
+
+def _unique(jobs: list[SlideJob], failures: list[Failure]) -> list[SlideJob]:
+    """Give slides of the same name in different folders different ids; file systems may ignore case."""
+    count = Counter(job.slide_id.lower() for job in jobs)
+    unique, taken = [], set()
+    for job in jobs:
+        if count[job.slide_id.lower()] > 1:
+            digest = hashlib.sha256(str(job.path.resolve()).encode()).hexdigest()[:8]
+            job = replace(job, slide_id=f"{job.slide_id}-{digest}")
+        if job.slide_id.lower() in taken:
+            failures.append(Failure(str(job.path), f"slide_id {job.slide_id!r} is given twice"))
+            continue
+        taken.add(job.slide_id.lower())
+        unique.append(job)
+    return unique

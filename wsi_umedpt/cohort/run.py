@@ -1,0 +1,223 @@
+"""Embed many slides, one after the other: every slide attempted, failures listed, nothing lost.
+
+While one slide is embedded, the next is opened, its tissue found and its first tiles
+decoded. Several processes may share one output folder: a slide that another one is
+writing is left to it, and waited for at the end.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
+from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
+from wsi_umedpt.loading import TileBatch, read_tiles
+from wsi_umedpt.models.encoder import Encoder
+from wsi_umedpt.slide import Slide, fingerprint, open_slide
+from wsi_umedpt.store import SlideStore, locked, stored_tissue
+from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
+from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedPlan:
+    """What is done to every slide of a run."""
+
+    out: Path
+    """Folder of the stores."""
+    encoders: Sequence[Encoder]
+    specs: Sequence[TileSpec]
+    """The tiles of each encoder."""
+    tissue: TissueParameters = field(default_factory=TissueParameters)
+    batch_size: int = 64
+    threads: int | None = None
+    max_unreadable: float = MAX_UNREADABLE
+
+    def by_spec(self) -> dict[TileSpec, list[Encoder]]:
+        """Encoders that share tiles, and so one decoding."""
+        groups: dict[TileSpec, list[Encoder]] = {}
+        for encoder, spec in zip(self.encoders, self.specs, strict=True):
+            groups.setdefault(spec, []).append(encoder)
+        return groups
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide."""
+
+    job: SlideJob
+    status: Literal["done", "already", "failed"]
+    tiles: int = 0
+    unreadable: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Watcher:
+    """What a run tells as it goes; the command line draws progress bars from it."""
+
+    def slide_started(self, job: SlideJob, tiles: int) -> None:
+        """Embedding of a slide begins."""
+
+    def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
+        """Some more tiles of the slide are embedded."""
+
+    def slide_ended(self, outcome: Outcome) -> None:
+        """A slide is done, or failed."""
+
+
+def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | None = None) -> list[Outcome]:
+    """Embed every slide; errors of one never touch another.
+
+    Returns
+    -------
+    list of Outcome
+        One per job, in the order of `jobs`.
+    """
+    watcher = watcher or Watcher()
+    outcomes: dict[str, Outcome] = {}
+    busy: list[SlideJob] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="next-slide") as ahead:
+        upcoming = (ahead.submit(_attempt_prepare, job, plan) for job in jobs)
+        for job, prepared in zip(jobs, _one_ahead(upcoming), strict=True):
+            outcome = _embed(job, prepared.result(), plan, watcher)
+            if outcome is None:
+                busy.append(job)
+            else:
+                outcomes[job.slide_id] = outcome
+                watcher.slide_ended(outcome)
+    for job in busy:
+        with locked(store_path(plan.out, job), wait=True):
+            pass
+        outcome = _embed(job, _attempt_prepare(job, plan), plan, watcher)
+        outcome = outcome or Outcome(job, "failed", reason="another process is still writing it")
+        outcomes[job.slide_id] = outcome
+        watcher.slide_ended(outcome)
+    return [outcomes[job.slide_id] for job in jobs]
+
+
+def store_path(out: Path, job: SlideJob) -> Path:
+    """Where a slide's store lies; ids are safe, and this makes sure once more."""
+    path = out / f"{job.slide_id}.zarr"
+    if path.resolve().parent != out.resolve():
+        raise StoreError(f"slide id {job.slide_id!r} would leave the folder {out}")
+    return path
+
+
+class Prepared:
+    """A slide that is open, with tissue found, grids laid, and its first tiles being read."""
+
+    def __init__(self, job: SlideJob, plan: EmbedPlan, *, read: bool = True) -> None:
+        self.path = store_path(plan.out, job)
+        self._open = ExitStack()
+        self.slide: Slide = self._open.enter_context(open_slide(job.path, mpp=job.mpp))
+        try:
+            self.tissue = self._tissue(job, plan)
+            self.grids: list[TileGrid] = [
+                lay_grid(self.slide.size, self.slide.mpp, spec, within=self.tissue) for spec in plan.by_spec()
+            ]
+            self.batches = self._start_reading(self.grids[0], plan) if read and not self._begun() else None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop reading and free the slide."""
+        self._open.close()
+
+    def _begun(self) -> bool:
+        return self.path.exists() or self.path.with_name(self.path.name + ".partial").exists()
+
+    def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
+        if job.mask:
+            return mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
+        known = stored_tissue(self.path, self.slide, plan.tissue)
+        return known or find_tissue(self.slide, plan.tissue)
+
+    def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
+        tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
+        self._open.callback(tiles.close)  # type: ignore[attr-defined]
+        first = list(itertools.islice(tiles, 1))  # the rest is read on in the background
+        return itertools.chain(first, tiles)
+
+
+def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Exception:
+    try:
+        return _already(job, plan) or Prepared(job, plan)
+    except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
+        return error
+
+
+def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
+    """What the store holds, if it holds all that is asked for."""
+    path = store_path(plan.out, job)
+    if not path.exists():
+        return None
+    store = SlideStore.open(path)
+    tiles = unreadable = 0
+    for spec, encoders in plan.by_spec().items():
+        if not all(store.has_features(encoder.name, spec.grid_id) for encoder in encoders):
+            return None
+        status = store.status(spec.grid_id)
+        tiles, unreadable = tiles + len(status), unreadable + int((status != 0).sum())
+    slide = store.attrs["slide"]
+    if slide["fingerprint"] != fingerprint(job.path) or (job.mpp is not None and job.mpp != slide["mpp"]):
+        return None  # SlideStore.create says what is wrong
+    return Embedded(tiles, unreadable, 0)
+
+
+def _embed(
+    job: SlideJob, prepared: Prepared | Embedded | Exception, plan: EmbedPlan, watcher: Watcher
+) -> Outcome | None:
+    """One slide's outcome; None if another process is writing it."""
+    began = time.perf_counter()
+    if isinstance(prepared, Embedded):
+        return Outcome(job, "already", prepared.tiles, prepared.unreadable)
+    if isinstance(prepared, Exception):
+        return Outcome(job, "failed", reason=reason_of(prepared))
+    tiles = unreadable = 0
+    try:
+        total = sum(map(len, prepared.grids))
+        watcher.slide_started(job, total)
+        for grid, encoders in zip(prepared.grids, plan.by_spec().values(), strict=True):
+            with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid) as store:
+                before = tiles
+                result = encode_slide(
+                    prepared.slide,
+                    store,
+                    encoders,
+                    grid_id=grid.spec.grid_id,
+                    batch_size=plan.batch_size,
+                    threads=plan.threads,
+                    max_unreadable=plan.max_unreadable,
+                    progress=lambda done, _, before=before: watcher.tiles_done(job, before + done, total),  # type: ignore[misc]
+                    batches=prepared.batches if grid is prepared.grids[0] else None,
+                )
+            tiles, unreadable = tiles + result.tiles, unreadable + result.unreadable
+    except StoreBusyError:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
+        return Outcome(job, "failed", tiles, unreadable, time.perf_counter() - began, reason_of(error))
+    finally:
+        prepared.close()
+    return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began)
+
+
+def reason_of(error: Exception) -> str:
+    """An error as a user reads it: ours speak for themselves, others carry their type."""
+    return str(error) if isinstance(error, WsiError) else f"{type(error).__name__}: {error}"
+
+
+def _one_ahead(futures: Iterator["Future[Prepared | Embedded | Exception]"]) -> Iterator["Future[Prepared | Embedded | Exception]"]:
+    """Start the next before the current is used, and no more: each holds an open slide."""
+    current = next(futures, None)
+    while current is not None:
+        upcoming = next(futures, None)
+        yield current
+        current = upcoming

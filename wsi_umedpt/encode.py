@@ -1,0 +1,155 @@
+"""Bridge 1: the tiles of a slide through encoders into its store.
+
+Which rows are missing is asked of the store, so that going on after a stop is no mode of
+its own. Several encoders share one decoding of the slide.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_umedpt.errors import EncoderError, SlideError
+from wsi_umedpt.loading import TileBatch, read_tiles
+from wsi_umedpt.models.encoder import Encoder, Wait
+from wsi_umedpt.slide import Slide
+from wsi_umedpt.store import CHUNK_ROWS, OK, UNREADABLE, FeatureWriter, SlideStore
+from wsi_umedpt.tiling import TileGrid, TileSpec
+
+MAX_UNREADABLE = 0.05
+"""Share of a slide's tiles that may be damaged before the slide fails."""
+
+Progress = Callable[[int, int], None]
+"""Called with tiles done and tiles in all."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What embedding a slide came to."""
+
+    tiles: int
+    unreadable: int
+    fresh: int
+    """Tiles embedded now, not in an earlier run."""
+
+
+def check_fit(encoder: Encoder, spec: TileSpec) -> None:
+    """Refuse tiles that are not what the encoder was made for.
+
+    Raises
+    ------
+    EncoderError
+        If the tile's mpp differs by over 5 % or its size at all.
+    """
+    card = encoder.card
+    if abs(spec.mpp / card.mpp - 1) > 0.05 or spec.size_px != card.size_px:
+        raise EncoderError(
+            f"{card.name} is for tiles of {card.size_px} px at {card.mpp:g} um/px, asked for {spec.size_px} px at "
+            f"{spec.mpp:g} um/px. Leave --tile-mpp and --size out, or insist with --force."
+        )
+
+
+def encode_slide(
+    slide: Slide,
+    store: SlideStore,
+    encoders: Encoder | Sequence[Encoder],
+    *,
+    grid_id: str | None = None,
+    batch_size: int = 64,
+    threads: int | None = None,
+    max_unreadable: float = MAX_UNREADABLE,
+    progress: Progress | None = None,
+    batches: Iterator[TileBatch] | None = None,
+) -> Embedded:
+    """Embed all tiles of a grid that the store lacks, and commit.
+
+    Parameters
+    ----------
+    slide, store
+        The store made for this slide by `SlideStore.create`, and still inside its context.
+    encoders
+        One or several; each tile is decoded once for all of them.
+    batch_size : tiles
+        A divisor of 1024, so that batches never straddle a chunk and a resumed run
+        computes the very batches that an uninterrupted one does.
+    threads
+        See `read_tiles`.
+    max_unreadable
+        Share of tiles, 0 to 1, that may be damaged before the slide fails.
+    batches
+        Tiles already being read, from row 0; used only if no row is done yet.
+
+    Raises
+    ------
+    SlideError
+        If too many tiles cannot be read.
+    """
+    encoders = [encoders] if isinstance(encoders, Encoder) else list(encoders)
+    grid = store.grid(grid_id)
+    grid_id = grid.spec.grid_id
+    writers = _writers(store, grid_id, encoders, batch_size)
+    start = min((w.rows_done for _, w in writers), default=len(grid))
+    if writers and start < len(grid):
+        if start or batches is None:
+            batches = read_tiles(slide, grid, start=start, batch_size=batch_size, threads=threads)
+        _run(batches, writers, grid, max_unreadable, progress)
+    for _, writer in writers:
+        status = np.full(len(grid), OK, np.uint8)
+        status[writer.unreadable] = UNREADABLE
+        store.set_status(grid_id, status)
+        writer.finish()
+    store.commit()
+    unreadable = int((store.status(grid_id) != OK).sum())
+    return Embedded(len(grid), unreadable, len(grid) - start)
+
+
+def _writers(
+    store: SlideStore, grid_id: str, encoders: Sequence[Encoder], batch_size: int
+) -> list[tuple[Encoder, FeatureWriter]]:
+    if batch_size < 1 or CHUNK_ROWS % batch_size:
+        raise EncoderError(f"batch size must divide {CHUNK_ROWS} (1, 2, 4, ... {CHUNK_ROWS}), got {batch_size}")
+    return [
+        (encoder, store.writer(encoder.name, grid_id, encoder.dim, {**encoder.made_by, "batch_size": batch_size}))
+        for encoder in encoders
+        if not store.has_features(encoder.name, grid_id)
+    ]
+
+
+def _run(
+    batches: Iterator[TileBatch],
+    writers: list[tuple[Encoder, FeatureWriter]],
+    grid: TileGrid,
+    max_unreadable: float,
+    progress: Progress | None,
+) -> None:
+    allowed = max_unreadable * len(grid)
+    pending: tuple[TileBatch, list[tuple[FeatureWriter, Encoder, Wait]]] | None = None
+
+    def settle(batch: TileBatch, started: list[tuple[FeatureWriter, Encoder, Wait]]) -> None:
+        for writer, encoder, wait in started:
+            rows = np.zeros((len(batch.index), encoder.dim), np.float32)
+            rows[batch.ok] = wait()
+            writer.append(rows, batch.ok)
+        bad = max(len(writer.unreadable) for _, writer in writers)
+        if bad > allowed:
+            first = min(writers[0][1].unreadable)
+            raise SlideError(
+                f"{bad} of {len(grid)} tiles cannot be read (allowed: {allowed:.0f}), the first at level-0 px "
+                f"{grid.xy[first].tolist()}. The file is damaged; copy it again, or allow more with --max-unreadable."
+            )
+        if progress:
+            progress(int(batch.index[-1]) + 1, len(grid))
+
+    for batch in batches:
+        good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
+        started = [
+            (writer, encoder, encoder.submit(good))
+            for encoder, writer in writers
+            if batch.index[0] >= writer.rows_done
+        ]
+        # One batch is in flight while the one before it is written.
+        if pending:
+            settle(*pending)
+        pending = batch, started
+    if pending:
+        settle(*pending)

@@ -1,0 +1,40 @@
+"""Every exception raised on purpose, each also the builtin that a caller would catch.
+
+A message says what was asked, what was found and what to do.
+"""
+
+
+class WsiError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class SlideError(WsiError, ValueError):
+    """A slide cannot be used as asked (scale, size, format, too many bad tiles)."""
+
+
+class UnsupportedSlideError(SlideError):
+    """No reader opens the file; the message holds each reader's reason."""
+
+
+class PixelError(WsiError, OSError):
+    """Pixels that the slide says it has cannot be read or decoded."""
+
+
+class MaskError(WsiError, ValueError):
+    """A tissue mask given by the user does not fit its slide or cannot be read."""
+
+
+class StoreError(WsiError, ValueError):
+    """A store is absent, not whole, damaged, or of another slide."""
+
+
+class StoreBusyError(StoreError, BlockingIOError):
+    """Another process is writing this store right now."""
+
+
+class EncoderError(WsiError, ValueError):
+    """An encoder is unknown, its weights are missing or wrong, or it does not fit the tiles."""
+
+
+class ManifestError(WsiError, ValueError):
+    """The list of slides that the user gave cannot be used."""

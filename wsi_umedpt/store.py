@@ -1,0 +1,495 @@
+"""`SlideStore`: one zarr v3 group per slide, whole or absent.
+
+Everything grows in a work folder beside the store (``NAME.zarr.partial``) and enters the
+store by one rename: the folder itself when the store is new, or one array or grid at a
+time when it exists. What is in a ``.zarr`` folder is therefore whole, and a killed run is
+gone on with from its last durable chunk. docs/store.md writes the layout down.
+
+Read top to bottom: `SlideBag`, `SlideStore` (reading, then adding), `FeatureWriter` (the
+part that can be interrupted).
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from wsi_umedpt import __version__
+from wsi_umedpt.arrays import array_sha256, read_array, sync_folder, write_array, write_json
+from wsi_umedpt.errors import StoreBusyError, StoreError
+from wsi_umedpt.slide import Slide
+from wsi_umedpt.tiling import TileGrid, TileSpec
+from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters
+
+SCHEMA = 1
+CHUNK_ROWS = 1024
+OK, UNREADABLE = 0, 1
+"""Values of a grid's ``status`` array."""
+
+Status = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True, eq=False)
+class SlideBag:
+    """The readable tiles of one slide and their features: what MIL eats."""
+
+    slide_id: str
+    features: Features
+    """(tile, dim)"""
+    xy: npt.NDArray[np.int32]
+    """(tile, 2) top left corners, level-0 px"""
+    index: npt.NDArray[np.int64]
+    """(tile,) rows of the grid"""
+
+
+class SlideStore:
+    """A slide's tissue, grids and features on disk. Made by `open` or `create`."""
+
+    def __init__(self, path: Path, lock: filelock.BaseFileLock | None = None) -> None:
+        self.path = path
+        self._work = path.with_name(path.name + ".partial")
+        self._lock = lock
+
+    # ---- opening ----
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a whole store for reading.
+
+        Raises
+        ------
+        StoreError
+            If there is none, it is not whole, or it is of a newer schema.
+        """
+        store = cls(Path(path))
+        if not store.path.is_dir():
+            hint = " A run that was interrupted left its work beside it: embed the slide again to go on."
+            raise StoreError(f"there is no store at {path}.{hint if store._work.exists() else ''}")
+        store._check_root(store.path)
+        return store
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, path: str | Path, slide: Slide, tissue: TissueMask, grid: TileGrid) -> Iterator[Self]:
+        """Open a store for writing, making what it lacks; goes on where a killed run stopped.
+
+        The store is locked against other processes until the context ends. Call `commit`
+        once all features are whole.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process is writing it.
+        StoreError
+            If the store that is there is of another slide.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path) as lock:
+            store = cls(path, lock)
+            store._prepare(slide, tissue)
+            store._add_grid(grid)
+            yield store
+
+    @property
+    def slide_id(self) -> str:
+        """The store's name without its suffix."""
+        return self.path.name.removesuffix(".zarr")
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Root attributes: schema, slide (fingerprint, size, mpp, ...), software."""
+        return _attrs(self.path if self.path.exists() else self._work)
+
+    # ---- reading ----
+
+    @property
+    def grid_ids(self) -> list[str]:
+        """Names of the grids, sorted."""
+        return sorted({p.parent.name for root in self._roots() for p in root.glob("grids/*/zarr.json")})
+
+    def encoder_ids(self, grid_id: str | None = None) -> list[str]:
+        """Names of the encoders whose features the store holds, sorted."""
+        pattern = f"grids/{grid_id or '*'}/features/*/zarr.json"
+        return sorted({p.parent.name for root in self._roots() for p in root.glob(pattern)})
+
+    def grid(self, grid_id: str | None = None) -> TileGrid:
+        """Read a grid; its name may be left out where there is only one."""
+        folder = self._find(f"grids/{self._one_grid(grid_id)}")
+        attrs = _attrs(folder)
+        return TileGrid(
+            TileSpec.from_dict(attrs["spec"]),
+            float(attrs["side"]),
+            read_array(folder / "xy"),
+            read_array(folder / "tissue"),
+        )
+
+    def status(self, grid_id: str | None = None) -> Status:
+        """(tile,) `OK` or `UNREADABLE`."""
+        return read_array(self._find(f"grids/{self._one_grid(grid_id)}/status"))
+
+    def tissue(self) -> TissueMask:
+        """Read the tissue mask and its thumbnail."""
+        folder = self._find("tissue")
+        attrs = _attrs(folder)
+        thumbnail = read_array(self._find("thumbnail")) if self._has("thumbnail") else None
+        mask = read_array(folder).astype(bool)
+        return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+
+    def feature_attrs(self, encoder_id: str, grid_id: str | None = None) -> dict[str, Any]:
+        """What made the features: card, weights, transform, precision, probe embedding, sha256."""
+        return _attrs(self._features(encoder_id, grid_id))
+
+    def bag(self, encoder_id: str | None = None, grid_id: str | None = None) -> SlideBag:
+        """Read the features of all readable tiles.
+
+        Parameters
+        ----------
+        encoder_id, grid_id
+            May be left out where there is only one.
+
+        Raises
+        ------
+        StoreError
+            If the store holds no such features, or several and none is named.
+        """
+        folder = self._features(encoder_id, grid_id)
+        grid = folder.parent.parent
+        features, xy = read_array(folder), read_array(grid / "xy")
+        status = read_array(grid / "status")
+        if status.any():
+            index = np.flatnonzero(status == OK)
+            return SlideBag(self.slide_id, features[index], xy[index], index)
+        return SlideBag(self.slide_id, features, xy, np.arange(len(xy)))
+
+    # ---- adding ----
+
+    def writer(self, encoder_id: str, grid_id: str, dim: int, made_by: dict[str, Any]) -> "FeatureWriter":
+        """Start, or go on with, the features of one encoder.
+
+        Work that other settings (`made_by`) began is dropped: rows are never mixed.
+        """
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened for reading; use SlideStore.create to add features")
+        tiles = len(read_array(self._find(f"grids/{grid_id}/xy")))
+        final = self._work / "grids" / grid_id / "features" / encoder_id
+        self._mirror_groups(f"grids/{grid_id}/features")
+        return FeatureWriter(final, (tiles, dim), made_by)
+
+    def has_features(self, encoder_id: str, grid_id: str) -> bool:
+        """Whether these features are whole."""
+        return self._has(f"grids/{grid_id}/features/{encoder_id}")
+
+    def set_status(self, grid_id: str, status: Status) -> None:
+        """Record which tiles could be read, once for all encoders of a grid.
+
+        Raises
+        ------
+        StoreError
+            If an earlier pass over the slide found other tiles unreadable.
+        """
+        name = f"grids/{grid_id}/status"
+        if not self._has(name):
+            self._mirror_groups(f"grids/{grid_id}")
+            write_array(self._work / name, status, CHUNK_ROWS)
+        elif not np.array_equal(self.status(grid_id), status):
+            raise StoreError(
+                f"{self.slide_id}: other tiles are unreadable now than when the store was made: the slide "
+                "file or its disk is failing. Check the file, remove the store and embed again."
+            )
+
+    def commit(self) -> None:
+        """Move all that is whole from the work folder into the store."""
+        if not self.path.exists():
+            for unfinished in self._work.glob("grids/*/features/.*"):
+                shutil.rmtree(unfinished)
+            root = _attrs(self._work)
+            _group(self._work, {**root, "whole": True})
+            sync_folder(self._work)
+            os.rename(self._work, self.path)
+        else:
+            for part in self._whole_parts():
+                target = self.path / part.relative_to(self._work)
+                os.rename(part, target)
+                sync_folder(target.parent)
+            shutil.rmtree(self._work, ignore_errors=True)
+        sync_folder(self.path.parent)
+
+    def _whole_parts(self) -> Iterator[Path]:
+        """Grids that the store lacks, else the arrays that it lacks, status before features."""
+        for grid in sorted(self._work.glob("grids/*")):
+            target = self.path / grid.relative_to(self._work)
+            if not target.exists():
+                yield grid
+                continue
+            for part in (grid / "status", *sorted(grid.glob("features/*"))):
+                if (part / "zarr.json").exists() and not part.name.startswith("."):
+                    if not (self.path / part.relative_to(self._work)).exists():
+                        yield part
+
+    def _prepare(self, slide: Slide, tissue: TissueMask) -> None:
+        root = root_attrs(slide)
+        if self.path.exists():
+            self._check_root(self.path)
+        elif self._work.exists() and (self._work / "zarr.json").exists():
+            pass
+        else:
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._mirror_groups("grids")
+            write_tissue(self._work, tissue)
+            _group(self._work, root)  # last: a work folder without it is begun anew
+            return
+        found = self.attrs["slide"]
+        if found["fingerprint"] != slide.fingerprint:
+            raise StoreError(
+                f"{self.path} is of another slide ({found['size']} px, fingerprint {found['fingerprint'][:12]}) "
+                f"than {slide.path} ({slide.fingerprint[:12]}). Choose another output folder or slide id."
+            )
+        if found["mpp"] != slide.mpp:
+            raise StoreError(
+                f"{self.path} was made at {found['mpp']:g} um/px ({found['mpp_source']}), the slide now has "
+                f"{slide.mpp:g} ({slide.mpp_source}). Remove the store to make it anew."
+            )
+        if np.array_equal(self.tissue().mask, tissue.mask):
+            return
+        if self.path.exists():
+            raise StoreError(
+                f"{self.path} holds another tissue mask than the one asked for now. Use the same mask and "
+                "parameters as before, or remove the store to make it anew."
+            )
+        shutil.rmtree(self._work)
+        self._prepare(slide, tissue)
+
+    def _add_grid(self, grid: TileGrid) -> None:
+        name = f"grids/{grid.spec.grid_id}"
+        if self._has(name):
+            return
+        self._mirror_groups("grids")
+        folder = self._work / name
+        shutil.rmtree(folder, ignore_errors=True)  # one that was killed half-way
+        write_array(folder / "xy", grid.xy, CHUNK_ROWS)
+        write_array(folder / "tissue", grid.tissue, CHUNK_ROWS)
+        _group(folder / "features", {})
+        _group(folder, {"spec": grid.spec.to_dict(), "side": grid.side})
+
+    # ---- where things are ----
+
+    def _roots(self) -> list[Path]:
+        # A reader sees the store alone; a writer sees its own work too.
+        return [self.path, self._work] if self._lock else [self.path]
+
+    def _has(self, name: str) -> bool:
+        return any((root / name / "zarr.json").exists() for root in self._roots())
+
+    def _find(self, name: str) -> Path:
+        for root in self._roots():
+            if (root / name / "zarr.json").exists():
+                return root / name
+        raise StoreError(f"{self.path} holds no {name}")
+
+    def _features(self, encoder_id: str | None, grid_id: str | None) -> Path:
+        grid_id = self._one_grid(grid_id, holding=encoder_id)
+        known = self.encoder_ids(grid_id)
+        if encoder_id is None and len(known) == 1:
+            encoder_id = known[0]
+        if encoder_id not in known:
+            asked = f"no features of {encoder_id}" if encoder_id else "features of several encoders, or none; name one"
+            raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. It holds: {', '.join(known) or 'none'}")
+        return self._find(f"grids/{grid_id}/features/{encoder_id}")
+
+    def _one_grid(self, grid_id: str | None, holding: str | None = None) -> str:
+        known = self.grid_ids
+        if grid_id is None and holding is not None:
+            known = [g for g in known if holding in self.encoder_ids(g)] or known
+        if grid_id is None and len(known) == 1:
+            return known[0]
+        if grid_id not in known:
+            asked = f"no grid {grid_id}" if grid_id else "several grids; name one"
+            raise StoreError(f"{self.path} holds {asked}. It holds: {', '.join(known) or 'none'}")
+        return grid_id
+
+    def _mirror_groups(self, name: str) -> None:
+        """Make the group nodes above a part in the work folder."""
+        folder = self._work
+        for part in name.split("/"):
+            folder = folder / part
+            if not (folder / "zarr.json").exists():
+                _group(folder, {})
+
+    def _check_root(self, path: Path) -> None:
+        attrs = _attrs(path)
+        schema = attrs.get("schema")
+        if not isinstance(schema, int) or "slide" not in attrs:
+            raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number")
+        if schema > SCHEMA:
+            raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
+        if attrs.get("whole") is not True:
+            raise StoreError(f"{path} is not whole: it was copied while being made. Embed the slide again.")
+
+
+class FeatureWriter:
+    """Appends rows of features chunk by chunk; each chunk is written once and made durable.
+
+    Row `rows_done` is where to go on. Until `finish`, the array lies under a hidden name.
+    """
+
+    def __init__(self, final: Path, shape: tuple[int, int], made_by: dict[str, Any]) -> None:
+        self._final, self._shape = final, shape
+        self._growing = final.with_name(f".{final.name}.growing")
+        self._progress = self._growing / "progress.json"
+        self._made_by = made_by
+        self._rows: list[npt.NDArray[np.float32]] = []
+        self.unreadable: list[int] = []
+        self.rows_done = 0
+        """Rows that are durable on disk; always whole chunks."""
+        state = self._resumable()
+        if state:
+            self.rows_done, self.unreadable = state["rows_done"], state["unreadable"]
+            self._array = zarr.open_array(self._growing, mode="r+", config={"write_empty_chunks": True})
+        else:
+            shutil.rmtree(self._growing, ignore_errors=True)
+            self._array = zarr.create_array(
+                self._growing,
+                shape=shape,
+                chunks=(CHUNK_ROWS, shape[1]),
+                dtype="float16",
+                compressors=None,
+                fill_value=0,
+                config={"write_empty_chunks": True},
+            )
+        self._pending = 0
+
+    def _resumable(self) -> dict[str, Any] | None:
+        try:
+            state = json.loads(self._progress.read_bytes())
+        except (OSError, ValueError):
+            return None
+        same = state.get("made_by") == json.loads(json.dumps(self._made_by)) and state.get("shape") == [*self._shape]
+        return state if same else None
+
+    def append(self, rows: npt.NDArray[np.float32], ok: npt.NDArray[np.bool_]) -> None:
+        """Add the next rows.
+
+        Parameters
+        ----------
+        rows : float32 (batch, dim)
+        ok : bool (batch,)
+            Rows that are not ok become NaN and are counted as unreadable.
+        """
+        first = self.rows_done + self._pending
+        self.unreadable += [first + int(i) for i in np.flatnonzero(~ok)]
+        self._rows.append(np.where(ok[:, None], rows, np.nan))
+        self._pending += len(rows)
+        while self._pending >= CHUNK_ROWS or (self._pending and self.rows_done + self._pending == self._shape[0]):
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = np.concatenate(self._rows)
+        block, rest = rows[:CHUNK_ROWS], rows[CHUNK_ROWS:]
+        if not np.isfinite(block).all(axis=1).sum() == len(block) - self._bad_in(len(block)):
+            raise StoreError(f"{self._final.name}: the encoder gave features that are not finite")
+        with np.errstate(over="raise"):
+            try:
+                half = block.astype(np.float16)
+            except FloatingPointError:
+                raise StoreError(f"{self._final.name}: features exceed the range of float16") from None
+        start = self.rows_done
+        self._array[start : start + len(half)] = half
+        sync_folder(self._growing / "c" / str(start // CHUNK_ROWS), files=True)
+        self.rows_done += len(half)
+        self._rows, self._pending = [rest], len(rest)
+        durable = [i for i in self.unreadable if i < self.rows_done]
+        write_json(
+            self._progress,
+            {"rows_done": self.rows_done, "unreadable": durable, "made_by": self._made_by, "shape": [*self._shape]},
+        )
+
+    def _bad_in(self, count: int) -> int:
+        return sum(self.rows_done <= i < self.rows_done + count for i in self.unreadable)
+
+    def finish(self) -> None:
+        """Seal the array: check that all rows are there, record their sha256, give it its name."""
+        if self.rows_done != self._shape[0]:
+            raise StoreError(f"{self._final.name}: {self.rows_done} of {self._shape[0]} rows are written")
+        self._progress.unlink(missing_ok=True)
+        self._array.update_attributes({**self._made_by, "sha256": array_sha256(read_array(self._growing))})
+        sync_folder(self._growing, files=True)
+        os.rename(self._growing, self._final)
+        sync_folder(self._final.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[filelock.BaseFileLock]:
+    """Hold the right to write a store; freed by the system if the process dies."""
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        raise StoreBusyError(f"another process is writing {path}") from None
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def root_attrs(slide: Slide) -> dict[str, Any]:
+    """What a store says of its slide: no raw vendor metadata, which carries patient data."""
+    bounds = slide.bounds
+    return {
+        "schema": SCHEMA,
+        "slide": {
+            "fingerprint": slide.fingerprint,
+            "size": [*slide.size],
+            "mpp": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "vendor": slide.vendor,
+            "objective": slide.objective,
+            "bounds": [bounds.x, bounds.y, bounds.width, bounds.height] if bounds else None,
+            "reader": slide.reader,
+        },
+        "software": {"wsi_umedpt": __version__},
+    }
+
+
+def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> TissueMask | None:
+    """The mask that a store, or a run that was stopped, already found with these parameters."""
+    for root in (path, path.with_name(path.name + ".partial")):
+        if (root / "zarr.json").exists():
+            if _attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
+                return None
+            store = SlideStore(root)
+            known = store.tissue()
+            return known if (known.method, known.parameters) == (METHOD, asdict(parameters)) else None
+    return None
+
+
+def write_tissue(root: Path, tissue: TissueMask) -> None:
+    """Write mask and thumbnail below a store's root."""
+    attrs = {"step": tissue.step, "method": tissue.method, "parameters": tissue.parameters}
+    write_array(root / "tissue", tissue.mask.astype(np.uint8), CHUNK_ROWS, attrs)
+    if tissue.thumbnail is not None:
+        fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
+        write_array(root / "thumbnail", tissue.thumbnail, CHUNK_ROWS, {"step": tissue.step // fine})
+
+
+def _group(path: Path, attrs: dict[str, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attrs})
+
+
+def _attrs(path: Path) -> dict[str, Any]:
+    try:
+        attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
+    return dict(attributes)

@@ -1,0 +1,180 @@
+"""Shipped helpers for tests: slides whose every pixel is known, in every TIFF variant that scanners write.
+
+`tissue_image` draws tissue on glass with known places; `write_pyramid` saves any image as
+an Aperio-like or plain pyramid; `flip_bytes` damages a file as disks do.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import tifffile
+
+Pixels = npt.NDArray[np.uint8]
+Vendor = Literal["aperio", "generic"]
+Colour = Literal["ycbcr", "rgb"]
+
+
+def tissue_image(width: int, height: int, *, glass: int = 243, seed: int = 0) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """A picture of stained tissue on even glass, and where the tissue is.
+
+    Returns
+    -------
+    image : uint8 (height, width, 3)
+    tissue : bool (height, width)
+        An ellipse in the middle of the slide, 70 % of its width and height.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[:height, :width]
+    tissue = ((x - width / 2) / (0.35 * width)) ** 2 + ((y - height / 2) / (0.35 * height)) ** 2 < 1
+    coarse = rng.normal(0, 1, (height // 24 + 2, width // 24 + 2)).astype(np.float32)
+    fine = rng.normal(0, 1, (height // 3 + 2, width // 3 + 2)).astype(np.float32)
+    size = width, height
+    mottle = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC) * 18 + cv2.resize(fine, size) * 10
+    stain = np.array([185, 110, 165], np.float32) + mottle[..., None] * np.array([1.0, 1.2, 0.8], np.float32)
+    background = glass + rng.normal(0, 1.0, (height, width, 1)).astype(np.float32)
+    return np.clip(np.where(tissue[..., None], stain, background), 0, 255).astype(np.uint8), tissue
+
+
+def write_pyramid(
+    path: Path,
+    image: Pixels,
+    *,
+    vendor: Vendor = "aperio",
+    scales: tuple[int, ...] = (1, 4),
+    tile: int = 256,
+    mpp: float | None = 0.5,
+    subsampling: Literal["444", "422", "420"] = "420",
+    colour: Colour = "ycbcr",
+    tables: bool = True,
+    bigtiff: bool = False,
+    quality: int = 85,
+    sparse: frozenset[tuple[int, int]] = frozenset(),
+    repeat: int = 1,
+) -> Path:
+    """Write a tiled JPEG pyramid that OpenSlide opens.
+
+    Parameters
+    ----------
+    path
+        ``.svs`` or ``.tif``.
+    image : uint8 (rows, cols, 3)
+        Level 0.
+    vendor
+        'aperio' carries Aperio's description, scale and thumbnail; 'generic' is a plain TIFF
+        with resolution tags.
+    scales
+        Level-0 px per px of each level.
+    tile : px
+        Side of the square tiles.
+    mpp : um/px
+        None writes none.
+    colour
+        What the three components of the JPEG streams are; 'rgb' has no subsampling.
+    tables
+        Keep quantisation and Huffman tables in the JPEGTables tag, as scanners do.
+    sparse
+        (col, row) of level-0 tiles to leave out.
+    repeat
+        Lay the image side by side this often in x and y, encoded once; its size must then
+        be a multiple of the tile at every level.
+
+    Returns
+    -------
+    Path
+        `path`, for convenience.
+    """
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        for number, scale in enumerate(scales):
+            size = image.shape[1] // scale, image.shape[0] // scale
+            level = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            shape = level.shape[0] * repeat, level.shape[1] * repeat
+            streams = _streams(level, tile, subsampling, colour, quality)
+            shared = _jpeg_tables(streams[0][0]) if tables else None
+            description = f"wsi_umedpt test slide, level {number}"
+            if vendor == "aperio":
+                scale_text = f"|AppMag = 20|MPP = {mpp:.4f}" if mpp else ""
+                description = (
+                    f"Aperio Image Library v11.2.1 \r\n{shape[1]}x{shape[0]} ({tile}x{tile}) JPEG/RGB Q={quality}{scale_text}"
+                )
+            writer.write(
+                _sequence(streams, repeat, shared, sparse if number == 0 else frozenset()),
+                shape=(*shape, 3),
+                dtype=np.uint8,
+                tile=(tile, tile),
+                compression="jpeg",
+                compressionargs={"outcolorspace": colour},
+                photometric=colour,
+                subsampling={"444": (1, 1), "422": (2, 1), "420": (2, 2)}[subsampling] if colour == "ycbcr" else None,
+                subfiletype=0 if vendor == "aperio" or number == 0 else 1,
+                description=description,
+                resolution=(1e4 / (mpp * scale),) * 2 if mpp and vendor == "generic" else None,
+                resolutionunit="CENTIMETER" if mpp and vendor == "generic" else None,
+                extratags=[(347, 7, len(shared), shared, True)] if shared else [],
+                metadata=None,
+            )
+            if number == 0 and vendor == "aperio":  # page 1 is the thumbnail, in strips
+                writer.write(image[::16, ::16].copy(), photometric="rgb", description="Aperio thumbnail", metadata=None)
+    return path
+
+
+def flip_bytes(path: Path, positions: Iterator[int] | range | list[int], rng: np.random.Generator) -> None:
+    """Overwrite bytes of a file with random ones."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        for position in positions:
+            file.seek(position % size, os.SEEK_SET)
+            file.write(rng.bytes(1))
+
+
+def _streams(level: Pixels, tile: int, subsampling: str, colour: Colour, quality: int) -> list[list[bytes]]:
+    rows, cols = -(-level.shape[0] // tile), -(-level.shape[1] // tile)
+    pad = ((0, rows * tile - level.shape[0]), (0, cols * tile - level.shape[1]), (0, 0))
+    padded = np.pad(level, pad, mode="edge") if any(p[1] for p in pad) else level
+
+    def encode(row: int, col: int) -> bytes:
+        piece = np.ascontiguousarray(padded[row * tile : (row + 1) * tile, col * tile : (col + 1) * tile])
+        if colour == "rgb":
+            return bytes(imagecodecs.jpeg8_encode(piece, level=quality, colorspace="rgb", outcolorspace="rgb"))
+        return bytes(simplejpeg.encode_jpeg(piece, quality=quality, colorsubsampling=subsampling))
+
+    return [[encode(row, col) for col in range(cols)] for row in range(rows)]
+
+
+def _sequence(
+    streams: list[list[bytes]], repeat: int, tables: bytes | None, sparse: frozenset[tuple[int, int]]
+) -> Iterator[bytes]:
+    for row in range(len(streams) * repeat):
+        for col in range(len(streams[0]) * repeat):
+            stream = streams[row % len(streams)][col % len(streams[0])]
+            if (col, row) in sparse:
+                yield b""
+            else:
+                yield _without_tables(stream) if tables else stream
+
+
+def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and bytes of every segment before the scan."""
+    at = 2
+    while stream[at + 1] != 0xDA:
+        length = int.from_bytes(stream[at + 2 : at + 4], "big") + 2
+        yield stream[at + 1], stream[at : at + length]
+        at += length
+    yield 0xDA, stream[at:]
+
+
+def _jpeg_tables(stream: bytes) -> bytes:
+    kept = b"".join(part for marker, part in _segments(stream) if marker in (0xDB, 0xC4))
+    return b"\xff\xd8" + kept + b"\xff\xd9"
+
+
+def _without_tables(stream: bytes) -> bytes:
+    # Neither tables nor JFIF or Adobe markers: as inside a scanner's TIFF.
+    dropped = (0xDB, 0xC4, 0xE0, 0xEE)
+    return b"\xff\xd8" + b"".join(part for marker, part in _segments(stream) if marker not in dropped)

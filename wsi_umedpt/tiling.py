@@ -1,0 +1,154 @@
+"""Where the tiles are: a slide's size and a `TileSpec` in, a `TileGrid` out.
+
+Pure arithmetic: nothing here opens a file, imports torch or knows about tissue colour.
+Positions are always level-0 pixels, x before y; a size is in pixels of the tile as the
+network sees it, at ``spec.mpp``. The grid is anchored at the slide's (0, 0), so that it
+does not depend on the tissue found.
+
+Read top to bottom: `TileSpec` (what the user asks for), `TileGrid` (what they get),
+`lay_grid` (how one becomes the other).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.errors import SlideError
+from wsi_umedpt.geometry import Box, snap_scale
+from wsi_umedpt.slide import Resampling
+from wsi_umedpt.tissue import TissueMask
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSpec:
+    """What the user asks for; two equal specs always give the same grid of a slide."""
+
+    size_px: int = 224
+    """Side of the square tile the network sees, in pixels at `mpp`."""
+    mpp: float = 0.5
+    """Microns per pixel of the tile; 0.5 is about 20x."""
+    stride_px: int | None = None
+    """Distance between neighbouring tiles, in pixels at `mpp`; by default `size_px`: no overlap."""
+    min_tissue: float = 0.25
+    """Least share of a tile's area that is tissue; 0 keeps all tiles."""
+    resampling: Resampling = "area"
+    """How pixels are shrunk: 'area' averages exactly; 'dct' shrinks JPEG tiles by 2, 4 or 8 while decoding."""
+    upsample: bool = False
+    """Whether a slide coarser than `mpp` is magnified; otherwise it is refused."""
+
+    def __post_init__(self) -> None:
+        for name in ("size_px", "mpp", "stride"):
+            value = getattr(self, name)
+            if not 0 < value < 1e5:
+                raise ValueError(f"TileSpec.{name} must be positive, got {value}")
+        if not 0 <= self.min_tissue <= 1:
+            raise ValueError(f"TileSpec.min_tissue is a share from 0 to 1, got {self.min_tissue}")
+        if self.resampling not in ("area", "dct"):
+            raise ValueError(f"TileSpec.resampling is 'area' or 'dct', got {self.resampling!r}")
+
+    @property
+    def stride(self) -> int:
+        """`stride_px`, or `size_px` where that is not given."""
+        return self.size_px if self.stride_px is None else self.stride_px
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, the stride filled in."""
+        return {**asdict(self), "stride_px": self.stride}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Undo `to_dict`."""
+        return cls(**fields)
+
+    @property
+    def grid_id(self) -> str:
+        """Name of the grid in a store: readable, then 8 hex digits over all fields."""
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return f"{self.size_px}px_{self.mpp:g}mpp_{digest[:8]}"
+
+
+@dataclass(frozen=True, eq=False)
+class TileGrid(Sequence[Box]):
+    """Tiles of one slide in reading order (y slow, x fast); row i is tile i everywhere."""
+
+    spec: TileSpec
+    side: float
+    """Side of a tile, level-0 px; exactly what its pixels cover."""
+    xy: npt.NDArray[np.int32]
+    """(tile, 2) top left corners, level-0 px."""
+    tissue: npt.NDArray[np.float32]
+    """(tile,) share of the tile's area that is tissue."""
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @overload
+    def __getitem__(self, index: int) -> Box: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Box]: ...
+    def __getitem__(self, index: int | slice) -> Box | list[Box]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        x, y = self.xy[index].tolist()
+        side = round(self.side)
+        return Box(x, y, side, side)
+
+    @property
+    def scale(self) -> float:
+        """Level-0 px per tile px."""
+        return self.side / self.spec.size_px
+
+
+def lay_grid(
+    size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None
+) -> TileGrid:
+    """Lay whole tiles over a slide, dropping those that cross its edge or hold too little tissue.
+
+    Parameters
+    ----------
+    size : (width, height), level-0 px
+    slide_mpp : um/px at level 0
+    spec
+        Tiles to lay.
+    within
+        Tissue; without it every tile counts as all tissue.
+
+    Returns
+    -------
+    TileGrid
+        0 tiles if the slide is smaller than one, or holds no tissue.
+
+    Raises
+    ------
+    SlideError
+        If the slide is coarser than `spec.mpp` and `spec.upsample` is off.
+    """
+    scale = snap_scale(spec.mpp / slide_mpp, spec.size_px)
+    if scale < 1 and not spec.upsample:
+        raise SlideError(
+            f"tiles were asked for at {spec.mpp:g} um/px, but the slide's finest level is {slide_mpp:g} um/px. "
+            f"Ask for mpp >= {slide_mpp:g}, rescan the slide, or allow upsampling (--upsample)."
+        )
+    side = spec.size_px * scale
+    xs, ys = (_starts(extent, side, spec.stride * scale) for extent in size)
+    # meshgrid's "xy" order makes x vary fastest once raveled: reading order.
+    x, y = (axis.ravel() for axis in np.meshgrid(xs, ys, indexing="xy"))
+    if within is None:
+        tissue = np.ones(len(x), np.float32)
+    else:
+        tissue = within.covered(x.astype(float), y.astype(float), side)
+        keep = tissue >= spec.min_tissue
+        x, y, tissue = x[keep], y[keep], tissue[keep]
+    return TileGrid(spec, side, np.stack([x, y], axis=1).astype(np.int32), tissue)
+
+
+def _starts(extent: int, side: float, stride: float) -> npt.NDArray[np.int64]:
+    # Each start is rounded on its own: rounding the stride would drift along the slide.
+    count = max(0, int((extent - side) / stride + 1e-9) + 1) if extent >= side else 0
+    starts = np.round(np.arange(count) * stride).astype(np.int64)
+    return starts[starts + side <= extent + 1e-6]

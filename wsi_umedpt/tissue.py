@@ -1,0 +1,307 @@
+"""Where the tissue is: a slide in, a `TissueMask` and a thumbnail out.
+
+Classical and auditable: background colour is measured, not assumed to be white; tissue is
+what differs from it in colour or, where textured, in brightness; ink is what no stain can
+be. Every threshold stands in `TissueParameters` and goes into the store.
+
+Read top to bottom: `TissueMask` (what you get), `find_tissue` (how), `mask_from_file` (a
+mask of the user's instead).
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import shapely
+import shapely.geometry
+from PIL import Image
+
+from wsi_umedpt.errors import MaskError
+from wsi_umedpt.geometry import Box
+from wsi_umedpt.readers.base import Pixels
+from wsi_umedpt.slide import WHITE, Slide, shrink
+
+Mask = npt.NDArray[np.bool_]
+Gray = npt.NDArray[np.float32]
+
+METHOD = "colour-distance.v1"
+_BAND_PX = 4_000_000  # of the level, read at a time
+_THUMBNAIL_PX = 1600  # a side that thumbnails may reach
+_NOISE = 3.0  # grey values: what JPEG and sensors add to an even background
+
+
+@dataclass(frozen=True, kw_only=True)
+class TissueParameters:
+    """What `find_tissue` may be tuned by; stored with every mask."""
+
+    cell_um: float = 16.0
+    """Side of a mask cell, um: the detail of the mask's outline."""
+    min_colour: float = 7.0
+    """Least colour distance of tissue from background, in units of CIE a*b*."""
+    max_colour: float = 22.0
+    """Greatest threshold that Otsu's method may choose, so that pale tissue beside dark is kept."""
+    min_area_um2: float = 40_000.0
+    """Smaller pieces are dropped; 40,000 um2 is 200 um square."""
+    max_hole_um2: float = 20_000.0
+    """Smaller holes are closed; larger ones (lumina, fat) stay open."""
+    reject_ink: bool = True
+    """Whether marker ink (saturated green, blue or black, as no stain is) is left out."""
+
+    def __post_init__(self) -> None:
+        if not (self.cell_um > 0 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
+            raise MaskError(f"cell_um must be positive and areas not negative, got {self}")
+        if not 0 < self.min_colour <= self.max_colour:
+            raise MaskError(f"needs 0 < min_colour <= max_colour, got {self.min_colour} and {self.max_colour}")
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Which cells of a slide are tissue; cell (r, c) covers `step` px from (c * step, r * step)."""
+
+    mask: Mask
+    """(rows, cols)"""
+    step: int
+    """Side of a cell, level-0 px."""
+    thumbnail: Pixels | None = field(default=None, compare=False)
+    """The slide, (rows, cols, 3), if the mask was made from it: a cell is 1, 2 or 4 px wide."""
+    method: str = METHOD
+    parameters: dict[str, float | bool | str] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the slide that is tissue, 0 to 1."""
+        return float(self.mask.mean()) if self.mask.size else 0.0
+
+    def covered(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], side: float) -> Gray:
+        """Share of each square that is tissue, by exact area.
+
+        The integral of a mask of square cells is linear between its grid points, so that
+        reading it bilinearly loses nothing.
+
+        Parameters
+        ----------
+        x, y : (tile,) top left corners, level-0 px
+        side : of the squares, level-0 px
+
+        Returns
+        -------
+        float32 (tile,)
+            0 to 1; what lies outside the mask counts as no tissue.
+        """
+        rows, cols = self.mask.shape
+        table = np.zeros((rows + 1, cols + 1))
+        table[1:, 1:] = self.mask.cumsum(0, dtype=np.float64).cumsum(1)
+
+        def area(px: npt.NDArray[np.float64], py: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            c, r = np.clip(px / self.step, 0, cols), np.clip(py / self.step, 0, rows)
+            c0, r0 = np.minimum(c.astype(int), cols - 1), np.minimum(r.astype(int), rows - 1)
+            fc, fr = c - c0, r - r0
+            top = table[r0, c0] * (1 - fc) + table[r0, c0 + 1] * fc
+            bottom = table[r0 + 1, c0] * (1 - fc) + table[r0 + 1, c0 + 1] * fc
+            return top * (1 - fr) + bottom * fr
+
+        total = area(x + side, y + side) - area(x, y + side) - area(x + side, y) + area(x, y)
+        return np.clip(total * (self.step / side) ** 2, 0, 1).astype(np.float32)
+
+
+def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> TissueMask:
+    """Find tissue on the coarsest level that is fine enough.
+
+    Parameters
+    ----------
+    slide
+        Of any stain; background may be white, grey or black.
+    parameters
+        Defaults suit H&E and IHC.
+
+    Returns
+    -------
+    TissueMask
+        With the thumbnail it was made from.
+    """
+    p = parameters or TissueParameters()
+    step = _cell(slide, p.cell_um)
+    # People look at the thumbnail: that of a small slide is finer than the mask.
+    fine = next((n for n in (4, 2) if step % n == 0 and max(slide.size) * n / step <= _THUMBNAIL_PX), 1)
+    thumbnail = read_thumbnail(slide, step // fine)
+    rows, cols = -(-slide.size[1] // step), -(-slide.size[0] // step)
+    missing = (rows * fine - thumbnail.shape[0], cols * fine - thumbnail.shape[1])
+    whole = np.pad(thumbnail, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=WHITE)
+    mask = _segment(shrink(whole, (cols, rows), fine), p, (step * slide.mpp) ** 2)
+    return TissueMask(mask, step, thumbnail, METHOD, asdict(p))
+
+
+def _cell(slide: Slide, cell_um: float) -> int:
+    """About `cell_um` in level-0 px, a whole multiple of a level's scale: shrinking is then cheap."""
+    wanted = max(1.0, cell_um / slide.mpp)
+    base = max(level.scale for level in slide.levels if level.scale <= wanted * 1.1)
+    return max(1, round(base * max(1, round(wanted / base))))
+
+
+def read_thumbnail(slide: Slide, step: int) -> Pixels:
+    """The whole slide at one pixel per `step` level-0 px, read in bands of bounded memory."""
+    width, height = slide.size
+    cols, rows = -(-width // step), -(-height // step)
+    plan = slide.plan(float(step), max(cols, rows))
+    band = max(1, int(_BAND_PX // max(1, cols * plan.shrink**2)))
+    tiles = slide.native_tiles(plan.level)
+    if tiles is not None:  # whole rows of native tiles, so that none is decoded twice
+        unit = max(1, round(tiles.tile_height / plan.shrink))
+        band = max(1, band // unit) * unit
+    out = np.empty((rows, cols, 3), np.uint8)
+    for top in range(0, rows, band):
+        count = min(band, rows - top)
+        out[top : top + count] = slide.read_tile((0, top * step), (cols, count), plan)
+    return out
+
+
+def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
+    smooth = cv2.medianBlur(thumbnail, 3)
+    lab = cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    light, colour = lab[..., 0], lab[..., 1:]
+    texture = _texture(light)
+    void = smooth.max(axis=2) < 16  # black filler, which scanners put between regions
+    paper_light, paper_colour, noise = _background(light, colour, texture, void)
+
+    # a* and b* are distances as the eye sees them; brightness alone (dust, shading) must
+    # come with texture before it counts.
+    distance = np.hypot(colour[..., 0] - paper_colour[0], colour[..., 1] - paper_colour[1])
+    threshold = _threshold(distance[~void], max(p.min_colour, 3 * noise), p.max_colour)
+    darker = np.abs(light - paper_light) > max(12.0, 4 * noise)
+    tissue = (distance > threshold) | (darker & (texture > 2.5))
+    tissue &= ~void
+    if p.reject_ink:
+        tissue &= ~_ink(lab, texture)
+
+    mask = tissue.astype(np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+    mask = _drop_small(mask, p.min_area_um2 / cell_um2)
+    return ~_drop_small((mask == 0).astype(np.uint8), p.max_hole_um2 / cell_um2).astype(bool)
+
+
+def _texture(light: Gray) -> Gray:
+    """Standard deviation of brightness in 5 x 5 cells."""
+    mean = cv2.blur(light, (5, 5))
+    return np.sqrt(np.maximum(cv2.blur(light * light, (5, 5)) - mean * mean, 0)).astype(np.float32)
+
+
+def _background(light: Gray, colour: Gray, texture: Gray, void: Mask) -> tuple[float, Gray, float]:
+    """Brightness, colour and spread of the even, unsaturated part of the slide: its glass.
+
+    White where nothing on the slide is both even and grey, as when tissue fills it.
+    """
+    chroma = np.hypot(colour[..., 0], colour[..., 1])
+    even = (texture < 2.0) & (chroma < 12) & (light > 25) & ~void
+    if even.mean() < 0.01:
+        return 100.0, np.zeros(2, np.float32), 0.0
+    counts = np.histogram(light[even], bins=75, range=(25, 101))[0]
+    # The brightest strong peak: even, pale tissue lies below the glass on bright field.
+    peaks = np.flatnonzero(counts >= 0.25 * counts.max())
+    level = 25 + (peaks[-1] + 0.5) * 76 / 75
+    near = even & (np.abs(light - level) < _NOISE)
+    return (
+        float(np.median(light[near])),
+        np.median(colour[near], axis=0).astype(np.float32),
+        float(chroma[near].std()),
+    )
+
+
+def _threshold(distance: npt.NDArray[np.float32], low: float, high: float) -> float:
+    """Otsu's threshold (IEEE SMC 9(1), 1979) of the colour distance, held inside [low, high]."""
+    if not distance.size:
+        return low
+    levels = np.clip(distance * 4, 0, 255).astype(np.uint8).reshape(-1, 1)
+    otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    # Half of Otsu's value: it cuts between background and strong stain, and pale stain
+    # lies in between.
+    return float(np.clip(otsu / 4 / 2, low, max(low, high)))
+
+
+def _ink(lab: Gray, texture: Gray) -> Mask:
+    """Marker ink: green to blue and vivid, or black and even."""
+    light, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
+    chroma = np.hypot(a, b)
+    hue = np.degrees(np.arctan2(b, a)) % 360
+    # Haematoxylin lies at 280 to 330 degrees, eosin at 330 to 20, DAB at 40 to 80.
+    green_blue = (chroma > 22) & (hue > 100) & (hue < 272)
+    vivid_blue = (chroma > 45) & (hue >= 272) & (hue < 305) & (light < 60)
+    black = (light < 28) & (chroma < 12)
+    core = (green_blue | vivid_blue | black).astype(np.uint8)
+    core = cv2.morphologyEx(core, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    # A stroke's edge mixes with the glass and would pass for pale stain.
+    return cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))).astype(bool)
+
+
+def _drop_small(mask: npt.NDArray[np.uint8], min_cells: float) -> npt.NDArray[np.uint8]:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_cells
+    keep[0] = False
+    return keep[labels].astype(np.uint8)
+
+
+def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float = 16.0) -> TissueMask:
+    """A tissue mask that the user drew: GeoJSON polygons (level-0 px) or a PNG of the whole slide.
+
+    Parameters
+    ----------
+    path
+        ``.geojson``/``.json`` as QuPath writes it, or an image: non-zero is tissue, and it
+        is taken to cover the whole slide.
+    size : (width, height) of the slide, level-0 px
+    mpp : um/px of the slide
+
+    Raises
+    ------
+    MaskError
+        If it cannot be read, holds no polygon, or has another aspect ratio than the slide.
+    """
+    step = max(1, round(cell_um / mpp))
+    cols, rows = -(-size[0] // step), -(-size[1] // step)
+    parameters: dict[str, float | bool | str] = {"file": path.name, "cell_um": cell_um}
+    if path.suffix.lower() in (".geojson", ".json"):
+        return TissueMask(_raster(_polygons(path), step, rows, cols), step, None, "geojson", parameters)
+    try:
+        with Image.open(path, formats=("PNG", "BMP")) as image:
+            drawn = np.asarray(image.convert("L")) > 0
+    except (OSError, ValueError) as error:
+        raise MaskError(f"{path} is neither GeoJSON nor a PNG mask: {error}") from None
+    across, down = size[0] / drawn.shape[1], size[1] / drawn.shape[0]
+    # One pixel of the mask, rounded either way, is what honest rounding can explain.
+    if abs(across - down) > max(across / drawn.shape[1], down / drawn.shape[0]) + 1e-9:
+        raise MaskError(
+            f"{path.name} is {drawn.shape[1]} x {drawn.shape[0]} px, which is not the shape of the slide "
+            f"({size[0]} x {size[1]} px): it must show the whole slide"
+        )
+    centres_x = np.minimum(((np.arange(cols) + 0.5) * step / across).astype(int), drawn.shape[1] - 1)
+    centres_y = np.minimum(((np.arange(rows) + 0.5) * step / down).astype(int), drawn.shape[0] - 1)
+    return TissueMask(drawn[np.ix_(centres_y, centres_x)], step, None, "png", parameters)
+
+
+def _polygons(path: Path) -> list[shapely.geometry.base.BaseGeometry]:
+    try:
+        data = json.loads(path.read_bytes())
+        features = data if isinstance(data, list) else data.get("features", [data])
+        shapes = [shapely.geometry.shape(f.get("geometry") or f) for f in features]
+        areas = [shapely.make_valid(s) for s in shapes if s.geom_type in ("Polygon", "MultiPolygon")]
+    except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
+        raise MaskError(f"{path} cannot be read as GeoJSON: {type(error).__name__}: {error}") from None
+    if not areas:
+        raise MaskError(f"{path} holds no polygon")
+    return areas
+
+
+def _raster(areas: list[shapely.geometry.base.BaseGeometry], step: int, rows: int, cols: int) -> Mask:
+    """Cells whose centre lies in a polygon."""
+    mask = np.zeros((rows, cols), bool)
+    for area in areas:
+        left, top, right, bottom = (int(v // step) for v in area.bounds)
+        c0, c1, r0, r1 = max(left, 0), min(right + 1, cols), max(top, 0), min(bottom + 1, rows)
+        if c1 > c0 and r1 > r0:
+            xs, ys = np.meshgrid((np.arange(c0, c1) + 0.5) * step, (np.arange(r0, r1) + 0.5) * step)
+            mask[r0:r1, c0:c1] |= shapely.contains_xy(area, xs, ys)
+    return mask
