@@ -69,7 +69,8 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         try:
             with name.open("rb", buffering=0) as file:
                 stored = os.fstat(file.fileno()).st_size
-                found = file.readinto(memoryview(out[n * rows : n * rows + count]).cast("B"))
+                block = out[n * rows : n * rows + count]
+                found = file.readinto(block.reshape(-1).view(np.uint8).data)
         except OSError as error:
             raise StoreError(f"{path}: chunk {n} cannot be read: {error}") from None
         if found != count * row_bytes or stored != rows * row_bytes:

@@ -11,7 +11,8 @@ import numpy as np
 
 from wsi_umedpt.errors import EncoderError, SlideError
 from wsi_umedpt.loading import TileBatch, read_tiles
-from wsi_umedpt.models.encoder import Encoder, Wait
+from wsi_umedpt.models.encoder import Encoder
+from wsi_umedpt.models.engines import Wait
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.store import CHUNK_ROWS, OK, UNREADABLE, FeatureWriter, SlideStore
 from wsi_umedpt.tiling import TileGrid, TileSpec
@@ -143,9 +144,7 @@ def _run(
     for batch in batches:
         good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
         started = [
-            (writer, encoder, encoder.submit(good))
-            for encoder, writer in writers
-            if batch.index[0] >= writer.rows_done
+            (writer, encoder, encoder.submit(good)) for encoder, writer in writers if batch.index[0] >= writer.rows_done
         ]
         # One batch is in flight while the one before it is written.
         if pending:

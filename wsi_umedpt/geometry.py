@@ -25,9 +25,7 @@ class Box:
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
-            raise SlideError(
-                f"a box needs a positive size, got {self.width} x {self.height} at ({self.x}, {self.y})"
-            )
+            raise SlideError(f"a box needs a positive size, got {self.width} x {self.height} at ({self.x}, {self.y})")
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,7 @@ def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
     """
     ratio = (size_0[0] / size_level[0] + size_0[1] / size_level[1]) / 2
     whole = round(ratio)
-    if whole >= 1 and all(
-        abs(full - whole * part) < whole for full, part in zip(size_0, size_level, strict=True)
-    ):
+    if whole >= 1 and all(abs(full - whole * part) < whole for full, part in zip(size_0, size_level, strict=True)):
         return float(whole)
     return ratio
 

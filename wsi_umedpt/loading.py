@@ -109,9 +109,10 @@ def _read_ahead(batches: Iterator[TileBatch], ahead: int) -> Iterator[TileBatch]
     def put(item: TileBatch | BaseException | None) -> None:
         while not stop.is_set():
             try:
-                return waiting.put(item, timeout=0.1)
+                waiting.put(item, timeout=0.1)
             except queue.Full:
                 continue
+            return
 
     def run() -> None:
         try:
@@ -179,9 +180,7 @@ def _source(slide: Slide, grid: TileGrid) -> _Source:
     return _NativeSource(slide, grid, tiles)
 
 
-def _map(
-    work: Callable[[int], bool], count: int, pool: ThreadPoolExecutor | None
-) -> list[bool]:
+def _map(work: Callable[[int], bool], count: int, pool: ThreadPoolExecutor | None) -> list[bool]:
     return list(pool.map(work, range(count)) if pool else map(work, range(count)))
 
 
@@ -248,7 +247,8 @@ class _NativeSource:
             return True
 
         def cut(i: int) -> bool:
-            return self._cut(*corners[i], out[i])
+            x, y = corners[i]
+            return self._cut(x, y, out[i])
 
         _map(decode, len(missing), pool)
         return np.array(_map(cut, len(corners), pool), bool)

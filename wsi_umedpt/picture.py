@@ -54,10 +54,12 @@ def pca_colours(features: npt.NDArray[np.floating]) -> Pixels:
     parts = top if len(x) < x.shape[1] else x @ top
     parts = parts * np.where(np.abs(parts.min(axis=0)) > parts.max(axis=0), -1, 1)  # a sign that is always the same
     low, high = np.percentile(parts, (2, 98), axis=0)
-    return (np.clip((parts - low) / np.maximum(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.clip((parts - low) / np.maximum(high - low, 1e-9), 0, 1) * 255, np.uint8)
 
 
-def overview(store: SlideStore, encoder_id: str | None = None, grid_id: str | None = None, side: int = 900) -> Image.Image:
+def overview(
+    store: SlideStore, encoder_id: str | None = None, grid_id: str | None = None, side: int = 900
+) -> Image.Image:
     """Three panels: the slide with its tissue outline, the tiles, and the features as colours."""
     tissue = store.tissue()
     bag = store.bag(encoder_id, grid_id)
@@ -67,11 +69,17 @@ def overview(store: SlideStore, encoder_id: str | None = None, grid_id: str | No
 
     tiles, colours = base.copy(), base.copy()
     for i, (x, y) in enumerate(grid.xy.tolist()):
-        corner, end = (round(x * to_px), round(y * to_px)), (round((x + grid.side) * to_px), round((y + grid.side) * to_px))
+        corner, end = (
+            (round(x * to_px), round(y * to_px)),
+            (round((x + grid.side) * to_px), round((y + grid.side) * to_px)),
+        )
         good = bool(np.isin(i, bag.index))
         cv2.rectangle(tiles, corner, end, _TILE if good else (220, 0, 0), 1)
     for (x, y), colour in zip(bag.xy.tolist(), pca_colours(bag.features).tolist(), strict=True):
-        corner, end = (round(x * to_px), round(y * to_px)), (round((x + grid.side) * to_px), round((y + grid.side) * to_px))
+        corner, end = (
+            (round(x * to_px), round(y * to_px)),
+            (round((x + grid.side) * to_px), round((y + grid.side) * to_px)),
+        )
         cv2.rectangle(colours, corner, end, colour, -1)
     slide = store.attrs["slide"]
     width, height = slide["size"]
@@ -114,7 +122,9 @@ def sheet(panels: Sequence[Panel], columns: int) -> Image.Image:
         canvas.paste(Image.fromarray(panel.pixels), (x, y))
         shape = panel.pixels.shape
         frame = (x - 2, y - 2, x + shape[1] + 1, y + shape[0] + 1)
-        draw.rectangle(frame, outline=(220, 0, 0) if panel.flagged else (200, 200, 200), width=2 if panel.flagged else 1)
+        draw.rectangle(
+            frame, outline=(220, 0, 0) if panel.flagged else (200, 200, 200), width=2 if panel.flagged else 1
+        )
         draw.text((x, y + height + 4), _fitted(panel.text, font, width), fill=_INK, font=font)
     return canvas
 

@@ -100,9 +100,8 @@ def write_pyramid(
             description = f"wsi_umedpt test slide, level {number}"
             if vendor == "aperio":
                 scale_text = f"|AppMag = 20|MPP = {mpp:.4f}" if mpp else ""
-                description = (
-                    f"Aperio Image Library v11.2.1 \r\n{shape[1]}x{shape[0]} ({tile}x{tile}) JPEG/RGB Q={quality}{scale_text}"
-                )
+                size_text = f"{shape[1]}x{shape[0]} ({tile}x{tile}) JPEG/RGB Q={quality}"
+                description = f"Aperio Image Library v11.2.1 \r\n{size_text}{scale_text}"
             writer.write(
                 _sequence(streams, repeat, shared, sparse if number == 0 else frozenset()),
                 shape=(*shape, 3),

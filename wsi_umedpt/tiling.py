@@ -104,9 +104,7 @@ class TileGrid(Sequence[Box]):
         return self.side / self.spec.size_px
 
 
-def lay_grid(
-    size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None
-) -> TileGrid:
+def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None) -> TileGrid:
     """Lay whole tiles over a slide, dropping those that cross its edge or hold too little tissue.
 
     Parameters

@@ -20,7 +20,6 @@ import shapely.geometry
 from PIL import Image
 
 from wsi_umedpt.errors import MaskError
-from wsi_umedpt.geometry import Box
 from wsi_umedpt.readers.base import Pixels
 from wsi_umedpt.slide import WHITE, Slide, shrink
 
@@ -101,7 +100,8 @@ class TissueMask:
             fc, fr = c - c0, r - r0
             top = table[r0, c0] * (1 - fc) + table[r0, c0 + 1] * fc
             bottom = table[r0 + 1, c0] * (1 - fc) + table[r0 + 1, c0 + 1] * fc
-            return top * (1 - fr) + bottom * fr
+            value: npt.NDArray[np.float64] = top * (1 - fr) + bottom * fr
+            return value
 
         total = area(x + side, y + side) - area(x, y + side) - area(x + side, y) + area(x, y)
         return np.clip(total * (self.step / side) ** 2, 0, 1).astype(np.float32)
@@ -187,7 +187,8 @@ def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
 def _texture(light: Gray) -> Gray:
     """Standard deviation of brightness in 5 x 5 cells."""
     mean = cv2.blur(light, (5, 5))
-    return np.sqrt(np.maximum(cv2.blur(light * light, (5, 5)) - mean * mean, 0)).astype(np.float32)
+    variance = np.maximum(cv2.blur(light * light, (5, 5)) - mean * mean, 0)
+    return np.asarray(np.sqrt(variance), np.float32)
 
 
 def _background(light: Gray, colour: Gray, texture: Gray, void: Mask) -> tuple[float, Gray, float]:
@@ -234,14 +235,14 @@ def _ink(lab: Gray, texture: Gray) -> Mask:
     core = (green_blue | vivid_blue | black).astype(np.uint8)
     core = cv2.morphologyEx(core, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     # A stroke's edge mixes with the glass and would pass for pale stain.
-    return cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))).astype(bool)
+    return np.asarray(cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))), bool)
 
 
 def _drop_small(mask: npt.NDArray[np.uint8], min_cells: float) -> npt.NDArray[np.uint8]:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_cells
     keep[0] = False
-    return keep[labels].astype(np.uint8)
+    return np.asarray(keep[labels], np.uint8)
 
 
 def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float = 16.0) -> TissueMask:

@@ -23,6 +23,7 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative=()),
 )
 _COMMANDS = {
+    "demo": "Embed a real slide and draw it.",
     "info": "Print what slides and stores are.",
     "embed": "Embed slides into stores: the main job.",
     "tissue": "Draw the tissue found on every slide as one picture.",

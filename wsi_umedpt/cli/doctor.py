@@ -1,7 +1,8 @@
 """`wsi-umedpt doctor`: what is installed, which devices are there, what is known to be bad."""
 
 PACKAGES = (
-    "wsi-umedpt", "openslide-python", "openslide-bin", "tifffile", "simplejpeg", "imagecodecs", "opencv-python-headless",
+    "wsi-umedpt",
+    "openslide-python", "openslide-bin", "tifffile", "simplejpeg", "imagecodecs", "opencv-python-headless",
     "numpy", "zarr", "torch", "torchvision", "timm", "openvino", "dask", "napari", "h5py", "shapely",
 )  # fmt: skip
 
@@ -22,7 +23,9 @@ def doctor() -> int:
     from wsi_umedpt.models.encoder import pick_device
 
     versions: dict[str, str] = {}
-    print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores, {default_threads()} used")
+    print(
+        f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores, {default_threads()} used"
+    )
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -34,8 +34,8 @@ def embed(
     A slide that is done is skipped, one that was interrupted is gone on with: run the same
     command again. Several processes may share OUT. Exit code 1 if any slide failed.
 
-    Examples:
-
+    Examples
+    --------
         wsi-umedpt embed slide.svs -o out
 
         wsi-umedpt embed slides/ more/*.ndpi -o out -m timm:resnet50 -m efficientnet_lite0.imagenet
@@ -122,7 +122,9 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int
     failed = [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
     failed += [(f.name, f.reason) for f in failures]
     tiles, seconds = sum(o.tiles for o in done), sum(o.seconds for o in done)
-    print(f"{len(done)} embedded ({tiles} tiles, {tiles / max(seconds, 1e-9):.0f} tiles/s), {len(already)} already there")
+    print(
+        f"{len(done)} embedded ({tiles} tiles, {tiles / max(seconds, 1e-9):.0f} tiles/s), {len(already)} already there"
+    )
     for outcome in (*done, *already):
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")

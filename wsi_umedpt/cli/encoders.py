@@ -4,8 +4,8 @@
 def encoders() -> None:
     """List the encoders that can be named with -m.
 
-    Examples:
-
+    Examples
+    --------
         wsi-umedpt encoders
 
         wsi-umedpt embed slide.svs -o out -m timm:resnet50@weights.safetensors

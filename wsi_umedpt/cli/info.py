@@ -6,8 +6,8 @@ from pathlib import Path
 def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
     """Print what slides and stores are: size, physical scale and who states it, levels, contents.
 
-    Examples:
-
+    Examples
+    --------
         wsi-umedpt info slide.svs
 
         wsi-umedpt info out/slide.zarr
@@ -84,7 +84,7 @@ def _store(path: Path) -> str:
         for encoder_id in store.encoder_ids(grid_id):
             made = store.feature_attrs(encoder_id, grid_id)
             lines.append(
-                f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} {made['precision']}, "
-                f"weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
+                f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} "
+                f"{made['precision']}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
             )
     return "\n".join(lines)

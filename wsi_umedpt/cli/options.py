@@ -65,4 +65,3 @@ class RunOptions:
     """Threads that decode; by default one per core, at most 8."""
     max_unreadable: float = 0.05
     """Share of damaged tiles above which a slide fails."""
-

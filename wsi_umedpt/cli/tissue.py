@@ -24,8 +24,8 @@ def tissue(
     Doubtful is a slide with no tissue, with nothing but tissue, or whose share of tissue lies
     far from that of the others.
 
-    Examples:
-
+    Examples
+    --------
         wsi-umedpt tissue slides/ -o sheet.png
 
         wsi-umedpt tissue pale/*.svs -o sheet.png --min-colour 4
@@ -71,7 +71,8 @@ def tissue(
     doubt = doubts({name: mask.fraction for name, mask in found.items()})
     order = sorted(found, key=lambda name: (-doubt[name], name))
     panels = [
-        tissue_panel(found[name], f"{name}  {found[name].fraction:.1%}", side, flagged=doubt[name] > 1) for name in order
+        tissue_panel(found[name], f"{name}  {found[name].fraction:.1%}", side, flagged=doubt[name] > 1)
+        for name in order
     ]
     for n, first in enumerate(range(0, len(panels), limit)):
         target = out if n == 0 else out.with_name(f"{out.stem}-{n + 1}{out.suffix}")

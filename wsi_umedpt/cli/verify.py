@@ -9,8 +9,8 @@ def verify(paths: list[Path], /) -> int:
 
     Exit code 1 if any store is damaged or not whole, or none is found.
 
-    Examples:
-
+    Examples
+    --------
         wsi-umedpt verify out/
 
         wsi-umedpt verify out/slide.zarr

@@ -1,0 +1,1 @@
+"""Many slides: which they are, and one run over all of them."""

@@ -214,7 +214,9 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, WsiError) else f"{type(error).__name__}: {error}"
 
 
-def _one_ahead(futures: Iterator["Future[Prepared | Embedded | Exception]"]) -> Iterator["Future[Prepared | Embedded | Exception]"]:
+def _one_ahead(
+    futures: Iterator["Future[Prepared | Embedded | Exception]"],
+) -> Iterator["Future[Prepared | Embedded | Exception]"]:
     """Start the next before the current is used, and no more: each holds an open slide."""
     current = next(futures, None)
     while current is not None:

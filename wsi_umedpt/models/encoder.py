@@ -128,7 +128,9 @@ def pick_device(device: str, engine: str = "torch") -> str:
     if there is None or (number and not number.isdigit()):
         raise EncoderError(f"device is 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
     if there <= int(number or 0):
-        raise EncoderError(f"device {device!r} was asked for, but {there} {kind} device(s) are there (wsi-umedpt doctor)")
+        raise EncoderError(
+            f"device {device!r} was asked for, but {there} {kind} device(s) are there (wsi-umedpt doctor)"
+        )
     return device
 
 
@@ -150,7 +152,8 @@ def probe_tile(size_px: int) -> Pixels:
     """A fixed picture, uint8 (1, size_px, size_px, 3), made of whole-number arithmetic alone."""
     y, x, c = np.ogrid[:size_px, :size_px, :3]
     checks = ((x // 16 + y // 16) % 2) * 60
-    return ((x * y // 32 + checks + x * (c + 1) + 40 * c) % 256).astype(np.uint8)[None]
+    tile: Pixels = ((x * y // 32 + checks + x * (c + 1) + 40 * c) % 256).astype(np.uint8)[None]
+    return tile
 
 
 def encode_probe(embedding: Embeddings) -> str:
@@ -163,4 +166,5 @@ def probe_distance(a: str, b: str) -> float:
     u, v = (np.frombuffer(base64.b64decode(p), "<f2").astype(np.float64) for p in (a, b))
     if u.shape != v.shape:
         return 1.0
-    return float(1 - u @ v / max(np.linalg.norm(u) * np.linalg.norm(v), 1e-12))
+    norms = float(np.linalg.norm(u) * np.linalg.norm(v))
+    return 1 - float(u @ v) / max(norms, 1e-12)

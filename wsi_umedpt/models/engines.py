@@ -47,6 +47,9 @@ class Engine(Protocol):
 class Network(nn.Module):
     """A backbone with its normalisation inside: uint8 NHWC in, float32 (batch, dim) out."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, backbone: nn.Module, card: EncoderCard) -> None:
         super().__init__()
         self.backbone = backbone
@@ -59,7 +62,8 @@ class Network(nn.Module):
 
     def at(self, dtype: torch.dtype) -> "Network":
         """Turn weights to `dtype`; the normalisation stays float32, which costs nothing."""
-        self.backbone.to(dtype=dtype, memory_format=torch.channels_last)
+        self.backbone.to(dtype=dtype)
+        self.backbone.to(memory_format=torch.channels_last)
         self.dtype = dtype
         return self
 
@@ -92,7 +96,7 @@ class CudaEngine:
         self._dtype = DTYPES[precision]
         network = Network(backbone, card).to(self._device).eval().at(torch.float32)
         self._network = torch.compile(network, dynamic=False) if compiled else network
-        self._copies = torch.cuda.Stream(self._device)
+        self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     def submit(self, pixels: Pixels) -> Wait:
         """Queue copy in, network and copy out; see `Engine.submit`."""
@@ -107,7 +111,7 @@ class CudaEngine:
                 features = self._network(tiles)
             result = torch.empty(features.shape, dtype=torch.float32, pin_memory=True)
             result.copy_(features, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(computing)
 
         def wait() -> Embeddings:

@@ -138,6 +138,7 @@ def read_weights(path: Path) -> State:
     """Read a state dict from a file without running anything that is in it."""
     if not path.is_file():
         raise EncoderError(f"there is no weights file at {path}")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -154,7 +155,7 @@ def read_weights(path: Path) -> State:
             state = state[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values())):
         raise EncoderError(f"{path} holds no state dict of tensors")
-    return state
+    return dict(state)
 
 
 def _load_state(network: nn.Module, state: State, source: str) -> None:
@@ -162,7 +163,9 @@ def _load_state(network: nn.Module, state: State, source: str) -> None:
     expected = network.state_dict()
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    strange = [key for key in state if key not in expected and not key.split(".")[0].startswith(("head", "fc", "classif"))]
+    strange = [
+        key for key in state if key not in expected and not key.split(".")[0].startswith(("head", "fc", "classif"))
+    ]
     if missing or wrong or strange:
         raise EncoderError(
             f"the weights from {source} are of another network: {len(missing)} missing {missing[:3]}, "

@@ -21,7 +21,7 @@ MAX_SIDE = 4_000_000
 """No slide is wider, px: a header that claims more is a bomb or damaged."""
 
 
-class Refused(Exception):  # noqa: N818 - not an error: the next reader is asked
+class Refused(Exception):
     """Why this reader does not open this file."""
 
 
@@ -101,7 +101,9 @@ class Reader(Protocol):
 class OpenReader(Protocol):
     """Opens a path, or raises `Refused` with the reason."""
 
-    def __call__(self, path: Path) -> Reader: ...
+    def __call__(self, path: Path) -> Reader:
+        """Open it."""
+        ...
 
 
 def checked_size(width: int, height: int) -> tuple[int, int]:

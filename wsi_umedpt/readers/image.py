@@ -22,7 +22,7 @@ class ImageReader:
     def __init__(self, path: Path) -> None:
         pixels, mpp = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else (_read_pil(path), None)
         self._pixels = pixels
-        self.levels = (Level(pixels.shape[1], pixels.shape[0], 1.0),)
+        self.levels: tuple[Level, ...] = (Level(pixels.shape[1], pixels.shape[0], 1.0),)
         self.info = SlideInfo(vendor="image", mpp=mpp)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:

@@ -12,7 +12,21 @@ from wsi_umedpt.geometry import Mpp, level_scale
 from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 
 _SAFE_CODECS = frozenset(
-    "blosc zstd gzip zlib lz4 bz2 lzma shuffle delta bytes crc32c transpose sharding_indexed".split()
+    [
+        "blosc",
+        "zstd",
+        "gzip",
+        "zlib",
+        "lz4",
+        "bz2",
+        "lzma",
+        "shuffle",
+        "delta",
+        "bytes",
+        "crc32c",
+        "transpose",
+        "sharding_indexed",
+    ]
 )
 """Codecs that only ever yield numbers. Any other, pickle above all, is refused unread."""
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
@@ -117,9 +131,7 @@ def _codecs(metadata: dict[str, Any]) -> set[str]:
 def _mpp(multiscale: dict[str, Any]) -> Mpp | None:
     axes = multiscale["axes"]
     scales = [
-        t["scale"]
-        for t in multiscale["datasets"][0].get("coordinateTransformations", [])
-        if t.get("type") == "scale"
+        t["scale"] for t in multiscale["datasets"][0].get("coordinateTransformations", []) if t.get("type") == "scale"
     ]
     if not scales:
         return None

@@ -8,10 +8,9 @@ levels of one image, be they pages or SubIFDs), `open_tiff` (which pages those a
 """
 
 import os
-import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import defusedxml.ElementTree
 import numpy as np
 import simplejpeg
 import tifffile
@@ -40,9 +39,7 @@ class TiffTiles:
         self._offsets = np.asarray(page.dataoffsets, np.int64)
         self._counts = np.asarray(page.databytecounts, np.int64)
         if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
-            raise Refused(
-                f"a level of {self.columns} x {self.rows} tiles lists {len(self._offsets)} of them"
-            )
+            raise Refused(f"a level of {self.columns} x {self.rows} tiles lists {len(self._offsets)} of them")
         self.scalable = page.compression == _JPEG
         tables = page.jpegtables or b"\xff\xd8\xff\xd9"
         adobe = _ADOBE_YCC if page.photometric == tifffile.PHOTOMETRIC.YCBCR else _ADOBE_RGB
@@ -166,8 +163,8 @@ def open_tiff(path: Path) -> TiffReader:
     """
     tif = open_tifffile(path)
     try:
-        series = max(tif.series, key=lambda s: s.pages[0].imagewidth * s.pages[0].imagelength)
-        pages = [level.pages[0].aspage() for level in series.levels]
+        series = max(tif.series, key=lambda s: _area(_keyframe(s)))
+        pages = [_keyframe(level) for level in series.levels]
         # tifffile makes no pyramid of plain reduced pages; they are series of their own.
         if len(pages) == 1:
             pages += _reduced_pages(tif, pages[0])
@@ -201,6 +198,16 @@ def resolution_mpp(page: tifffile.TiffPage) -> Mpp | None:
     return Mpp(um_per_unit / x, um_per_unit / y, "tiff resolution")
 
 
+def _keyframe(series: tifffile.TiffPageSeries) -> tifffile.TiffPage:
+    if series.pages[0] is None:
+        raise Refused("a series of pages is empty")
+    return series.pages[0].aspage()
+
+
+def _area(page: tifffile.TiffPage) -> int:
+    return int(page.imagewidth) * int(page.imagelength)
+
+
 def _reduced_pages(tif: tifffile.TiffFile, first: tifffile.TiffPage) -> list[tifffile.TiffPage]:
     pages, smaller_than = [], first.imagewidth
     for page in (p.aspage() for p in tif.pages[1:]):
@@ -227,9 +234,7 @@ def _why_not(page: tifffile.TiffPage) -> str | None:
 
 def _ome_mpp(xml: str) -> Mpp | None:
     """PhysicalSizeX and PhysicalSizeY of the largest image of an OME-XML header."""
-    if re.search(r"<!(DOCTYPE|ENTITY)", xml, re.IGNORECASE):
-        raise Refused("its OME-XML declares entities, which no OME writer does")
-    pixels = [e for e in ET.fromstring(xml).iter() if e.tag.rpartition("}")[2] == "Pixels"]
+    pixels = [e for e in defusedxml.ElementTree.fromstring(xml).iter() if e.tag.rpartition("}")[2] == "Pixels"]
     if not pixels:
         return None
     largest = max(pixels, key=lambda e: int(e.get("SizeX", 0)) * int(e.get("SizeY", 0)))

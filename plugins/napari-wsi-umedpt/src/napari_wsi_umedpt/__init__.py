@@ -1,0 +1,1 @@
+"""The napari plugin of wsi_umedpt. It contributes nothing yet."""
