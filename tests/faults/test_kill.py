@@ -1,0 +1,115 @@
+"""A run may be killed at any moment: what is in a `.zarr` folder is whole, and going on gives the same bytes."""
+
+import os
+import random
+import shutil
+import signal
+
+import pytest
+
+from wsi_umedpt.verify import problems_of
+
+KILLS = 26
+
+
+@pytest.fixture(scope="module")
+def reference(lab, slide, tmp_path_factory):
+    """Stores of uninterrupted runs: with one encoder, with two at once, and with the second added later."""
+    stores = {}
+    for name, steps in {"one": [["one.test"]], "added": [["one.test"], ["one.test", "second.test"]]}.items():
+        out = tmp_path_factory.mktemp(name)
+        for encoders in steps:
+            [outcome] = lab.do("embed", slides=[[str(slide), "s"]], out=str(out), encoders=encoders)
+            assert (outcome["status"], outcome["tiles"] > 4 * 16) == ("done", True)
+        stores[name] = out / "s.zarr"
+        assert problems_of(stores[name]) == []
+    return stores
+
+
+@pytest.fixture(params=[pytest.param(None, id="new-store"), pytest.param("one", id="second-encoder-added")])
+def case(request, reference, slide):
+    """What is there beforehand, what is asked for, and the store it must come to."""
+    before = reference[request.param] if request.param else None
+    encoders = ["one.test", "second.test"] if before else ["one.test"]
+    return before, {"slides": [[str(slide), "s"]], "encoders": encoders}, reference["added" if before else "one"]
+
+
+def test_killed_at_random_moments(lab, case, tmp_path):
+    """SIGKILL at 26 random moments, over as many rounds as it takes: every store ever seen is whole, the last identical."""
+    before, request, expected = case
+    rng = random.Random(20261122)
+    kills = rounds = 0
+    while kills < KILLS:
+        rounds += 1
+        assert rounds < 40, "the kills come too late to hit anything"
+        out = tmp_path / str(rounds)
+        out.mkdir()
+        if before:
+            shutil.copytree(before, out / "s.zarr")
+        done = False
+        while not done:
+            [pid] = lab.start({"task": "embed", "out": str(out), "delay": 0.004, **request})
+            done = lab.ended(rng.uniform(0, 0.25))
+            if (out / "s.zarr").exists():
+                assert problems_of(out / "s.zarr") == []
+            if not done:
+                os.kill(pid, signal.SIGKILL)
+            [answer] = lab.wait()
+            kills += answer.code == -signal.SIGKILL
+            done = answer.code == 0
+            if done:
+                assert answer.value[0]["status"] in ("done", "already"), answer.value
+            if (out / "s.zarr").exists():
+                assert problems_of(out / "s.zarr") == []
+        assert lab.difference(lab.contents(out / "s.zarr"), lab.contents(expected)) == ""
+
+
+def test_killed_before_every_change_of_a_file(lab, case, tmp_path):
+    """SIGKILL just before the k-th open, rename, mkdir, remove or fsync, for every k: the same law, without luck."""
+    before, request, expected = case
+    wanted, wrong = lab.contents(expected), []
+    k = 0
+    while True:
+        k += 1
+        out = tmp_path / str(k)
+        out.mkdir()
+        store = out / "s.zarr"
+        if before:
+            shutil.copytree(before, store)
+        killed = lab.run("embed_killed_at", at=k, out=str(out), **request)
+        if store.exists() and (found := problems_of(store)):
+            wrong.append(f"k={k}: {found}")
+        if killed.code == 0:
+            break
+        assert killed.code == -signal.SIGKILL
+        [again] = lab.do("embed", out=str(out), **request)
+        if again["status"] not in ("done", "already"):
+            wrong.append(f"k={k}: going on: {again['reason']}")
+        elif found := lab.difference(lab.contents(store), wanted) or lab.leftovers(out):
+            wrong.append(f"k={k}: going on: {found}")
+        shutil.rmtree(out)
+    assert k > 40
+    assert not wrong, "\n".join(wrong)
+
+
+def test_an_error_at_every_change_of_a_file(lab, case, tmp_path):
+    """OSError from the k-th change, alone or with all that follow: the store is whole or absent, and again gives the same bytes."""
+    before, request, expected = case
+    parts = 2
+    lab.start(
+        *(
+            {
+                "task": "embed_with_errors",
+                "scratch": str(tmp_path / str(n)),
+                "reference": lab.contents(expected),
+                "before": str(before) if before else None,
+                "part": [1 + n, parts],
+                **request,
+            }
+            for n in range(parts)
+        )
+    )
+    answers = lab.wait()
+    assert [a.code for a in answers] == [0] * parts
+    assert min(a.value["changes"] for a in answers) > 40
+    assert [w for a in answers for w in a.value["wrong"]] == []

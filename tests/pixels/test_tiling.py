@@ -1,0 +1,94 @@
+"""Laws of the grid."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_umedpt.errors import SlideError
+from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.tissue import TissueMask
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        pytest.param((448, 224), [(0, 0), (224, 0)], id="two-across"),
+        pytest.param((500, 224), [(0, 0), (224, 0)], id="ragged-edge-dropped"),
+        pytest.param((223, 223), [], id="slide-smaller-than-a-tile"),
+        pytest.param((448, 448), [(0, 0), (224, 0), (0, 224), (224, 224)], id="reading-order"),
+    ],
+)
+def test_tiles_at_the_slides_own_mpp(size, expected):
+    """At the slide's own resolution, a tile is size_px level-0 pixels wide."""
+    grid = lay_grid(size, slide_mpp=0.5, spec=TileSpec())
+    assert [tuple(xy) for xy in grid.xy.tolist()] == expected
+
+
+SPECS = st.builds(
+    TileSpec,
+    size_px=st.integers(32, 512),
+    mpp=st.floats(0.25, 4),
+    stride_px=st.none() | st.integers(16, 600),
+)
+
+
+@given(width=st.integers(1, 9000), height=st.integers(1, 9000), slide_mpp=st.floats(0.1, 0.25), spec=SPECS)
+def test_no_tile_leaves_the_slide_and_none_repeats(width, height, slide_mpp, spec):
+    """For any slide and any spec."""
+    grid = lay_grid((width, height), slide_mpp, spec)
+    assert (grid.xy >= 0).all()
+    assert (grid.xy + grid.side <= [width + 1e-6, height + 1e-6]).all()
+    assert len(np.unique(grid.xy, axis=0)) == len(grid)
+
+
+@given(slide_mpp=st.floats(0.1, 0.5), spec=SPECS)
+def test_the_footprint_is_what_was_asked_for(slide_mpp, spec):
+    """A tile covers size_px * mpp microns; whole-number scales may be off by under half a tile pixel."""
+    if slide_mpp > spec.mpp:
+        return
+    grid = lay_grid((20_000, 20_000), slide_mpp, spec)
+    assert abs(grid.side * slide_mpp / spec.mpp - spec.size_px) < 0.5 + 1e-6
+
+
+def test_starts_do_not_drift():
+    """Tile k starts within half a pixel of k * stride, also for a stride that is no whole number."""
+    grid = lay_grid((100_000, 1000), slide_mpp=0.2527, spec=TileSpec(mpp=0.5))
+    stride = 224 * 0.5 / 0.2527
+    assert np.abs(grid.xy[:, 0] - np.arange(len(grid.xy)) % 225 * stride).max() <= 0.5 or len(grid) > 225
+    first_row = grid.xy[grid.xy[:, 1] == 0, 0]
+    assert np.abs(first_row - np.arange(len(first_row)) * stride).max() <= 0.5
+
+
+def test_the_grid_does_not_follow_the_tissue():
+    """Tissue chooses among tiles; it never moves them."""
+    spec = TileSpec()
+    everything = {tuple(xy) for xy in lay_grid((4000, 4000), 0.5, spec).xy.tolist()}
+    mask = TissueMask(np.zeros((125, 125), bool), step=32)
+    mask.mask[31:77, 13:90] = True
+    chosen = lay_grid((4000, 4000), 0.5, spec, within=mask)
+    assert 0 < len(chosen) < len(everything)
+    assert {tuple(xy) for xy in chosen.xy.tolist()} <= everything
+    assert (chosen.tissue >= spec.min_tissue).all()
+
+
+def test_a_slide_too_coarse_is_refused():
+    """With what to ask for instead."""
+    with pytest.raises(SlideError, match=r"Ask for mpp >= 1"):
+        lay_grid((1000, 1000), 1.0, TileSpec())
+    assert lay_grid((1000, 1000), 1.0, TileSpec(upsample=True)).side == 112
+
+
+def test_equal_specs_have_one_name_and_others_another():
+    """The grid's name stands for all fields of the spec."""
+    assert TileSpec().grid_id == TileSpec(stride_px=224).grid_id
+    ids = {TileSpec().grid_id, TileSpec(stride_px=112).grid_id, TileSpec(min_tissue=0.5).grid_id}
+    assert len(ids | {TileSpec(resampling="dct").grid_id, TileSpec(upsample=True).grid_id}) == 5
+    assert TileSpec.from_dict(TileSpec(mpp=0.7).to_dict()) == TileSpec(mpp=0.7, stride_px=224)
+
+
+@pytest.mark.parametrize("fields", [{"size_px": 0}, {"mpp": -1.0}, {"stride_px": 0}, {"min_tissue": 1.5}])
+def test_a_bad_spec_is_refused(fields):
+    """At the door, naming the field."""
+    with pytest.raises(ValueError, match="TileSpec"):
+        TileSpec(**fields)
