@@ -171,7 +171,7 @@ def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
     distance = np.hypot(colour[..., 0] - paper_colour[0], colour[..., 1] - paper_colour[1])
     threshold = _threshold(distance[~void], max(p.min_colour, 3 * noise), p.max_colour)
     darker = np.abs(light - paper_light) > max(12.0, 4 * noise)
-    tissue = (distance > threshold) | (darker & (cv2.blur(texture, (9, 9)) > 2.5))
+    tissue = (distance > threshold) | _textured(darker & ~void, texture)
     tissue &= ~void
     if p.reject_ink:
         tissue &= ~_ink(lab, texture)
@@ -189,6 +189,15 @@ def _texture(light: Gray) -> Gray:
     mean = cv2.blur(light, (5, 5))
     variance = np.maximum(cv2.blur(light * light, (5, 5)) - mean * mean, 0)
     return np.asarray(np.sqrt(variance), np.float32)
+
+
+def _textured(darker: Mask, texture: Gray) -> Mask:
+    """Whole dark pieces, where at least 30 % of the piece is textured as tissue is."""
+    _, labels = cv2.connectedComponents(darker.astype(np.uint8), connectivity=4)
+    cells = np.bincount(labels.ravel())
+    share = np.bincount(labels.ravel(), weights=(texture > 2.5).ravel()) / np.maximum(cells, 1)
+    share[0] = 0
+    return np.asarray(share[labels] >= 0.3, bool)
 
 
 def _background(light: Gray, colour: Gray, texture: Gray, void: Mask) -> tuple[float, Gray, float]:
