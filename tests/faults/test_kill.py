@@ -20,7 +20,7 @@ def reference(lab, slide, tmp_path_factory):
         out = tmp_path_factory.mktemp(name)
         for encoders in steps:
             [outcome] = lab.do("embed", slides=[[str(slide), "s"]], out=str(out), encoders=encoders)
-            assert (outcome["status"], outcome["tiles"] > 4 * 16) == ("done", True)
+            assert (outcome["status"], outcome["tiles"] > 3 * 24) == ("done", True)
         stores[name] = out / "s.zarr"
         assert problems_of(stores[name]) == []
     return stores
@@ -68,27 +68,32 @@ def test_killed_before_every_change_of_a_file(lab, case, tmp_path):
     """SIGKILL just before the k-th open, rename, mkdir, remove or fsync, for every k: the same law, without luck."""
     before, request, expected = case
     wanted, wrong = lab.contents(expected), []
-    k = 0
-    while True:
-        k += 1
-        out = tmp_path / str(k)
-        out.mkdir()
-        store = out / "s.zarr"
-        if before:
-            shutil.copytree(before, store)
-        killed = lab.run("embed_killed_at", at=k, out=str(out), **request)
-        if store.exists() and (found := problems_of(store)):
-            wrong.append(f"k={k}: {found}")
-        if killed.code == 0:
-            break
-        assert killed.code == -signal.SIGKILL
-        [again] = lab.do("embed", out=str(out), **request)
-        if again["status"] not in ("done", "already"):
-            wrong.append(f"k={k}: going on: {again['reason']}")
-        elif found := lab.difference(lab.contents(store), wanted) or lab.leftovers(out):
-            wrong.append(f"k={k}: going on: {found}")
-        shutil.rmtree(out)
-    assert k > 40
+    last = k = 0
+    while not last:
+        # Two at a time, in folders of their own: the law is about one process, the second core is free.
+        stores = {k + n: tmp_path / str(k + n) / "s.zarr" for n in (1, 2)}
+        for store in stores.values():
+            store.parent.mkdir()
+            if before:
+                shutil.copytree(before, store)
+        outs = {k: str(store.parent) for k, store in stores.items()}
+        lab.start(*({"task": "embed_killed_at", "at": k, "out": out, "threads": 0, **request} for k, out in outs.items()))
+        for k, killed in zip(stores, lab.wait(), strict=True):
+            assert killed.code in (0, -signal.SIGKILL)
+            last = last or (k if killed.code == 0 else 0)
+            if stores[k].exists() and (found := problems_of(stores[k])):
+                wrong.append(f"k={k}: {found}")
+        lab.start(*({"task": "embed", "out": out, "threads": 0, **request} for out in outs.values()))
+        for k, answer in zip(stores, lab.wait(), strict=True):
+            [again] = answer.value
+            if again["status"] not in ("done", "already"):
+                wrong.append(f"k={k}: going on: {again['reason']}")
+            elif found := lab.difference(lab.contents(stores[k]), wanted):
+                wrong.append(f"k={k}: going on: {found}")
+            elif again["status"] == "done" and (left := lab.leftovers(stores[k].parent)):
+                wrong.append(f"k={k}: going on: leaves {left}")
+            shutil.rmtree(stores[k].parent)
+    assert last > 40
     assert not wrong, "\n".join(wrong)
 
 
@@ -104,6 +109,7 @@ def test_an_error_at_every_change_of_a_file(lab, case, tmp_path):
                 "reference": lab.contents(expected),
                 "before": str(before) if before else None,
                 "part": [1 + n, parts],
+                "threads": 0,
                 **request,
             }
             for n in range(parts)
@@ -112,4 +118,5 @@ def test_an_error_at_every_change_of_a_file(lab, case, tmp_path):
     answers = lab.wait()
     assert [a.code for a in answers] == [0] * parts
     assert min(a.value["changes"] for a in answers) > 40
-    assert [w for a in answers for w in a.value["wrong"]] == []
+    wrong = [w for a in answers for w in a.value["wrong"]]
+    assert not wrong, "\n".join(wrong)

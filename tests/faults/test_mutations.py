@@ -67,7 +67,7 @@ def test_a_mutant_gives_pixels_or_an_error_of_ours(lab, kind, tmp_path):
     file left open and a store that is not whole all fail.
     """
     name, write = FORMATS[kind]
-    write(tmp_path / name, tissue_image(512, 512)[0])
+    write(tmp_path / name, tissue_image(768, 768)[0])
     scratch, log = tmp_path / "scratch", tmp_path / "log"
     scratch.mkdir()
     request = {"task": "use_mutants", "original": str(tmp_path / name), "seed": SEED}

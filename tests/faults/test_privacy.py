@@ -20,17 +20,17 @@ def _planted(text: bytes, shape: tuple[int, int]) -> np.ndarray:
 @pytest.fixture(params=["svs", "ome-tiff"])
 def slide_with_secrets(request, tmp_path):
     """A slide with patient data everywhere a scanner might put it."""
-    image = tissue_image(512, 512)[0]
+    image = tissue_image(768, 768)[0]
     options = {"tile": (128, 128), "compression": "jpeg", "photometric": "rgb", "metadata": None}
     extra = [(315, "s", 0, "JANE DOE", True), (65000, "s", 0, "SECRET123", True)]
     if request.param == "svs":
         path = tmp_path / "a.svs"
         description = (
-            "Aperio Image Library v11.2.1 \r\n512x512 (128x128) JPEG/RGB Q=85|AppMag = 20|MPP = 0.5000"
+            "Aperio Image Library v11.2.1 \r\n768x768 (128x128) JPEG/RGB Q=85|AppMag = 20|MPP = 0.5000"
             "|Patient = JANE DOE|Barcode = SECRET123|ScanScope ID = SS1302|Date = 1931-07-04|User = JANE DOE"
         )
         with tifffile.TiffWriter(path) as writer:
-            writer.write(image, description=description, extratags=extra, datetime="1931-07-04 00:00", **options)
+            writer.write(image, description=description, extratags=extra, datetime="1931:07:04 00:00:00", **options)
             writer.write(image[::8, ::8].copy(), photometric="rgb", description="thumbnail JANE DOE", metadata=None)
             writer.write(
                 _planted(b"LABELPIXELS", (64, 64)),

@@ -17,7 +17,7 @@ SLIDES = 3
 def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     return [
-        [str(write_pyramid(folder / f"{n}.svs", tissue_image(512, 512, seed=n)[0], tile=128)), f"s{n}"]
+        [str(write_pyramid(folder / f"{n}.svs", tissue_image(768, 768, seed=n)[0], tile=128)), f"s{n}"]
         for n in range(SLIDES)
     ]
 
@@ -69,8 +69,7 @@ def test_those_who_wait_for_one_that_dies_all_succeed(lab, slides, alone, tmp_pa
     for repeat in range(4):
         out = tmp_path / str(repeat)
         slow = {"task": "embed", "out": str(out), "slides": slides[:1], "delay": 0.05}
-        rest = {**slow, "delay": 0.0}
-        pids = lab.start(slow, *[{**rest, "start_after": 0.12} for _ in range(3)])
+        pids = lab.start(slow, *[{**slow, "start_after": 0.12} for _ in range(3)])
         assert not lab.ended(0.25)
         os.kill(pids[0], 9)
         answers = lab.wait()
@@ -80,11 +79,12 @@ def test_those_who_wait_for_one_that_dies_all_succeed(lab, slides, alone, tmp_pa
 
 
 HOSTILE = {
-    "../x": "contains '/'",
+    "../x": "dot",
+    "x/../../y": "contains '/'",
     "..": "dot",
     "/tmp/evil": "contains '/'",
     "a/../../b": "contains '/'",
-    "..\\x": "contains",
+    "..\\x": "dot",
     "C:\\x": "contains",
     "nul\0byte": "contains",
     "CON": "Windows",
@@ -157,5 +157,5 @@ def test_an_id_that_leaves_the_folder_fails_even_without_a_manifest(lab, slides,
     outcomes = lab.do("embed", slides=[[slides[0][0], name] for name in ids], out=str(out))
     assert [o["status"] for o in outcomes] == ["failed"] * 4 + ["done"]
     assert all("would leave the folder" in o["reason"] for o in outcomes[:4])
-    made = {p.name for p in tmp_path.rglob("*") if not p.is_relative_to(out / "fine.zarr")}
+    made = {p.name for p in tmp_path.rglob("*") if out / "fine.zarr" not in p.parents}
     assert made == {"deep", "out", "elsewhere", "link.zarr", "fine.zarr", ".fine.zarr.lock"}

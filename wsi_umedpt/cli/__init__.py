@@ -40,8 +40,11 @@ for name, summary in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line; errors that the package raises on purpose are printed, not traced."""
+    import logging
+
     from wsi_umedpt.errors import WsiError
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is in our errors
     try:
         code = app()
     except (WsiError, FileNotFoundError, PermissionError) as error:

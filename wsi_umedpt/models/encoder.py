@@ -157,13 +157,13 @@ def probe_tile(size_px: int) -> Pixels:
 
 
 def encode_probe(embedding: Embeddings) -> str:
-    """A probe embedding as JSON can hold it: base64 of float16."""
-    return base64.b64encode(embedding.astype("<f2").tobytes()).decode()
+    """A probe embedding as JSON can hold it: base64 of float32."""
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
 
 def probe_distance(a: str, b: str) -> float:
     """1 - cosine of two stored probe embeddings; over 0.01, features must not be mixed."""
-    u, v = (np.frombuffer(base64.b64decode(p), "<f2").astype(np.float64) for p in (a, b))
+    u, v = (np.frombuffer(base64.b64decode(p), "<f4").astype(np.float64) for p in (a, b))
     if u.shape != v.shape:
         return 1.0
     norms = float(np.linalg.norm(u) * np.linalg.norm(v))

@@ -46,6 +46,11 @@ class TiffTiles:
         self._jpeg_start = tables[:-2] + adobe  # without its end-of-image marker
 
     @property
+    def end(self) -> int:
+        """Where the last byte of the tiles lies in the file."""
+        return int((self._offsets + self._counts).max(initial=0))
+
+    @property
     def sparse(self) -> bool:
         """Whether the file leaves tiles out."""
         return bool((self._counts == 0).any())
@@ -172,7 +177,12 @@ def open_tiff(path: Path) -> TiffReader:
             info = SlideInfo(vendor="ome-tiff", mpp=_ome_mpp(tif.ome_metadata or ""))
         else:
             info = SlideInfo(vendor="tiff", mpp=resolution_mpp(pages[0]))
-        return TiffReader(path, tif, pages, info)
+        reader = TiffReader(path, tif, pages, info)
+        end = max(reader.native_tiles(level).end for level in range(len(pages)))
+        if end > path.stat().st_size:
+            reader.close()
+            raise Refused(f"it has {path.stat().st_size:,} bytes, but its tiles reach to {end:,}: truncated")
+        return reader
     except Refused:
         tif.close()
         raise

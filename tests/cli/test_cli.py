@@ -1,0 +1,210 @@
+"""The command line as a user meets it: each command run in a process of its own or through `app`."""
+
+import csv
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_umedpt.cli.doctor import complaints
+from wsi_umedpt.cli.tissue import doubts
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+FAST = ["-m", "timm:resnet10t@random", "--device", "cpu", "--threads", "1"]
+
+
+def call(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", "wsi_umedpt", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory, small_svs) -> Path:
+    """A folder of two good slides in two folders, one broken file and one without a scale."""
+    folder = tmp_path_factory.mktemp("cohort")
+    (folder / "a").mkdir()
+    shutil.copy(small_svs, folder / "a" / "one.svs")
+    image, _ = tissue_image(800, 700, seed=3)
+    write_pyramid(folder / "two.svs", image)
+    (folder / "broken.svs").write_bytes(small_svs.read_bytes()[:5000])
+    Image.fromarray(image).save(folder / "flat.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedded(slides, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    out = tmp_path_factory.mktemp("out")
+    return call("embed", slides, "-o", out, *FAST), out
+
+
+def test_a_batch_attempts_every_slide_and_lists_failures(embedded):
+    """Good slides are embedded, bad ones listed with their reasons, and the exit code says so."""
+    done, out = embedded
+    assert done.returncode == 1
+    assert "2 embedded" in done.stdout
+    assert "2 failed:" in done.stderr
+    assert "flat.png states no physical pixel size" in done.stderr
+    assert "no reader opens broken.svs" in done.stderr
+    assert sorted(p.name for p in out.glob("*.zarr")) == ["one.zarr", "two.zarr"]
+    assert not list(out.glob("*.partial"))
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_command_again_does_only_what_is_missing(embedded, slides):
+    """And succeeds once the trouble is mended."""
+    _, out = embedded
+    again = call("embed", slides / "a", slides / "two.svs", slides / "flat.png", "--mpp", "0.5", "-o", out, *FAST)
+    assert again.returncode == 0, again.stderr
+    assert "1 embedded" in again.stdout
+    assert "2 already there" in again.stdout
+
+
+def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
+    """Exit code 1 for damage, and the array is named."""
+    _, out = embedded
+    good = call("verify", out)
+    assert good.returncode == 0
+    assert "stores are whole and undamaged" in good.stdout
+    copy = tmp_path / "one.zarr"
+    shutil.copytree(out / "one.zarr", copy)
+    chunk = next(copy.glob("grids/*/features/*/c/0/0"))
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    bad = call("verify", copy)
+    assert bad.returncode == 1
+    assert "sha256 differs" in bad.stdout
+
+
+def test_info_and_picture_of_a_store(embedded, tmp_path):
+    """What is in it, in words and as a picture that is not blank."""
+    _, out = embedded
+    done = call("info", out / "one.zarr")
+    assert "timm_resnet10t.random" in done.stdout
+    done = call("picture", out / "one.zarr", "-o", tmp_path / "new" / "one.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "new" / "one.png") as image:
+        assert image.width > 2 * image.height
+        assert np.asarray(image).std() > 20
+
+
+def test_info_of_a_slide(slides):
+    """Size, scale and who states it."""
+    done = call("info", slides / "two.svs", slides / "flat.png")
+    assert "800 x 700 px, 0.40 x 0.35 mm" in done.stdout
+    assert "0.5 um/px, from vendor" in done.stdout
+    assert done.returncode == 1  # flat.png states no scale
+
+
+def test_dry_run_prints_the_plan_and_does_nothing(slides, tmp_path):
+    """Encoder, grid, slides, tiles, and what would fail."""
+    done = call("embed", slides, "-o", tmp_path / "out", "--dry-run", *FAST)
+    assert done.returncode == 1
+    assert "one.zarr: 1500 x 1100 px, 0.5 um/px (vendor), read by tiff" in done.stdout
+    assert "no reader opens broken.svs" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_csv_gives_ids_scales_and_masks(slides, tmp_path):
+    """Paths are relative to it; a bad line stops nothing else."""
+    mask = np.zeros((70, 80), np.uint8)
+    mask[20:60, 20:60] = 255
+    Image.fromarray(mask).save(slides / "mask.png")
+    table = slides / "cohort.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slide", "slide_id", "mpp", "mask"])
+        writer.writerow(["flat.png", "case-1", "0.5", "mask.png"])
+        writer.writerow(["two.svs", "case-2", "", ""])
+        writer.writerow(["two.svs", "../evil", "", ""])
+        writer.writerow(["two.svs", "case-3", "thick", ""])
+    done = call("embed", table, "-o", tmp_path / "out", *FAST)
+    assert done.returncode == 1
+    assert "2 embedded" in done.stdout
+    assert "line 4: slide_id '../evil' is empty, or begins" in done.stderr
+    assert "line 5: mpp 'thick' is not a positive number" in done.stderr
+    store = SlideStore.open(tmp_path / "out" / "case-1.zarr")
+    assert store.attrs["slide"]["mpp_source"] == "user"
+    assert store.tissue().method == "png"
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
+def test_tissue_draws_a_sheet_outliers_first(slides, tmp_path):
+    """An empty slide is framed red."""
+    Image.fromarray(np.full((700, 800, 3), 240, np.uint8)).save(tmp_path / "empty.png")
+    done = call(
+        "tissue", slides / "a", slides / "two.svs", tmp_path / "empty.png", "--mpp", "0.5", "-o", tmp_path / "s.png"
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "s.png") as image:
+        pixels = np.asarray(image)
+    red = (pixels[..., 0] > 200) & (pixels[..., 1] < 30)
+    assert red[:, : pixels.shape[1] // 3].any()
+    assert not red[:, pixels.shape[1] // 3 + 20 :].any()
+
+
+def test_doubtful_slides_are_those_far_from_the_cohort():
+    """By share of tissue, extremes always."""
+    scores = doubts({**{f"s{i}": 0.3 + i / 100 for i in range(20)}, "none": 0.0, "thin": 0.01, "all": 0.99})
+    assert {name for name, score in scores.items() if score > 1} == {"none", "thin", "all"}
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["embed"], ["info"], ["tissue"], ["verify"], ["doctor"]], ids=lambda w: "-".join(w) or "root"
+)
+def test_help_answers_at_once_and_shows_examples(words):
+    """Within half a second (best of three, since machines are noisy), without importing torch."""
+    best = 9.0
+    for _ in range(3):
+        began = time.perf_counter()
+        done = call(*words, "--help")
+        best = min(best, time.perf_counter() - began)
+    assert done.returncode == 0
+    if words not in ([], ["doctor"]):
+        assert f"wsi-umedpt {words[0]} " in done.stdout
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "wsi_umedpt", *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert "| torch" not in loaded
+    assert best < 0.5
+
+
+def test_a_mistyped_flag_is_refused(slides, tmp_path):
+    """With a word on what was meant."""
+    done = call("embed", slides, "-o", tmp_path, "--presicion", "bf16")
+    assert done.returncode != 0
+    assert "presicion" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_tiles_that_do_not_fit_the_encoder_are_refused(slides, tmp_path):
+    """Unless insisted on."""
+    done = call("embed", slides / "two.svs", "-o", tmp_path, "--tile-mpp", "1.0", *FAST)
+    assert done.returncode == 1
+    assert "is for tiles of 176 px at 0.5 um/px" in done.stderr or "is for tiles of" in done.stderr
+    assert call("embed", slides / "two.svs", "-o", tmp_path, "--tile-mpp", "1.0", "--force", *FAST).returncode == 0
+
+
+def test_nothing_given_is_said(tmp_path):
+    """A folder without slides is a failure, not a silent success."""
+    done = call("embed", tmp_path, "-o", tmp_path / "out", *FAST)
+    assert done.returncode == 1
+    assert "no slide found there" in done.stderr
+
+
+def test_doctor_knows_bad_versions():
+    """Each rule fires on an old version and not on a good one."""
+    assert complaints({"openslide library": "4.0.1", "torch": "2.14.1+cu130", "zarr": "3.1.6"}) == []
+    found = complaints({"openslide library": "4.0.0", "torch": "2.5.1", "zarr": "3.0.1"})
+    assert len(found) == 3
+    assert call("doctor").returncode == 0

@@ -1,0 +1,322 @@
+"""A store is whole or absent, reads back what was written, and refuses what does not belong to it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from wsi_umedpt.arrays import read_array, write_array
+from wsi_umedpt.encode import encode_slide
+from wsi_umedpt.errors import EncoderError, SlideError, StoreBusyError, StoreError
+from wsi_umedpt.models.cards import EncoderCard
+from wsi_umedpt.models.encoder import Encoder
+from wsi_umedpt.slide import open_slide
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import tissue_image, write_pyramid
+from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.tissue import TissueMask, find_tissue
+from wsi_umedpt.verify import problems_of
+
+SPEC = TileSpec(size_px=64)
+GOLDEN = Path(__file__).parent / "golden" / "store_v1.zarr"
+
+
+class MeanEngine:
+    """Embeds a tile as the means of its 4 x 4 fields: cheap, and a function of the pixels alone."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def submit(self, pixels):
+        """Embed at once."""
+        n, side = len(pixels), pixels.shape[1] // 4
+        fields = pixels[:, : 4 * side, : 4 * side].reshape(n, 4, side, 4, side, 3).mean(axis=(2, 4))
+        return lambda: (fields.reshape(n, 48) * self.scale).astype(np.float32)
+
+
+def mean_encoder(name: str = "mean", scale: float = 1.0) -> Encoder:
+    card = EncoderCard(
+        name=name, timm_name="", mpp=0.5, size_px=64, dim=48, mean=(0, 0, 0), std=(1, 1, 1), licence="-", source="-"
+    )
+    return Encoder(card, "torch", "cpu", "fp32", MeanEngine(scale))
+
+
+@pytest.fixture
+def slide(small_svs):
+    with open_slide(small_svs) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tissue(slide) -> TissueMask:
+    return find_tissue(slide)
+
+
+def embed(path: Path, slide, tissue, *encoders, spec: TileSpec = SPEC, **options):
+    grid = lay_grid(slide.size, slide.mpp, spec, within=tissue)
+    with SlideStore.create(path, slide, tissue, grid) as store:
+        return encode_slide(slide, store, encoders or (mean_encoder(),), grid_id=spec.grid_id, **options)
+
+
+def test_what_is_written_is_read_back(tmp_path, slide, tissue):
+    """Grid, tissue, features and provenance, row for row."""
+    result = embed(tmp_path / "a.zarr", slide, tissue)
+    store = SlideStore.open(tmp_path / "a.zarr")
+    grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
+    bag = store.bag("mean")
+    assert (result.tiles, result.unreadable, result.fresh) == (len(grid), 0, len(grid))
+    assert store.grid().spec == SPEC.from_dict(SPEC.to_dict())
+    assert np.array_equal(store.grid().xy, grid.xy)
+    assert np.array_equal(store.tissue().mask, tissue.mask)
+    assert np.array_equal(store.tissue().thumbnail, tissue.thumbnail)
+    plan = slide.plan(1.0, 64)
+    for row in (0, 7, len(grid) - 1):
+        tile = slide.read_tile(tuple(grid.xy[row].tolist()), (64, 64), plan)
+        assert np.allclose(bag.features[row], mean_encoder().encode(tile[None])[0], rtol=1e-3)
+    assert bag.slide_id == "a"
+    made = store.feature_attrs("mean")
+    assert {"card", "weights_sha256", "engine", "precision", "probe", "batch_size", "sha256"} <= set(made)
+    assert store.attrs["slide"]["fingerprint"] == slide.fingerprint
+    assert problems_of(store.path) == []
+
+
+def test_any_zarr_reader_reads_it(tmp_path, slide, tissue):
+    """It is plain zarr v3: zarr-python sees the arrays that `bag` reads."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    bag = SlideStore.open(tmp_path / "a.zarr").bag()
+    found = group[f"grids/{SPEC.grid_id}/features/mean"]
+    assert np.array_equal(found[...], bag.features)
+    assert found.chunks == (1024, 48)
+    assert dict(group.attrs)["schema"] == 1
+
+
+@given(
+    values=hnp.arrays(
+        st.sampled_from(["float16", "float32", "int32", "uint8"]),
+        hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=30),
+    ),
+    rows=st.integers(1, 12),
+)
+@settings(max_examples=40, deadline=None)
+def test_arrays_round_trip(tmp_path_factory, values, rows):
+    """Any shape, empty ones too, and any chunking."""
+    path = tmp_path_factory.mktemp("array") / "a"
+    write_array(path, values, rows)
+    found = read_array(path)
+    assert found.dtype == values.dtype
+    assert found.tobytes() == values.tobytes()
+    assert np.array_equal(zarr.open_array(path, mode="r")[...], values, equal_nan=values.dtype.kind == "f")
+
+
+def test_nothing_is_there_before_all_is(tmp_path, slide, tissue):
+    """Until commit there is no .zarr folder; what is being made says so by its name."""
+    grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
+    with SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid):
+        assert not (tmp_path / "a.zarr").exists()
+        assert (tmp_path / "a.zarr.partial").exists()
+    with pytest.raises(StoreError, match=r"no store.*embed the slide again to go on"):
+        SlideStore.open(tmp_path / "a.zarr")
+
+
+def test_a_renamed_partial_is_refused(tmp_path, slide, tissue):
+    """Copying a half-made store to its final name does not make it whole."""
+    grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
+    with SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid):
+        shutil.copytree(tmp_path / "a.zarr.partial", tmp_path / "b.zarr")
+    with pytest.raises(StoreError, match="not whole"):
+        SlideStore.open(tmp_path / "b.zarr")
+
+
+def test_two_encoders_and_two_grids_share_a_store(tmp_path, slide, tissue):
+    """What was there before stays bit for bit."""
+    path = tmp_path / "a.zarr"
+    embed(path, slide, tissue)
+    before = {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    other = TileSpec(size_px=64, mpp=1.0)
+    embed(path, slide, tissue, mean_encoder("twice", 2.0))
+    embed(path, slide, tissue, mean_encoder(), spec=other)
+    store = SlideStore.open(path)
+    assert store.grid_ids == sorted([SPEC.grid_id, other.grid_id])
+    assert store.encoder_ids(SPEC.grid_id) == ["mean", "twice"]
+    assert np.allclose(store.bag("twice").features, 2 * store.bag("mean", SPEC.grid_id).features, rtol=1e-3)
+    assert all((path / name).read_bytes() == content for name, content in before.items())
+    assert not path.with_name("a.zarr.partial").exists()
+    assert problems_of(path) == []
+
+
+def test_several_encoders_in_one_decoding_equal_each_alone(tmp_path, slide, tissue):
+    """Together or one after the other: the same features."""
+    embed(tmp_path / "a.zarr", slide, tissue, mean_encoder(), mean_encoder("twice", 2.0))
+    embed(tmp_path / "b.zarr", slide, tissue, mean_encoder())
+    embed(tmp_path / "b.zarr", slide, tissue, mean_encoder("twice", 2.0))
+    for name in ("mean", "twice"):
+        a, b = (SlideStore.open(tmp_path / f"{s}.zarr").bag(name) for s in "ab")
+        assert np.array_equal(a.features, b.features)
+
+
+def test_doing_it_again_does_nothing(tmp_path, slide, tissue):
+    """A whole store is left alone."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    again = embed(tmp_path / "a.zarr", slide, tissue)
+    assert again.fresh == 0
+
+
+def test_another_slide_is_refused(tmp_path, slide, tissue):
+    """A store is never filled from two slides."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    image, _ = tissue_image(1500, 1100, seed=5)
+    path = write_pyramid(tmp_path / "other.svs", image)
+    with open_slide(path) as other, pytest.raises(StoreError, match="of another slide"):
+        embed(tmp_path / "a.zarr", other, tissue)
+
+
+def test_another_scale_is_refused(tmp_path, slide, tissue, small_svs):
+    """Tiles at two scales of one slide are not mixed."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    with open_slide(small_svs, mpp=0.25) as other, pytest.raises(StoreError, match=r"made at 0\.5 um/px"):
+        embed(tmp_path / "a.zarr", other, tissue)
+
+
+def test_another_mask_is_refused(tmp_path, slide, tissue):
+    """A store says where tissue is once."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    smaller = TissueMask(tissue.mask & (np.arange(tissue.mask.shape[1]) < 20), tissue.step)
+    with pytest.raises(StoreError, match="another tissue mask"):
+        embed(tmp_path / "a.zarr", slide, smaller)
+
+
+def test_a_store_is_written_by_one_process_at_a_time(tmp_path, slide, tissue):
+    """The second is told so at once."""
+    grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
+    with SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid):
+        second = SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid)
+        with pytest.raises(StoreBusyError, match="another process"), second:
+            pass
+
+
+def test_other_settings_begin_anew(tmp_path, slide, tissue, monkeypatch):
+    """Rows made with another batch size are not gone on with: their bits may differ."""
+    monkeypatch.setattr("wsi_umedpt.store.CHUNK_ROWS", 16)
+    monkeypatch.setattr("wsi_umedpt.encode.CHUNK_ROWS", 16)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(tmp_path / "a.zarr", slide, tissue, batch_size=16, progress=stop)
+    seen = []
+    result = embed(tmp_path / "a.zarr", slide, tissue, batch_size=8, progress=lambda done, _: seen.append(done))
+    assert seen[0] == 8
+    assert result.fresh == result.tiles
+
+
+def test_features_that_are_not_finite_stop_the_slide(tmp_path, slide, tissue):
+    """NaN marks unreadable tiles and nothing else."""
+    with pytest.raises(StoreError, match="not finite"):
+        embed(tmp_path / "a.zarr", slide, tissue, mean_encoder(scale=float("nan")))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_features_beyond_float16_stop_the_slide(tmp_path, slide, tissue):
+    """They are not stored as infinity."""
+    with pytest.raises(StoreError, match="range of float16"):
+        embed(tmp_path / "b.zarr", slide, tissue, mean_encoder(scale=1e4))
+
+
+@pytest.mark.parametrize("batch_size", [0, 3, 100, 2048])
+def test_batches_must_fit_chunks(tmp_path, slide, tissue, batch_size):
+    """Else a resumed run would compute other batches than an uninterrupted one."""
+    with pytest.raises(EncoderError, match="must divide 1024"):
+        embed(tmp_path / "a.zarr", slide, tissue, batch_size=batch_size)
+
+
+def damage(path: Path, page_tile: int) -> None:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets[page_tile], tif.pages[0].databytecounts[page_tile]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+
+
+def test_unreadable_tiles_are_left_out_of_the_bag(tmp_path, small_svs):
+    """They are in the store's status, never among the features."""
+    path = tmp_path / "bad.svs"
+    shutil.copy(small_svs, path)
+    damage(path, 9)
+    with open_slide(path) as slide:
+        mask = TissueMask(np.ones((35, 47), bool), step=32)
+        result = embed(tmp_path / "a.zarr", slide, mask, max_unreadable=0.2)
+    store = SlideStore.open(tmp_path / "a.zarr")
+    bad = np.flatnonzero(store.status())
+    bag = store.bag()
+    assert 0 < result.unreadable == len(bad) < 40
+    assert set(bag.index.tolist()) == set(range(result.tiles)) - set(bad.tolist())
+    assert np.isfinite(bag.features).all()
+    assert np.array_equal(bag.xy, store.grid().xy[bag.index])
+
+
+def test_too_many_unreadable_tiles_fail_the_slide(tmp_path, small_svs):
+    """With where the first one is, and what to do."""
+    path = tmp_path / "bad.svs"
+    shutil.copy(small_svs, path)
+    for tile in (7, 8, 9, 13, 14):
+        damage(path, tile)
+    with open_slide(path) as slide, pytest.raises(SlideError, match=r"cannot be read \(allowed.*--max-unreadable"):
+        embed(tmp_path / "a.zarr", slide, find_tissue(slide))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_slide_without_tissue_gives_an_empty_store(tmp_path, slide, tissue):
+    """Zero tiles are a result, not an error."""
+    nothing = TissueMask(np.zeros_like(tissue.mask), tissue.step)
+    result = embed(tmp_path / "a.zarr", slide, nothing)
+    store = SlideStore.open(tmp_path / "a.zarr")
+    assert result.tiles == 0
+    assert store.bag("mean").features.shape == (0, 48)
+    assert problems_of(store.path) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "reason"),
+    [
+        pytest.param({"encoder_id": "other"}, "no features of other.*It holds: mean", id="encoder"),
+        pytest.param({"grid_id": "other"}, "no grid other.*It holds: 64px", id="grid"),
+    ],
+)
+def test_asking_for_what_is_not_there_says_what_is(tmp_path, slide, tissue, ask, reason):
+    """By name."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    with pytest.raises(StoreError, match=reason):
+        SlideStore.open(tmp_path / "a.zarr").bag(**ask)
+
+
+def test_a_newer_schema_is_refused(tmp_path, slide, tissue):
+    """Rather than misread."""
+    embed(tmp_path / "a.zarr", slide, tissue)
+    root = tmp_path / "a.zarr" / "zarr.json"
+    meta = json.loads(root.read_text())
+    meta["attributes"]["schema"] = 2
+    root.write_text(json.dumps(meta))
+    with pytest.raises(StoreError, match="schema 2; this version reads up to 1"):
+        SlideStore.open(tmp_path / "a.zarr")
+
+
+def test_stores_of_schema_1_are_read_for_ever():
+    """The golden store was written by the first version; docs/store.md describes it."""
+    store = SlideStore.open(GOLDEN)
+    bag = store.bag("mean")
+    assert problems_of(GOLDEN) == []
+    assert (len(store.grid()), bag.features.shape, int(store.status().sum())) == (12, (11, 4), 1)
+    assert store.grid().spec == TileSpec(size_px=64, stride_px=64)
+    assert store.tissue().step == 32
+    assert np.allclose(bag.features[:, 0], bag.index / 4)
