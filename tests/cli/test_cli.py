@@ -4,7 +4,6 @@ import csv
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -159,24 +158,17 @@ def test_doubtful_slides_are_those_far_from_the_cohort():
 @pytest.mark.parametrize(
     "words", [[], ["embed"], ["info"], ["tissue"], ["verify"], ["doctor"]], ids=lambda w: "-".join(w) or "root"
 )
-def test_help_answers_at_once_and_shows_examples(words):
-    """Within half a second (best of three, since machines are noisy), without importing torch."""
-    best = 9.0
-    for _ in range(3):
-        began = time.perf_counter()
-        done = call(*words, "--help")
-        best = min(best, time.perf_counter() - began)
+def test_help_shows_examples_and_imports_nothing_heavy(words):
+    """So that it answers at once; benchmarks/speed.py measures how soon."""
+    done = call(*words, "--help")
     assert done.returncode == 0
     if words not in ([], ["doctor"]):
         assert f"wsi-umedpt {words[0]} " in done.stdout
-    loaded = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "wsi_umedpt", *words, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
-    assert "| torch" not in loaded
-    assert best < 0.5
+    traced = [sys.executable, "-X", "importtime", "-m", "wsi_umedpt", *words, "--help"]
+    loaded = subprocess.run(traced, capture_output=True, text=True, check=True).stderr
+    assert " cyclopts\n" in loaded
+    for heavy in ("torch", "zarr", "cv2", "openslide", "tifffile"):
+        assert f" {heavy}\n" not in loaded
 
 
 def test_a_mistyped_flag_is_refused(slides, tmp_path):

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-CHUNK = 24
+CHUNK = 16
 """Rows of a chunk in these tests, so that a small slide has many."""
 TILE = 64
 """Side of a tile, px at 0.5 um/px."""

@@ -1,0 +1,20 @@
+"""Every example runs as it stands and leaves its picture."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_runs_and_leaves_its_picture(path, real_slide):
+    """A picture of its own name, and not a blank one."""
+    picture = path.parent / "out" / f"{path.stem}.png"
+    picture.unlink(missing_ok=True)
+    runpy.run_path(str(path), run_name="__main__")
+    with Image.open(picture) as image:
+        assert np.asarray(image).std() > 20
