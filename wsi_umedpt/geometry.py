@@ -77,6 +77,11 @@ def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
     Parameters
     ----------
     size_0, size_level : (width, height), px of that level
+
+    Examples
+    --------
+    >>> level_scale((46000, 32914), (11499, 8228))
+    4.0
     """
     ratio = (size_0[0] / size_level[0] + size_0[1] / size_level[1]) / 2
     whole = round(ratio)
@@ -96,6 +101,11 @@ def snap_scale(scale: float, size_px: int) -> float:
     ----------
     scale : finer pixels per coarser pixel
     size_px : side of the result, coarser px
+
+    Examples
+    --------
+    >>> snap_scale(0.5 / 0.499, size_px=224), snap_scale(0.5 / 0.2527, size_px=224)
+    (1.0, 1.978630787495053)
     """
     whole = round(scale)
     if whole >= 1 and abs(scale / whole - 1) * size_px < 0.5:

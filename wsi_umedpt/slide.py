@@ -239,13 +239,6 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         If its physical scale is missing or absurd and none is given.
     FileNotFoundError
         If there is no such file.
-
-    Examples
-    --------
-    >>> from wsi_umedpt.testing import checker_slide
-    >>> with open_slide(checker_slide(), mpp=0.5) as slide:
-    ...     slide.read(Box(0, 0, 448, 448), mpp=1.0).shape
-    (224, 224, 3)
     """
     path = Path(path)
     reader = open_reader(path)

@@ -125,6 +125,12 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
     ------
     SlideError
         If the slide is coarser than `spec.mpp` and `spec.upsample` is off.
+
+    Examples
+    --------
+    >>> grid = lay_grid((1000, 600), slide_mpp=0.25, spec=TileSpec(mpp=0.5))
+    >>> grid.side, grid.xy.tolist()
+    (448.0, [[0, 0], [448, 0]])
     """
     scale = snap_scale(spec.mpp / slide_mpp, spec.size_px)
     if scale < 1 and not spec.upsample:

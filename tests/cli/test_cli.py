@@ -200,3 +200,17 @@ def test_doctor_knows_bad_versions():
     found = complaints({"openslide library": "4.0.0", "torch": "2.5.1", "zarr": "3.0.1"})
     assert len(found) == 3
     assert call("doctor").returncode == 0
+
+
+def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
+    """For one slide by a flag; for several it must be a CSV."""
+    mask = np.zeros((70, 80), np.uint8)
+    mask[:, 40:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    done = call("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
+    assert done.returncode == 0, done.stderr
+    store = SlideStore.open(tmp_path / "out" / "two.zarr")
+    assert (store.bag().xy[:, 0] + 176 > 400).all()
+    assert store.tissue().thumbnail is not None
+    done = call("embed", slides, "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
+    assert "--mask is for one slide" in done.stderr

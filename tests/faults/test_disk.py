@@ -140,7 +140,7 @@ def test_slide_that_changes_between_runs_is_begun_anew(lab, slide, sound, tmp_pa
 
 @pytest.mark.parametrize("encoders", [["one.test"], ["second.test"]], ids=["same-encoder", "other-encoder"])
 @pytest.mark.parametrize("there", [False, True], ids=["new-store", "store-of-another-grid"])
-@pytest.mark.parametrize("at", [40, 80, 120, 160, 200])
+@pytest.mark.parametrize("at", [20, 45, 70, 95, 120])
 def test_work_left_by_another_run_never_enters_a_store(lab, slide, tmp_path, at, there, encoders):
     """A run killed in one grid, then a run of another grid: the store holds the second alone, and verifies."""
     out = tmp_path / "out"

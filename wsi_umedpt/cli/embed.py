@@ -24,6 +24,7 @@ def embed(
     out: Annotated[Path, Parameter(alias="-o")],
     model: Annotated[tuple[str, ...], Parameter(alias="-m")] = (),
     mpp: float | None = None,
+    mask: Path | None = None,
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
     run: RunOptions | None = None,
@@ -54,6 +55,8 @@ def embed(
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
+    mask
+        Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide. For many, use the CSV.
     tiles
         Which tiles are cut.
     tissue
@@ -67,13 +70,16 @@ def embed(
 
     from wsi_umedpt.cohort.manifest import list_slides
     from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
+    from wsi_umedpt.errors import ManifestError
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.models.encoder import load_encoder
     from wsi_umedpt.tissue import TissueParameters
 
     tiles, tissue, run = tiles or TileOptions(), tissue or TissueOptions(), run or RunOptions()
     jobs, failures = list_slides(slides)
-    jobs = [replace(job, mpp=mpp if job.mpp is None else job.mpp) for job in jobs]
+    if mask and len(jobs) > 1:
+        raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
+    jobs = [replace(job, mpp=job.mpp or mpp, mask=job.mask or mask) for job in jobs]
     if run.device == "cuda:all" and not dry_run:
         return _one_process_per_gpu()
     encoders = [

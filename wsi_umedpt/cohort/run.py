@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
 from wsi_umedpt.store import SlideStore, locked, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
-from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
+from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,8 @@ class Prepared:
 
     def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
         if job.mask:
-            return mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
+            drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
+            return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step))
         known = stored_tissue(self.path, self.slide, plan.tissue)
         return known or find_tissue(self.slide, plan.tissue)
 
