@@ -72,7 +72,7 @@ def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
     """Level-0 pixels per pixel of a level.
 
     Scanners shrink by a whole number and truncate, so a level whose size is explained by
-    a whole number has exactly that scale; 46000 -> 11499 px is 4, not 4.0003.
+    a whole number has exactly that scale; 32914 -> 8228 px is 4, not 4.0002.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
 
     Examples
     --------
-    >>> level_scale((46000, 32914), (11499, 8228))
+    >>> level_scale((46000, 32914), (11500, 8228))
     4.0
     """
     ratio = (size_0[0] / size_level[0] + size_0[1] / size_level[1]) / 2
@@ -95,7 +95,7 @@ def snap_scale(scale: float, size_px: int) -> float:
 
     Resampling by 1.002 would blur the far side of a tile and leave its near side sharp.
     The error of the snapped scale is below 0.5 / size_px (0.2 % for 224 px), less than
-    what scanners are calibrated to; `TileGrid.mpp` states what was achieved.
+    what scanners are calibrated to; `TileGrid.side` states what was achieved.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def snap_scale(scale: float, size_px: int) -> float:
 
     Examples
     --------
-    >>> snap_scale(0.5 / 0.499, size_px=224), snap_scale(0.5 / 0.2527, size_px=224)
-    (1.0, 1.978630787495053)
+    >>> snap_scale(0.5 / 0.499, size_px=224), round(snap_scale(0.5 / 0.2527, size_px=224), 4)
+    (1.0, 1.9786)
     """
     whole = round(scale)
     if whole >= 1 and abs(scale / whole - 1) * size_px < 0.5:
