@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_umedpt.errors import EncoderError, SlideError
+from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.models.engines import Wait
 from wsi_umedpt.slide import Slide
-from wsi_umedpt.store import CHUNK_ROWS, OK, UNREADABLE, FeatureWriter, SlideStore
+from wsi_umedpt.store import CHUNK_ROWS, OK, UNREADABLE, SlideStore
 from wsi_umedpt.tiling import TileGrid, TileSpec
 
 MAX_UNREADABLE = 0.05

@@ -5,8 +5,8 @@ store by one rename: the folder itself when the store is new, or one array or gr
 time when it exists. What is in a ``.zarr`` folder is therefore whole, and a killed run is
 gone on with from its last durable chunk. docs/store.md writes the layout down.
 
-Read top to bottom: `SlideBag`, `SlideStore` (reading, then adding), `FeatureWriter` (the
-part that can be interrupted).
+Read top to bottom: `SlideBag`, then `SlideStore` (opening, reading, adding). What can be
+interrupted lies in `wsi_umedpt.growing`.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from typing import Any, Self
 import filelock
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import array_sha256, read_array, sync_folder, write_array, write_json
+from wsi_umedpt.arrays import read_array, sync_folder, write_array, write_json
 from wsi_umedpt.errors import StoreBusyError, StoreError
+from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters
@@ -174,7 +174,7 @@ class SlideStore:
 
     # ---- adding ----
 
-    def writer(self, encoder_id: str, grid_id: str, dim: int, made_by: dict[str, Any]) -> "FeatureWriter":
+    def writer(self, encoder_id: str, grid_id: str, dim: int, made_by: dict[str, Any]) -> FeatureWriter:
         """Start, or go on with, the features of one encoder.
 
         Work that other settings (`made_by`) began is dropped: rows are never mixed.
@@ -184,7 +184,7 @@ class SlideStore:
         tiles = len(read_array(self._find(f"grids/{grid_id}/xy")))
         final = self._work / "grids" / grid_id / "features" / encoder_id
         self._mirror_groups(f"grids/{grid_id}/features")
-        return FeatureWriter(final, (tiles, dim), made_by)
+        return FeatureWriter(final, (tiles, dim), made_by, CHUNK_ROWS)
 
     def has_features(self, encoder_id: str, grid_id: str) -> bool:
         """Whether these features are whole."""
@@ -335,97 +335,6 @@ class SlideStore:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
             raise StoreError(f"{path} is not whole: it was copied while being made. Embed the slide again.")
-
-
-class FeatureWriter:
-    """Appends rows of features chunk by chunk; each chunk is written once and made durable.
-
-    Row `rows_done` is where to go on. Until `finish`, the array lies under a hidden name.
-    """
-
-    def __init__(self, final: Path, shape: tuple[int, int], made_by: dict[str, Any]) -> None:
-        self._final, self._shape = final, shape
-        self._growing = final.with_name(f".{final.name}.growing")
-        self._progress = self._growing / "progress.json"
-        self._made_by = made_by
-        self._rows: list[npt.NDArray[np.float32]] = []
-        self.unreadable: list[int] = []
-        self.rows_done = 0
-        """Rows that are durable on disk; always whole chunks."""
-        state = self._resumable()
-        if state:
-            self.rows_done, self.unreadable = state["rows_done"], state["unreadable"]
-            self._array = zarr.open_array(self._growing, mode="r+", config={"write_empty_chunks": True})
-        else:
-            shutil.rmtree(self._growing, ignore_errors=True)
-            self._array = zarr.create_array(
-                self._growing,
-                shape=shape,
-                chunks=(CHUNK_ROWS, shape[1]),
-                dtype="float16",
-                compressors=None,
-                fill_value=0,
-                config={"write_empty_chunks": True},
-            )
-        self._pending = 0
-
-    def _resumable(self) -> dict[str, Any] | None:
-        try:
-            state = json.loads(self._progress.read_bytes())
-        except (OSError, ValueError):
-            return None
-        same = state.get("made_by") == json.loads(json.dumps(self._made_by)) and state.get("shape") == [*self._shape]
-        return state if same else None
-
-    def append(self, rows: npt.NDArray[np.float32], ok: npt.NDArray[np.bool_]) -> None:
-        """Add the next rows.
-
-        Parameters
-        ----------
-        rows : float32 (batch, dim)
-        ok : bool (batch,)
-            Rows that are not ok become NaN and are counted as unreadable.
-        """
-        first = self.rows_done + self._pending
-        self.unreadable += [first + int(i) for i in np.flatnonzero(~ok)]
-        self._rows.append(np.where(ok[:, None], rows, np.nan))
-        self._pending += len(rows)
-        while self._pending >= CHUNK_ROWS or (self._pending and self.rows_done + self._pending == self._shape[0]):
-            self._flush()
-
-    def _flush(self) -> None:
-        rows = np.concatenate(self._rows)
-        block, rest = rows[:CHUNK_ROWS], rows[CHUNK_ROWS:]
-        if not np.isfinite(block).all(axis=1).sum() == len(block) - self._bad_in(len(block)):
-            raise StoreError(f"{self._final.name}: the encoder gave features that are not finite")
-        with np.errstate(over="raise"):
-            try:
-                half = block.astype(np.float16)
-            except FloatingPointError:
-                raise StoreError(f"{self._final.name}: features exceed the range of float16") from None
-        start = self.rows_done
-        self._array[start : start + len(half)] = half
-        sync_folder(self._growing / "c" / str(start // CHUNK_ROWS), files=True)
-        self.rows_done += len(half)
-        self._rows, self._pending = [rest], len(rest)
-        durable = [i for i in self.unreadable if i < self.rows_done]
-        write_json(
-            self._progress,
-            {"rows_done": self.rows_done, "unreadable": durable, "made_by": self._made_by, "shape": [*self._shape]},
-        )
-
-    def _bad_in(self, count: int) -> int:
-        return sum(self.rows_done <= i < self.rows_done + count for i in self.unreadable)
-
-    def finish(self) -> None:
-        """Seal the array: check that all rows are there, record their sha256, give it its name."""
-        if self.rows_done != self._shape[0]:
-            raise StoreError(f"{self._final.name}: {self.rows_done} of {self._shape[0]} rows are written")
-        self._progress.unlink(missing_ok=True)
-        self._array.update_attributes({**self._made_by, "sha256": array_sha256(read_array(self._growing))})
-        sync_folder(self._growing, files=True)
-        os.rename(self._growing, self._final)
-        sync_folder(self._final.parent)
 
 
 @contextlib.contextmanager
