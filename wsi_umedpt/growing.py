@@ -102,8 +102,8 @@ class FeatureWriter:
         """Seal the array: check that all rows are there, record their sha256, give it its name."""
         if self.rows_done != self._shape[0]:
             raise StoreError(f"{self._final.name}: {self.rows_done} of {self._shape[0]} rows are written")
-        self._progress.unlink(missing_ok=True)
         self._array.update_attributes({**self._made_by, "sha256": array_sha256(read_array(self._growing))})
         sync_folder(self._growing, files=True)
+        self._progress.unlink(missing_ok=True)
         os.rename(self._growing, self._final)
         sync_folder(self._final.parent)
