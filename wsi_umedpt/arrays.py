@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from wsi_umedpt.errors import StoreError
 
 
 def write_array(path: Path, values: npt.NDArray[Any], chunk_rows: int, attrs: dict[str, Any] | None = None) -> None:
-    """Write an array in chunks of whole rows, its sha256 among its attributes."""
+    """Write an array in chunks of whole rows, its sha256 among its attributes; it is there whole or not at all."""
+    # zarr writes the metadata first: an array under its own name would look whole before
+    # its chunks are there.
+    fresh = path.with_name(f".{path.name}.fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
     array = zarr.create_array(
-        path,
+        fresh,
         shape=values.shape,
         chunks=(max(1, min(chunk_rows, len(values))), *(max(1, n) for n in values.shape[1:])),
         dtype=values.dtype,
@@ -34,7 +40,9 @@ def write_array(path: Path, values: npt.NDArray[Any], chunk_rows: int, attrs: di
     )
     if values.size:
         array[...] = values
-    sync_folder(path, files=True)
+    sync_folder(fresh, files=True)
+    os.rename(fresh, path)
+    sync_folder(path.parent)
 
 
 def array_sha256(values: npt.NDArray[Any]) -> str:
@@ -54,12 +62,15 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         meta = json.loads((path / "zarr.json").read_bytes())
         shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"])
         chunks = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-        codecs = [codec["name"] for codec in meta["codecs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        codecs = [(codec["name"], codec.get("configuration", {}).get("endian", "little")) for codec in meta["codecs"]]
+        known = chunks[1:] == tuple(max(1, n) for n in shape[1:]) and chunks[0] >= 1 and not dtype.hasobject
+        if not known or codecs != [("bytes", "little")]:
+            raise StoreError(f"{path} has a layout that this package does not write")
+        out = np.empty(shape, dtype)
+    except StoreError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         raise StoreError(f"{path} cannot be read as a zarr array: {type(error).__name__}: {error}") from None
-    if codecs != ["bytes"] or dtype.hasobject or chunks[1:] != tuple(max(1, n) for n in shape[1:]):
-        raise StoreError(f"{path} has a layout that this package does not write")
-    out = np.empty(shape, dtype)
     rows = chunks[0]
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     tail = ["0"] * (len(shape) - 1)
@@ -100,3 +111,11 @@ def sync_folder(path: Path, *, files: bool = False) -> None:
                 raise
         finally:
             os.close(handle)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, what marks it as usable first: a kill half-way leaves nothing that looks whole."""
+    for name in ("progress.json", "zarr.json"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -6,7 +6,6 @@ a count of the rows that are durable.
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from wsi_umedpt.arrays import array_sha256, read_array, sync_folder, write_json
+from wsi_umedpt.arrays import array_sha256, discard, read_array, sync_folder, write_json
 from wsi_umedpt.errors import StoreError
 
 
@@ -36,9 +35,11 @@ class FeatureWriter:
         state = self._resumable()
         if state:
             self.rows_done, self.unreadable = state["rows_done"], state["unreadable"]
+            for torn in [*self._growing.rglob("*.partial"), *self._growing.rglob("*.tmp")]:
+                torn.unlink()  # what zarr, or write_json, was writing when the run was killed
             self._array = zarr.open_array(self._growing, mode="r+", config={"write_empty_chunks": True})
         else:
-            shutil.rmtree(self._growing, ignore_errors=True)
+            discard(self._growing)
             self._array = zarr.create_array(
                 self._growing,
                 shape=shape,
@@ -56,7 +57,14 @@ class FeatureWriter:
         except (OSError, ValueError):
             return None
         same = state.get("made_by") == json.loads(json.dumps(self._made_by)) and state.get("shape") == [*self._shape]
-        return state if same else None
+        if not same or not (self._growing / "zarr.json").exists():
+            return None
+        if state["unreadable"]:  # tried again: the disk, or the copy of the slide, may be mended
+            state["rows_done"] = min(state["unreadable"]) // self._chunk_rows * self._chunk_rows
+            state["unreadable"] = []
+        chunk_bytes = 2 * self._chunk_rows * self._shape[1]
+        chunks = (self._growing / "c" / str(n) / "0" for n in range(-(-state["rows_done"] // self._chunk_rows)))
+        return state if all(c.exists() and c.stat().st_size == chunk_bytes for c in chunks) else None
 
     def append(self, rows: npt.NDArray[np.float32], ok: npt.NDArray[np.bool_]) -> None:
         """Add the next rows.

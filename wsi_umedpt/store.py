@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import read_array, sync_folder, write_array, write_json
+from wsi_umedpt.arrays import discard, read_array, sync_folder, write_array, write_json
 from wsi_umedpt.errors import StoreBusyError, StoreError
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.slide import Slide
@@ -34,6 +34,9 @@ SCHEMA = 1
 CHUNK_ROWS = 1024
 OK, UNREADABLE = 0, 1
 """Values of a grid's ``status`` array."""
+
+DTYPES = {"xy": np.int32, "tissue": np.float32, "status": np.uint8}
+"""Of a grid's arrays; features are float16."""
 
 Status = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float16]
@@ -121,7 +124,8 @@ class SlideStore:
     def encoder_ids(self, grid_id: str | None = None) -> list[str]:
         """Names of the encoders whose features the store holds, sorted."""
         pattern = f"grids/{grid_id or '*'}/features/*/zarr.json"
-        return sorted({p.parent.name for root in self._roots() for p in root.glob(pattern)})
+        found = {p.parent.name for root in self._roots() for p in root.glob(pattern)}
+        return sorted(name for name in found if not name.startswith("."))
 
     def grid(self, grid_id: str | None = None) -> TileGrid:
         """Read a grid; its name may be left out where there is only one."""
@@ -167,6 +171,9 @@ class SlideStore:
         grid = folder.parent.parent
         features, xy = read_array(folder), read_array(grid / "xy")
         status = read_array(grid / "status")
+        for name, values in ((folder.name, features), ("xy", xy), ("status", status)):
+            if len(values) != len(xy) or values.dtype != DTYPES.get(name, np.float16):
+                raise StoreError(f"{grid / name} is {values.dtype} of {len(values)} rows for {len(xy)} tiles: damaged")
         if status.any():
             index = np.flatnonzero(status == OK)
             return SlideBag(self.slide_id, features[index], xy[index], index)
@@ -211,11 +218,13 @@ class SlideStore:
     def commit(self) -> None:
         """Move all that is whole from the work folder into the store."""
         if not self.path.exists():
-            for unfinished in self._work.glob("grids/*/features/.*"):
-                shutil.rmtree(unfinished)
+            for grid in self._work.glob("grids/*/"):
+                if not _is_whole_grid(grid):  # of another run, which was stopped
+                    discard(grid)
+                _discard_growing(grid)
             root = _attrs(self._work)
             _group(self._work, {**root, "whole": True})
-            sync_folder(self._work)
+            sync_folder(self._work, files=True)
             os.rename(self._work, self.path)
         else:
             for part in self._whole_parts():
@@ -230,7 +239,9 @@ class SlideStore:
         for grid in sorted(self._work.glob("grids/*")):
             target = self.path / grid.relative_to(self._work)
             if not target.exists():
-                yield grid
+                if _is_whole_grid(grid):
+                    _discard_growing(grid)
+                    yield grid
                 continue
             for part in (grid / "status", *sorted(grid.glob("features/*"))):
                 if (part / "zarr.json").exists() and not part.name.startswith("."):
@@ -244,12 +255,20 @@ class SlideStore:
         elif self._work.exists() and (self._work / "zarr.json").exists():
             pass
         else:
-            shutil.rmtree(self._work, ignore_errors=True)
+            if self._work.exists():
+                discard(self._work)
             self._mirror_groups("grids")
             write_tissue(self._work, tissue)
             _group(self._work, root)  # last: a work folder without it is begun anew
             return
         found = self.attrs["slide"]
+        if not self.path.exists() and (
+            (found["fingerprint"], found["mpp"]) != (slide.fingerprint, slide.mpp)
+            or not np.array_equal(self.tissue().mask, tissue.mask)
+        ):  # unfinished work of another scale, mask or copy of the slide: begin anew
+            discard(self._work)
+            self._prepare(slide, tissue)
+            return
         if found["fingerprint"] != slide.fingerprint:
             raise StoreError(
                 f"{self.path} is of another slide ({found['size']} px, fingerprint {found['fingerprint'][:12]}) "
@@ -260,15 +279,11 @@ class SlideStore:
                 f"{self.path} was made at {found['mpp']:g} um/px ({found['mpp_source']}), the slide now has "
                 f"{slide.mpp:g} ({slide.mpp_source}). Remove the store to make it anew."
             )
-        if np.array_equal(self.tissue().mask, tissue.mask):
-            return
-        if self.path.exists():
+        if not np.array_equal(self.tissue().mask, tissue.mask):
             raise StoreError(
                 f"{self.path} holds another tissue mask than the one asked for now. Use the same mask and "
                 "parameters as before, or remove the store to make it anew."
             )
-        shutil.rmtree(self._work)
-        self._prepare(slide, tissue)
 
     def _add_grid(self, grid: TileGrid) -> None:
         name = f"grids/{grid.spec.grid_id}"
@@ -329,7 +344,7 @@ class SlideStore:
     def _check_root(self, path: Path) -> None:
         attrs = _attrs(path)
         schema = attrs.get("schema")
-        if not isinstance(schema, int) or "slide" not in attrs:
+        if not isinstance(schema, int) or not isinstance(attrs.get("slide"), dict):
             raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number")
         if schema > SCHEMA:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
@@ -374,10 +389,12 @@ def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> Tis
     """The mask that a store, or a run that was stopped, already found with these parameters."""
     for root in (path, path.with_name(path.name + ".partial")):
         if (root / "zarr.json").exists():
-            if _attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
+            try:
+                if _attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
+                    return None
+                known = SlideStore(root).tissue()
+            except StoreError:  # damaged, or renamed by another process just now; `create` tells which
                 return None
-            store = SlideStore(root)
-            known = store.tissue()
             return known if (known.method, known.parameters) == (METHOD, asdict(parameters)) else None
     return None
 
@@ -398,7 +415,16 @@ def _group(path: Path, attrs: dict[str, Any]) -> None:
 
 def _attrs(path: Path) -> dict[str, Any]:
     try:
-        attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
+        attributes = dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
-    return dict(attributes)
+    return attributes
+
+
+def _is_whole_grid(grid: Path) -> bool:
+    return (grid / "zarr.json").exists() and (grid / "status" / "zarr.json").exists()
+
+
+def _discard_growing(grid: Path) -> None:
+    for unfinished in grid.glob("features/.*"):
+        discard(unfinished)

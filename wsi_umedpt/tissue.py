@@ -19,15 +19,18 @@ import shapely
 import shapely.geometry
 from PIL import Image
 
-from wsi_umedpt.errors import MaskError
+from wsi_umedpt.errors import MaskError, PixelError, SlideError
+from wsi_umedpt.geometry import Box
 from wsi_umedpt.readers.base import Pixels
-from wsi_umedpt.slide import WHITE, Slide, shrink
+from wsi_umedpt.slide import WHITE, ReadPlan, Slide, shrink
 
 Mask = npt.NDArray[np.bool_]
 Gray = npt.NDArray[np.float32]
 
 METHOD = "colour-distance.v1"
 _BAND_PX = 4_000_000  # of the level, read at a time
+_MOST_CELLS = 100_000_000  # a slide of 160 mm square
+_FINEST = 16  # px of a thumbnail: no smaller part is tried where the file is damaged
 _THUMBNAIL_PX = 1600  # a side that thumbnails may reach
 _NOISE = 3.0  # grey values: what JPEG and sensors add to an even background
 
@@ -126,11 +129,13 @@ def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> Tis
     step = _cell(slide, p.cell_um)
     # People look at the thumbnail: that of a small slide is finer than the mask.
     fine = next((n for n in (4, 2) if step % n == 0 and max(slide.size) * n / step <= _THUMBNAIL_PX), 1)
-    thumbnail = read_thumbnail(slide, step // fine)
+    thumbnail, damaged = read_thumbnail(slide, step // fine)
     rows, cols = -(-slide.size[1] // step), -(-slide.size[0] // step)
-    missing = (rows * fine - thumbnail.shape[0], cols * fine - thumbnail.shape[1])
-    whole = np.pad(thumbnail, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=WHITE)
+    missing = ((0, rows * fine - thumbnail.shape[0]), (0, cols * fine - thumbnail.shape[1]))
+    whole = np.pad(thumbnail, (*missing, (0, 0)), constant_values=WHITE)
     mask = _segment(shrink(whole, (cols, rows), fine), p, (step * slide.mpp) ** 2)
+    # What cannot be seen may be tissue: its tiles are laid, and recorded as unreadable.
+    mask |= np.pad(damaged, missing).reshape(rows, fine, cols, fine).any(axis=(1, 3))
     return TissueMask(mask, step, thumbnail, METHOD, asdict(p))
 
 
@@ -141,10 +146,24 @@ def _cell(slide: Slide, cell_um: float) -> int:
     return max(1, round(base * max(1, round(wanted / base))))
 
 
-def read_thumbnail(slide: Slide, step: int) -> Pixels:
-    """The whole slide at one pixel per `step` level-0 px, read in bands of bounded memory."""
+def read_thumbnail(slide: Slide, step: int) -> tuple[Pixels, Mask]:
+    """The whole slide at one pixel per `step` level-0 px, read in bands of bounded memory.
+
+    Returns
+    -------
+    thumbnail : uint8 (rows, cols, 3)
+    damaged : bool (rows, cols)
+        Where the file cannot be read; the thumbnail is white there.
+
+    Raises
+    ------
+    SlideError
+        If over half of it cannot be read, or the slide is too large to be real.
+    """
     width, height = slide.size
     cols, rows = -(-width // step), -(-height // step)
+    if cols * rows > _MOST_CELLS:
+        raise SlideError(f"{slide.path.name} claims {width} x {height} px at {slide.mpp:g} um/px: no slide is so large")
     plan = slide.plan(float(step), max(cols, rows))
     band = max(1, int(_BAND_PX // max(1, cols * plan.shrink**2)))
     tiles = slide.native_tiles(plan.level)
@@ -152,10 +171,33 @@ def read_thumbnail(slide: Slide, step: int) -> Pixels:
         unit = max(1, round(tiles.tile_height / plan.shrink))
         band = max(1, band // unit) * unit
     out = np.empty((rows, cols, 3), np.uint8)
+    damaged = np.zeros((rows, cols), bool)
     for top in range(0, rows, band):
-        count = min(band, rows - top)
-        out[top : top + count] = slide.read_tile((0, top * step), (cols, count), plan)
-    return out
+        _read_part(slide, plan, step, out, damaged, Box(0, top, cols, min(band, rows - top)))
+    if damaged.mean() > 0.5:
+        raise SlideError(f"{slide.path.name}: level {plan.level} cannot be read: the file is damaged. Copy it again.")
+    return out, damaged
+
+
+def _read_part(slide: Slide, plan: ReadPlan, step: int, out: Pixels, damaged: Mask, part: Box) -> None:
+    """Read a part of the thumbnail; where the file is damaged, halve it until the rest is read."""
+    area = slice(part.y, part.y + part.height), slice(part.x, part.x + part.width)
+    try:
+        out[area] = slide.read_tile((part.x * step, part.y * step), (part.width, part.height), plan)
+    except PixelError:
+        if part.width <= _FINEST and part.height <= _FINEST:
+            out[area], damaged[area] = WHITE, True
+            return
+        for piece in _halves(part):
+            _read_part(slide, plan, step, out, damaged, piece)
+
+
+def _halves(box: Box) -> tuple[Box, Box]:
+    if box.width >= box.height:
+        half = box.width // 2
+        return Box(box.x, box.y, half, box.height), Box(box.x + half, box.y, box.width - half, box.height)
+    half = box.height // 2
+    return Box(box.x, box.y, box.width, half), Box(box.x, box.y + half, box.width, box.height - half)
 
 
 def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:

@@ -41,7 +41,7 @@ def case(request, reference, slide):
     )
 
 
-def test_killed_at_random_moments(lab, case, tmp_path):
+def test_killed_at_random_moments(lab, case, quick_disk):
     """SIGKILL at 26 random moments, over several rounds: every store ever seen is whole, the last one identical."""
     before, request, expected = case
     rng = random.Random(20261122)
@@ -49,7 +49,7 @@ def test_killed_at_random_moments(lab, case, tmp_path):
     while kills < KILLS:
         rounds += 1
         assert rounds < 40, "the kills come too late to hit anything"
-        out = tmp_path / str(rounds)
+        out = quick_disk / str(rounds)
         out.mkdir()
         if before:
             shutil.copytree(before, out / "s.zarr")
@@ -72,14 +72,19 @@ def test_killed_at_random_moments(lab, case, tmp_path):
         assert lab.difference(lab.contents(out / "s.zarr"), lab.contents(expected)) == ""
 
 
-def test_killed_before_every_change_of_a_file(lab, case, tmp_path):
-    """SIGKILL just before the k-th open, rename, mkdir, remove or fsync, for every k: the same law, without luck."""
+@pytest.mark.slow
+def test_killed_before_every_change_of_a_file(lab, case, quick_disk):
+    """SIGKILL just before the k-th open, rename, mkdir, remove or fsync: the same law, without luck.
+
+    For every k where a store grows, for every third where one is made (the next test has every k).
+    """
     before, request, expected = case
     wanted, wrong = lab.contents(expected), []
+    step = 1 if before else 3
     last = k = 0
     while not last:
         # Two at a time, in folders of their own: the law is about one process, the second core is free.
-        stores = {k + n: tmp_path / str(k + n) / "s.zarr" for n in (1, 2)}
+        stores = {k + n * step: quick_disk / str(k + n * step) / "s.zarr" for n in (1, 2)}
         for store in stores.values():
             store.parent.mkdir()
             if before:
@@ -107,15 +112,16 @@ def test_killed_before_every_change_of_a_file(lab, case, tmp_path):
     assert not wrong, "\n".join(wrong)
 
 
-def test_an_error_at_every_change_of_a_file(lab, case, tmp_path):
-    """OSError from the k-th change (of odd k, from all later ones too): whole or absent, and again gives the same bytes."""
+@pytest.mark.slow
+def test_an_error_at_every_change_of_a_file(lab, case, quick_disk):
+    """OSError from the k-th change (odd k: and all later ones): whole or absent, and again gives the same bytes."""
     before, request, expected = case
     parts = 2
     lab.start(
         *(
             {
                 "task": "embed_with_errors",
-                "scratch": str(tmp_path / str(n)),
+                "scratch": str(quick_disk / str(n)),
                 "reference": lab.contents(expected),
                 "before": str(before) if before else None,
                 "part": [1 + n, parts],

@@ -5,9 +5,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from wsi_umedpt.errors import MaskError
+from wsi_umedpt.errors import MaskError, SlideError
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.testing import tissue_image
 from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
@@ -177,3 +178,35 @@ def test_a_mask_of_another_shape_is_refused(tmp_path):
     Image.fromarray(np.full((100, 100), 255, np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(MaskError, match="not the shape of the slide"):
         mask_from_file(tmp_path / "mask.png", (8000, 6000), 0.5)
+
+
+def test_a_damaged_tile_does_not_cost_the_slide(tmp_path, small_svs):
+    """Where the thumbnail's level cannot be read, tissue is assumed, so that its tiles are recorded as unreadable."""
+    path = tmp_path / "bad.svs"
+    path.write_bytes(small_svs.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        page = [page for page in tif.pages if page.is_tiled][-1]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    with open_slide(path) as slide, open_slide(small_svs) as whole:
+        found, expected = find_tissue(slide), find_tissue(whole)
+    cells = 256 * 4 // found.step
+    assert found.mask[:cells, : cells - 1].all()
+    assert np.array_equal(found.mask[:, cells + 4 :], expected.mask[:, cells + 4 :])
+
+
+def test_a_file_that_cannot_be_seen_at_all_fails(tmp_path, small_svs):
+    """Rather than being all tissue."""
+    path = tmp_path / "bad.svs"
+    path.write_bytes(small_svs.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        page = [page for page in tif.pages if page.is_tiled][-1]
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    with path.open("r+b") as file:
+        for offset, count in places:
+            file.seek(offset)
+            file.write(bytes(count))
+    with open_slide(path) as slide, pytest.raises(SlideError, match="file is damaged"):
+        find_tissue(slide)

@@ -63,7 +63,11 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     for text in inputs:
         found = list(_expand(text, failures))
         for job in found:
-            jobs.setdefault(job.path.resolve(), job)
+            first = jobs.setdefault(job.path.resolve(), job)
+            if (first.slide_id, first.mpp, first.mask) != (job.slide_id, job.mpp, job.mask):
+                failures.append(
+                    Failure(str(job.path), f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}")
+                )
         if not found and not any(f.name.startswith(text) for f in failures):
             failures.append(Failure(text, "no slide found there"))
     if not jobs and not failures:
@@ -77,7 +81,8 @@ def safe_id(name: str) -> str:
     if cleaned == name and not why_unsafe(name):
         return name
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-    return f"{cleaned.lstrip('.')[:100].strip() or 'slide'}-{digest}"
+    safe = f"{cleaned.lstrip('.')[:100].strip() or 'slide'}-{digest}"
+    return f"slide-{safe}" if why_unsafe(safe) else safe
 
 
 def why_unsafe(slide_id: str) -> str | None:

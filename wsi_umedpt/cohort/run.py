@@ -93,10 +93,11 @@ def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | N
                 outcomes[job.slide_id] = outcome
                 watcher.slide_ended(outcome)
     for job in busy:
-        with locked(store_path(plan.out, job), wait=True):
-            pass
-        outcome = _embed(job, _attempt_prepare(job, plan), plan, watcher)
-        outcome = outcome or Outcome(job, "failed", reason="another process is still writing it")
+        outcome = None
+        while outcome is None:  # others may wait too, and one of them be faster
+            with locked(store_path(plan.out, job), wait=True):
+                pass
+            outcome = _embed(job, _attempt_prepare(job, plan), plan, watcher)
         outcomes[job.slide_id] = outcome
         watcher.slide_ended(outcome)
     return [outcomes[job.slide_id] for job in jobs]
@@ -137,7 +138,7 @@ class Prepared:
     def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
         if job.mask:
             drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
-            return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step))
+            return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step)[0])
         known = stored_tissue(self.path, self.slide, plan.tissue)
         return known or find_tissue(self.slide, plan.tissue)
 
@@ -158,8 +159,8 @@ def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Ex
 def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
-    if not path.exists():
-        return None
+    if not path.exists() or path.with_name(path.name + ".partial").exists():
+        return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
     tiles = unreadable = 0
     for spec, encoders in plan.by_spec().items():

@@ -32,10 +32,18 @@ def open_direct(path: Path) -> TiffReader:
         tif = open_tifffile(path)
         try:
             reader = TiffReader(path, tif, _matching_pages(tif, reference), reference.info)
-        except BaseException:
+        except Refused:
             tif.close()
             raise
-        if reason := _difference(reader, reference):
+        except Exception as error:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile
+            tif.close()
+            raise Refused(f"{type(error).__name__}: {error}") from None
+        try:
+            reason = _difference(reader, reference)
+        except BaseException:
+            reader.close()
+            raise
+        if reason:
             reader.close()
             warnings.warn(f"{path.name} is read through OpenSlide, 4x slower: {reason}", SlowPathWarning, stacklevel=2)
             raise Refused(reason)

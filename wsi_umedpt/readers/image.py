@@ -1,5 +1,6 @@
 """Flat images: PNG, JPEG and TIFF in strips, held in memory whole."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,11 @@ import tifffile
 from PIL import Image
 
 from wsi_umedpt.geometry import Mpp
-from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo
+from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 from wsi_umedpt.readers.tiff import open_tifffile, resolution_mpp
 
-MAX_PIXELS = 400_000_000
-"""1.2 GB in memory; anything larger belongs into a tiled pyramid."""
+MAX_PIXELS = 170_000_000
+"""Half a gigabyte in memory; anything larger belongs into a tiled pyramid."""
 
 
 class ImageReader:
@@ -38,6 +39,7 @@ class ImageReader:
 
 
 def _check_pixels(width: int, height: int) -> None:
+    checked_size(width, height)
     if width * height > MAX_PIXELS:
         raise Refused(
             f"a flat image of {width} x {height} px; over {MAX_PIXELS:,} px it must be a tiled pyramid "
@@ -47,7 +49,10 @@ def _check_pixels(width: int, height: int) -> None:
 
 def _read_pil(path: Path) -> Pixels:
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
+            opened = Image.open(path, formats=("PNG", "JPEG", "BMP"))
+        with opened as image:
             _check_pixels(*image.size)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 white = Image.new("RGBA", image.size, "white")
@@ -68,6 +73,8 @@ def _read_tiff(path: Path) -> tuple[Pixels, Mpp | None]:
                 raise Refused(f"needs 8-bit grey or RGB, found {page.samplesperpixel} sample(s) of {page.dtype}")
             photometric = page.photometric
             pixels = page.asarray()
+            if pixels.ndim not in (2, 3):
+                raise Refused(f"its pixels have shape {pixels.shape}")
             mpp = resolution_mpp(page)
         except Refused:
             raise

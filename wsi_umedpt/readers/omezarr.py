@@ -40,6 +40,14 @@ class OmeZarrReader:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise Refused("not a folder")
+        try:
+            self._open(path)
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - JSON can be wrong in any way
+            raise Refused(f"its metadata cannot be used: {type(error).__name__}: {error}") from None
+
+    def _open(self, path: Path) -> None:
         multiscale = _multiscale(path)
         axes = [str(axis["name"]) for axis in multiscale["axes"]]
         if not {"c", "y", "x"} <= set(axes):

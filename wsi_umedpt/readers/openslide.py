@@ -9,6 +9,7 @@ import openslide
 from wsi_umedpt.errors import PixelError
 from wsi_umedpt.geometry import Box, Mpp, level_scale
 from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
+from wsi_umedpt.readers.tiff import check_directories
 
 
 class OpenSlideReader:
@@ -17,6 +18,7 @@ class OpenSlideReader:
     name = "openslide"
 
     def __init__(self, path: Path) -> None:
+        check_directories(path)
         self._path = path
         self._lock = threading.Lock()
         try:
@@ -68,7 +70,10 @@ class OpenSlideReader:
         # tile would cost the whole slide.
         with self._lock:
             if self._handle is failed:
-                self._handle = openslide.OpenSlide(self._path)
+                try:
+                    self._handle = openslide.OpenSlide(self._path)
+                except (openslide.OpenSlideError, OSError) as error:
+                    raise PixelError(f"{self._path.name} cannot be opened any more: {error}") from None
 
 
 def _info(handle: openslide.OpenSlide) -> SlideInfo:

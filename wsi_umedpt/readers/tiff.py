@@ -118,11 +118,11 @@ class TiffReader:
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             self._tiles = tuple(TiffTiles(self._file, path.name, page) for page in pages)
+            sizes = [checked_size(page.imagewidth, page.imagelength) for page in pages]
+            self.levels = tuple(Level(*s, level_scale(size, s)) for s in sizes)
         except BaseException:
             os.close(self._file)
             raise
-        sizes = [(page.imagewidth, page.imagelength) for page in pages]
-        self.levels = tuple(Level(*s, level_scale(size, s)) for s in sizes)
 
     def native_tiles(self, level: int) -> TiffTiles:
         """The level's own tiles."""
@@ -189,6 +189,44 @@ def open_tiff(path: Path) -> TiffReader:
     except Exception as error:  # noqa: BLE001 - a damaged TIFF can fail anywhere in tifffile
         tif.close()
         raise Refused(f"{type(error).__name__}: {error}") from None
+
+
+def check_directories(path: Path) -> None:
+    """Refuse a TIFF whose tags claim what cannot be, before OpenSlide believes them.
+
+    OpenSlide allocates what TileWidth, TileLength and TileByteCounts ask for, and GLib ends
+    the whole process where there is not as much memory.
+
+    Raises
+    ------
+    Refused
+        If a tile is absurdly large or longer than the file, or a level lists too few tiles.
+    """
+    with path.open("rb") as file:
+        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return
+    size = path.stat().st_size
+    try:
+        with open_tifffile(path) as tif:
+            for page in (p.aspage() for p in tif.pages):
+                if page.is_tiled and (reason := _impossible(page, size)):
+                    raise Refused(reason)
+    except Refused:
+        raise
+    except Exception:  # noqa: BLE001 - a vendor's TIFF that tifffile cannot parse may still be OpenSlide's
+        return
+
+
+def _impossible(page: tifffile.TiffPage, file_size: int) -> str | None:
+    tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
+    if max(page.tilewidth, page.tilelength) > _MAX_TILE_SIDE or tiles > len(page.dataoffsets):
+        return (
+            f"its tags claim {page.imagewidth} x {page.imagelength} px in tiles of "
+            f"{page.tilewidth} x {page.tilelength} px, of which it lists {len(page.dataoffsets)}"
+        )
+    if max(page.databytecounts, default=0) > file_size:
+        return "its tags claim a tile that is longer than the file"
+    return None
 
 
 def open_tifffile(path: Path) -> tifffile.TiffFile:
