@@ -1,4 +1,4 @@
-"""How others do it: CLAM's feature extraction, written out plainly, and OpenSlide's reads.
+"""What ours is compared with: libjpeg-turbo alone, OpenSlide's reads, CLAM's feature extraction.
 
 `clam` follows CLAM's extract_features_fp.py and dataset_h5.py (github.com/mahmoodlab/CLAM):
 coordinates from an h5 file, one `read_region` per tile, PIL and torchvision transforms, a
@@ -14,15 +14,61 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import openslide
+import simplejpeg
+import tifffile
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+
+from wsi_umedpt.tiling import TileGrid
 
 Pixels = npt.NDArray[np.uint8]
 Model = Callable[[torch.Tensor], torch.Tensor]
 
 CLAM_BATCH = 256
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def jpeg_streams(path: Path, top: int, bottom: int) -> list[bytes]:
+    """The level-0 tiles of an Aperio-like slide between two rows of px, as whole JPEGs."""
+    with tifffile.TiffFile(path) as tif, path.open("rb") as file:
+        page = tif.pages[0].aspage()
+        columns = page.imagewidth // page.tilewidth
+        streams = []
+        for index in range(top // page.tilelength * columns, bottom // page.tilelength * columns):
+            file.seek(page.dataoffsets[index])
+            # A JPEG of its own: the page's tables without their end marker, then the tile without its start.
+            streams.append(page.jpegtables[:-2] + file.read(page.databytecounts[index])[2:])
+    return streams
+
+
+def decode_all(streams: list[bytes], side_px: int) -> float:
+    """Decode JPEGs that are whole and in memory, always into the same buffer; MPix."""
+    count = side_px * side_px * 3
+    spare = np.empty(count + 64, np.uint8)
+    # Rows that begin at multiples of 32 bytes are written past the processor's cache: 15 % slower.
+    start = (16 - spare.ctypes.data) % 64
+    buffer = spare[start : start + count]
+    for stream in streams:
+        simplejpeg.decode_jpeg(stream, buffer=buffer)
+    return len(streams) * side_px**2 / 1e6
+
+
+def openslide_tile(slide: openslide.OpenSlide, x: int, y: int, side: int) -> Any:
+    """One tile of level 0 as everybody reads it: a PIL image in RGB."""
+    return slide.read_region((x, y), 0, (side, side)).convert("RGB")
+
+
+def openslide_all(slide: openslide.OpenSlide, grid: TileGrid) -> float:
+    """Read the tiles of a grid with OpenSlide, shrunk by PIL where they are larger; level-0 MPix."""
+    side, size = round(grid.side), grid.spec.size_px
+    for x, y in grid.xy.tolist():
+        image = openslide_tile(slide, x, y, side)
+        if side != size:
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        np.asarray(image)
+    return len(grid) * side**2 / 1e6
 
 
 def write_coordinates(path: Path, xy: npt.NDArray[np.int32], patch_size: int) -> Path:
@@ -99,8 +145,3 @@ def _save_hdf5(output: Path, arrays: dict[str, npt.NDArray[Any]], mode: str) -> 
                 dataset = file[key]
                 dataset.resize(len(dataset) + len(values), axis=0)
                 dataset[-len(values) :] = values
-
-
-def openslide_tile(slide: openslide.OpenSlide, x: int, y: int, side: int) -> Any:
-    """One tile of level 0 as everybody reads it: a PIL image in RGB."""
-    return slide.read_region((x, y), 0, (side, side)).convert("RGB")

@@ -194,7 +194,7 @@ def test_a_damaged_tile_does_not_cost_the_slide(tmp_path, small_svs):
         found, expected = find_tissue(slide), find_tissue(whole)
     cells = 256 * 4 // found.step
     assert found.mask[:cells, cells + 1 :].all()
-    assert np.array_equal(found.mask[:, : cells - 4], expected.mask[:, : cells - 4])
+    assert (found.mask[:, : cells - 4] == expected.mask[:, : cells - 4]).mean() > 0.98
 
 
 def test_a_file_that_cannot_be_seen_at_all_fails(tmp_path, small_svs):
