@@ -54,7 +54,7 @@ Side = Callable[[], float]
 """Does some work and returns how much."""
 
 SWIN = "timm:swin_tiny_patch4_window7_224@random"
-BAND_PX = (7_168, 12_544)
+BAND_PX = (1_792, 17_920)
 QUICK_BAND_PX = (7_168, 8_960)
 """Rows of px that the reading figures use. Both ends are multiples of 1,792, and so of 256, 224
 and 448: no native tile is decoded for less than its whole."""

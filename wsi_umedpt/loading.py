@@ -1,28 +1,28 @@
 """Tiles in bulk: a slide and a grid in, batches of pixels out, in order and in bounded memory.
 
-Where a level's own tiles decode alone, each is decoded once: a cache holds those that the
-current row of the grid still needs, and every tile of the grid is sliced out of them into
-a batch that is allocated once and used again. Other slides are read tile by tile. Both
-run in threads; decoders release the GIL.
+Where a level's own tiles decode alone, they are decoded row by row, each once, and cut
+while still in the processor's cache into all tiles of the grid that they touch. Batches
+are handed out when their last piece is there; their memory is allocated once and used
+again. Other slides are read tile by tile. Both run in threads; decoders release the GIL.
 
 Read top to bottom: `TileBatch`, `read_tiles`, then the two sources of pixels.
 """
 
 import math
-import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt.errors import PixelError, SlideError
-from wsi_umedpt.readers.base import NativeTiles, Pixels
+from wsi_umedpt.readers.base import NativeTiles, Pixels, default_threads
 from wsi_umedpt.slide import WHITE, Slide, shrink
 from wsi_umedpt.tiling import TileGrid
 
@@ -39,11 +39,6 @@ class TileBatch:
     """(batch,) rows of the grid"""
     ok: npt.NDArray[np.bool_]
     """(batch,) False where the file is damaged; those pixels are white and mean nothing."""
-
-
-def default_threads() -> int:
-    """As many as the cores that this process may use, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def read_tiles(
@@ -84,18 +79,9 @@ def read_tiles(
     """
     threads = default_threads() if threads is None else threads
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles") if threads > 1 else None
-    source = _source(slide, grid)
-    size = grid.spec.size_px
-    buffers = _Buffers((batch_size, size, size, 3))
-
-    def batches() -> Iterator[TileBatch]:
-        for first in range(start, len(grid), batch_size):
-            index = np.arange(first, min(first + batch_size, len(grid)))
-            pixels = buffers.lease()[: len(index)]
-            yield TileBatch(pixels, index, source.load(index, pixels, pool))
-
     try:
-        yield from batches() if threads == 0 else _read_ahead(batches(), ahead)
+        batches = _source(slide, grid).batches(_Batches(grid, start, batch_size), pool)
+        yield from batches if threads == 0 else _read_ahead(batches, ahead)
     finally:
         if pool:
             pool.shutdown()
@@ -160,9 +146,23 @@ class _Lease:
         self.__array_interface__ = interface
 
 
+class _Batches:
+    """Leases the batches of a grid, from row `start` on."""
+
+    def __init__(self, grid: TileGrid, start: int, size: int) -> None:
+        self.start, self.count, self._size = start, len(grid), size
+        self._buffers = _Buffers((size, grid.spec.size_px, grid.spec.size_px, 3))
+
+    def lease_all(self) -> Iterator[TileBatch]:
+        """Empty batches, in order; all tiles of them marked good."""
+        for first in range(self.start, self.count, self._size):
+            index = np.arange(first, min(first + self._size, self.count))
+            yield TileBatch(self._buffers.lease()[: len(index)], index, np.ones(len(index), bool))
+
+
 class _Source(Protocol):
-    def load(self, index: Index, out: Pixels, pool: ThreadPoolExecutor | None) -> npt.NDArray[np.bool_]:
-        """Fill `out` with the tiles at `index`, which grows from call to call; returns which are good."""
+    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+        """Lease batches, fill them in order, hand them out."""
         ...
 
 
@@ -180,8 +180,9 @@ def _source(slide: Slide, grid: TileGrid) -> _Source:
     return _NativeSource(slide, grid, tiles)
 
 
-def _map(work: Callable[[int], bool], count: int, pool: ThreadPoolExecutor | None) -> list[bool]:
-    return list(pool.map(work, range(count)) if pool else map(work, range(count)))
+def _each(work: Callable[[Any], None], items: Iterable[Any], pool: ThreadPoolExecutor | None) -> None:
+    for _ in pool.map(work, items) if pool else map(work, items):
+        pass
 
 
 class _AnySource:
@@ -192,21 +193,34 @@ class _AnySource:
         self._size = grid.spec.size_px, grid.spec.size_px
         self._plan = slide.plan(grid.scale, grid.spec.size_px, upsample=grid.spec.upsample)
 
-    def load(self, index: Index, out: Pixels, pool: ThreadPoolExecutor | None) -> npt.NDArray[np.bool_]:
-        def one(i: int) -> bool:
-            x, y = self._grid.xy[index[i]].tolist()
-            try:
-                out[i] = self._slide.read_tile((x, y), self._size, self._plan)
-            except PixelError:
-                out[i] = WHITE
-                return False
-            return True
+    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+        for batch in empty.lease_all():
 
-        return np.array(_map(one, len(index), pool), bool)
+            def read(i: int, batch: TileBatch = batch) -> None:
+                x, y = self._grid.xy[batch.index[i]].tolist()
+                try:
+                    batch.pixels[i] = self._slide.read_tile((x, y), self._size, self._plan)
+                except PixelError:
+                    batch.pixels[i] = WHITE
+                    batch.ok[i] = False
+
+            _each(read, range(len(batch.index)), pool)
+            yield batch
+
+
+class _Target(NamedTuple):
+    """A tile of the grid that is being put together."""
+
+    batch: TileBatch
+    place: int
+    x: int
+    y: int
+    region: Pixels
+    """What pieces are copied into: the tile's place in its batch, or more if it is then shrunk."""
 
 
 class _NativeSource:
-    """Decodes each native tile once and slices the grid's tiles out of them.
+    """Decodes each native tile once and cuts it into the tiles of the grid.
 
     Coordinates below are px of the level after `pre` has shrunk it while decoding; what is
     then left to shrink (`rest`) is done per tile of the grid.
@@ -216,111 +230,117 @@ class _NativeSource:
         plan = slide.plan(grid.scale, grid.spec.size_px)
         level = slide.levels[plan.level]
         corners = np.round(grid.xy / plan.level_scale).astype(np.int64)
+        sides = [tiles.tile_width, tiles.tile_height]
         self._tiles = tiles
         self._dct = 1
         if grid.spec.resampling == "dct":
-            self._dct = max(n for n in (1, 2, 4, 8) if n <= plan.shrink)
-        pre = self._dct
+            self._dct = max(n for n in (1, 2, 4, 8) if n <= plan.shrink and _divides(n, sides))
         # Where output pixels never straddle two native tiles, those are averaged before
-        # they are kept: less to keep, less to copy.
+        # they are cut: less to copy.
         whole = int(plan.shrink) if plan.shrink == int(plan.shrink) else 0
-        if whole and _divides(whole, corners) and _divides(whole, [tiles.tile_width, tiles.tile_height]):
-            pre = whole
-        self._pre = pre
-        self._rest = plan.shrink / pre
+        self._pre = whole if whole and _divides(whole, corners) and _divides(whole, sides) else self._dct
+        self._rest = plan.shrink / self._pre
         self._size = grid.spec.size_px
         self._reach = math.ceil(self._size * self._rest - 1e-6)
-        self._tile_width, self._tile_height = -(-tiles.tile_width // pre), -(-tiles.tile_height // pre)
-        self._bounds = -(-level.width // pre), -(-level.height // pre)
-        self._corners = corners // pre
-        self._cache: dict[tuple[int, int], Pixels | PixelError | None] = {}
+        self._width, self._height = (side // self._pre for side in sides) if self._pre > 1 else sides
+        self._bounds = -(-level.width // self._pre), -(-level.height // self._pre)
+        self._corners = corners // self._pre
+        # A grid tile that is one native tile is decoded straight into its batch.
+        self._straight = (
+            self._pre == self._rest == 1
+            and self._reach == self._width == self._height
+            and _divides(self._reach, self._corners)
+        )
         self._free: list[Pixels] = []
 
-    def load(self, index: Index, out: Pixels, pool: ThreadPoolExecutor | None) -> npt.NDArray[np.bool_]:
-        corners = self._corners[index].tolist()
-        self._forget(corners[0][1])
-        wanted = dict.fromkeys(cell for x, y in corners for cell in self._cells(x, y))
-        missing = [cell for cell in wanted if cell not in self._cache]
+    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+        if empty.start >= empty.count:
+            return
+        tops = self._corners[:, 1]  # grows along the grid: y is slow
+        leased, waiting = empty.lease_all(), deque[TileBatch]()
+        targets: dict[int, _Target] = {}
+        begun = leased_to = done = empty.start
+        row = int(tops[begun]) // self._height
+        while done < empty.count:
+            bottom = min((row + 1) * self._height, self._bounds[1])
+            begun = int(np.searchsorted(tops, bottom))  # tiles before this one reach into the row, or above
+            while leased_to < begun:
+                waiting.append(next(leased))
+                targets.update(self._targets(waiting[-1]))
+                leased_to = int(waiting[-1].index[-1]) + 1
+            self._decode_row(row, [targets[i] for i in range(done, begun)], pool)
+            # Tiles that end above the next row are whole; rounding may let the last ones leave the level.
+            ended = (
+                begun if bottom == self._bounds[1] else int(np.searchsorted(tops + self._reach, bottom, side="right"))
+            )
+            whole = [targets.pop(i) for i in range(done, max(done, ended))]
+            done = max(done, ended)
+            _each(self._finish, (t for t in whole if self._rest != 1 or not t.batch.ok[t.place]), pool)
+            while waiting and waiting[0].index[-1] < done:
+                yield waiting.popleft()
+            row += 1
 
-        def decode(i: int) -> bool:
-            self._cache[missing[i]] = self._decode(*missing[i])
-            return True
+    def _decode_row(self, row: int, targets: list[_Target], pool: ThreadPoolExecutor | None) -> None:
+        """Decode those native tiles of a row that tiles of the grid touch."""
+        columns: dict[int, list[_Target]] = {}
+        for target in targets:
+            for col in self._columns(target.x):
+                columns.setdefault(col, []).append(target)
+        _each(lambda col: self._decode(col, row, columns[col]), columns, pool)
 
-        def cut(i: int) -> bool:
-            x, y = corners[i]
-            return self._cut(x, y, out[i])
+    def _columns(self, x: int) -> range:
+        return range(x // self._width, (min(x + self._reach, self._bounds[0]) - 1) // self._width + 1)
 
-        _map(decode, len(missing), pool)
-        return np.array(_map(cut, len(corners), pool), bool)
-
-    def _cells(self, x: int, y: int) -> list[tuple[int, int]]:
-        """(col, row) of the native tiles under a tile of the grid."""
+    def _targets(self, batch: TileBatch) -> Iterator[tuple[int, _Target]]:
         width, height = self._bounds
-        cols = range(x // self._tile_width, (min(x + self._reach, width) - 1) // self._tile_width + 1)
-        rows = range(y // self._tile_height, (min(y + self._reach, height) - 1) // self._tile_height + 1)
-        return [(col, row) for row in rows for col in cols]
+        corners = self._corners[batch.index[0] : batch.index[-1] + 1].tolist()
+        for place, (index, (x, y)) in enumerate(zip(batch.index.tolist(), corners, strict=True)):
+            direct = self._rest == 1
+            region = batch.pixels[place] if direct else np.empty((self._reach, self._reach, 3), np.uint8)
+            if x + self._reach > width or y + self._reach > height:
+                region[:] = WHITE
+            yield index, _Target(batch, place, x, y, region)
 
-    def _decode(self, col: int, row: int) -> Pixels | PixelError | None:
-        buffer = self._take(self._tiles.tile_width * self._tiles.tile_height * 3)
+    def _decode(self, col: int, row: int, targets: list[_Target]) -> None:
+        """Decode a native tile and copy it into all tiles of the grid that it touches."""
+        if self._straight:
+            buffer = targets[0].region.reshape(-1)
+        else:
+            buffer = self._free.pop() if self._free else self._new_buffer()
         try:
             pixels = self._tiles.decode(col, row, shrink=self._dct, buffer=buffer)
-        except PixelError as error:
+        except PixelError:
+            for target in targets:
+                target.batch.ok[target.place] = False
+        else:
+            if pixels is None or not self._straight:
+                self._cut(pixels, col * self._width, row * self._height, targets)
+        if not self._straight:
             self._free.append(buffer)
-            return error
-        if pixels is None:
-            self._free.append(buffer)
-            return None
-        left = self._pre // self._dct
-        if left > 1:
-            pixels = shrink(pixels, (self._tile_width, self._tile_height), left)
-            self._free.append(buffer)
-        return pixels
 
-    def _cut(self, x: int, y: int, out: Pixels) -> bool:
-        """Copy one tile of the grid together, then shrink what is left to shrink."""
-        reach, tw, th = self._reach, self._tile_width, self._tile_height
-        region = out if self._rest == 1 else np.empty((reach, reach, 3), np.uint8)
-        width, height = self._bounds
-        if x + reach > width or y + reach > height:
-            region[:] = WHITE
-        for col, row in self._cells(x, y):
-            pixels = self._cache[col, row]
-            if isinstance(pixels, PixelError):
-                out[:] = WHITE
-                return False
-            left, top = max(x, col * tw), max(y, row * th)
-            right = min(x + reach, (col + 1) * tw, width)
-            bottom = min(y + reach, (row + 1) * th, height)
-            piece = region[top - y : bottom - y, left - x : right - x]
-            if pixels is None:
-                piece[:] = WHITE
-            else:
-                piece[:] = pixels[top - row * th : bottom - row * th, left - col * tw : right - col * tw]
-        if self._rest != 1:
-            shrink(region, (self._size, self._size), self._rest, out)
-        return True
+    def _cut(self, pixels: Pixels | None, left: int, top: int, targets: list[_Target]) -> None:
+        if pixels is not None and self._pre > self._dct:
+            pixels = shrink(pixels, (self._width, self._height), self._pre // self._dct)
+        right, bottom = min(left + self._width, self._bounds[0]), min(top + self._height, self._bounds[1])
+        reach = self._reach
+        for _, _, x, y, region in targets:
+            # plain comparisons: min() and max() would cost as much as the copy of a small piece
+            x0, y0 = x if x > left else left, y if y > top else top
+            x1, y1 = x + reach if x + reach < right else right, y + reach if y + reach < bottom else bottom
+            region[y0 - y : y1 - y, x0 - x : x1 - x] = (
+                WHITE if pixels is None else pixels[y0 - top : y1 - top, x0 - left : x1 - left]
+            )
 
-    def _take(self, count: int) -> Pixels:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return np.empty(count, np.uint8)
+    def _finish(self, target: _Target) -> None:
+        """Shrink what is left to shrink; a tile over damage shows nothing of it."""
+        slot = target.batch.pixels[target.place]
+        if not target.batch.ok[target.place]:
+            slot[:] = WHITE
+        elif self._rest != 1:
+            shrink(target.region, (self._size, self._size), self._rest, slot)
 
-    def _forget(self, y: int) -> None:
-        """Drop native tiles that end above `y`: later tiles of the grid lie below it."""
-        done = [cell for cell in self._cache if (cell[1] + 1) * self._tile_height <= y]
-        for cell in done:
-            pixels = self._cache.pop(cell)
-            if isinstance(pixels, np.ndarray) and self._pre == self._dct:
-                self._free.append(_owner(pixels))
-
-
-def _owner(pixels: Pixels) -> Pixels:
-    """The buffer that a decoded tile is a view of."""
-    base = pixels
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    return base
+    def _new_buffer(self) -> Pixels:
+        return np.empty(self._tiles.tile_width * self._tiles.tile_height * 3, np.uint8)
 
 
 def _divides(n: int, values: Any) -> bool:

@@ -9,8 +9,10 @@ mask of the user's instead).
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,14 +23,14 @@ from PIL import Image
 
 from wsi_umedpt.errors import MaskError, PixelError, SlideError
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.readers.base import Pixels
+from wsi_umedpt.readers.base import Pixels, default_threads
 from wsi_umedpt.slide import WHITE, ReadPlan, Slide, shrink
 
 Mask = npt.NDArray[np.bool_]
 Gray = npt.NDArray[np.float32]
 
 METHOD = "colour-distance.v1"
-_BAND_PX = 4_000_000  # of the level, read at a time
+_BAND_PX = 2_000_000  # of the level, read at a time
 _MOST_CELLS = 100_000_000  # a slide of 160 mm square
 _FINEST = 16  # px of a thumbnail: no smaller part is tried where the file is damaged
 _THUMBNAIL_PX = 1600  # a side that thumbnails may reach
@@ -172,8 +174,9 @@ def read_thumbnail(slide: Slide, step: int) -> tuple[Pixels, Mask]:
         band = max(1, band // unit) * unit
     out = np.empty((rows, cols, 3), np.uint8)
     damaged = np.zeros((rows, cols), bool)
-    for top in range(0, rows, band):
-        _read_part(slide, plan, step, out, damaged, Box(0, top, cols, min(band, rows - top)))
+    parts = [Box(0, top, cols, min(band, rows - top)) for top in range(0, rows, band)]
+    with ThreadPoolExecutor(default_threads()) as pool:
+        list(pool.map(lambda part: _read_part(slide, plan, step, out, damaged, part), parts))
     if damaged.mean() > 0.5:
         raise SlideError(f"{slide.path.name}: level {plan.level} cannot be read: the file is damaged. Copy it again.")
     return out, damaged
@@ -202,21 +205,22 @@ def _halves(box: Box) -> tuple[Box, Box]:
 
 def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
     smooth = cv2.medianBlur(thumbnail, 3)
-    lab = cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    light, colour = lab[..., 0], lab[..., 1:]
+    light, a, b = cv2.split(cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+    chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
     texture = _texture(light)
-    void = smooth.max(axis=2) < 16  # black filler, which scanners put between regions
-    paper_light, paper_colour, noise = _background(light, colour, texture, void)
+    red, green, blue = cv2.split(smooth)
+    void = cv2.max(cv2.max(red, green), blue) < 16  # black filler, which scanners put between regions
+    glass = _glass(light, a, b, (texture < 2.0) & (chroma < 12) & (light > 25) & ~void)
 
     # a* and b* are distances as the eye sees them; brightness alone (dust, shading) must
     # come with texture before it counts.
-    distance = np.hypot(colour[..., 0] - paper_colour[0], colour[..., 1] - paper_colour[1])
-    threshold = _threshold(distance[~void], max(p.min_colour, 3 * noise), p.max_colour)
-    darker = np.abs(light - paper_light) > max(12.0, 4 * noise)
+    distance = cv2.magnitude(a - glass.a, b - glass.b)
+    threshold = _threshold(distance[~void], max(p.min_colour, 3 * glass.noise), p.max_colour)
+    darker = cv2.absdiff(light, np.full_like(light, glass.light)) > max(12.0, 4 * glass.noise)
     tissue = (distance > threshold) | _textured(darker & ~void, texture)
     tissue &= ~void
     if p.reject_ink:
-        tissue &= ~_ink(lab, texture)
+        tissue &= ~_ink(light, chroma, hue)
 
     mask = tissue.astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
@@ -242,25 +246,28 @@ def _textured(darker: Mask, texture: Gray) -> Mask:
     return np.asarray(share[labels] >= 0.3, bool)
 
 
-def _background(light: Gray, colour: Gray, texture: Gray, void: Mask) -> tuple[float, Gray, float]:
-    """Brightness, colour and spread of the even, unsaturated part of the slide: its glass.
+class _Glass(NamedTuple):
+    """What lies behind the tissue, in CIE L*a*b*."""
 
-    White where nothing on the slide is both even and grey, as when tissue fills it.
-    """
-    chroma = np.hypot(colour[..., 0], colour[..., 1])
-    even = (texture < 2.0) & (chroma < 12) & (light > 25) & ~void
-    if even.mean() < 0.01:
-        return 100.0, np.zeros(2, np.float32), 0.0
-    counts = np.histogram(light[even], bins=75, range=(25, 101))[0]
+    light: float
+    a: float
+    b: float
+    noise: float
+    """Standard deviation of its colour."""
+
+
+def _glass(light: Gray, a: Gray, b: Gray, even: Mask) -> _Glass:
+    """The even, unsaturated part of the slide; white where hardly anything on the slide is both."""
+    l_even = light[even]
+    if len(l_even) < 0.01 * light.size:
+        return _Glass(100.0, 0.0, 0.0, 0.0)
+    counts = np.bincount(l_even.astype(np.uint8), minlength=101)
     # The brightest strong peak: even, pale tissue lies below the glass on bright field.
-    peaks = np.flatnonzero(counts >= 0.25 * counts.max())
-    level = 25 + (peaks[-1] + 0.5) * 76 / 75
-    near = even & (np.abs(light - level) < _NOISE)
-    return (
-        float(np.median(light[near])),
-        np.median(colour[near], axis=0).astype(np.float32),
-        float(chroma[near].std()),
-    )
+    level = np.flatnonzero(counts >= 0.25 * counts.max())[-1] + 0.5
+    near = np.abs(l_even - level) < _NOISE
+    a_near, b_near = a[even][near], b[even][near]
+    glass_a, glass_b = float(np.median(a_near)), float(np.median(b_near))
+    return _Glass(float(np.median(l_even[near])), glass_a, glass_b, float(np.hypot(a_near.std(), b_near.std())))
 
 
 def _threshold(distance: npt.NDArray[np.float32], low: float, high: float) -> float:
@@ -274,11 +281,8 @@ def _threshold(distance: npt.NDArray[np.float32], low: float, high: float) -> fl
     return float(np.clip(otsu / 4 / 2, low, max(low, high)))
 
 
-def _ink(lab: Gray, texture: Gray) -> Mask:
-    """Marker ink: green to blue and vivid, or black and even."""
-    light, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
-    chroma = np.hypot(a, b)
-    hue = np.degrees(np.arctan2(b, a)) % 360
+def _ink(light: Gray, chroma: Gray, hue: Gray) -> Mask:
+    """Marker ink: green to blue and vivid, or black."""
     # Haematoxylin lies at 280 to 330 degrees, eosin at 330 to 20, DAB at 40 to 80.
     green_blue = (chroma > 22) & (hue > 100) & (hue < 272)
     vivid_blue = (chroma > 45) & (hue >= 272) & (hue < 305) & (light < 60)

@@ -19,8 +19,8 @@ def doctor() -> int:
     import openslide
     import torch
 
-    from wsi_umedpt.loading import default_threads
     from wsi_umedpt.models.encoder import pick_device
+    from wsi_umedpt.readers.base import default_threads
 
     versions: dict[str, str] = {}
     print(

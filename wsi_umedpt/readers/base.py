@@ -5,6 +5,7 @@ Readers whose pixels lie in tiles that decode alone also offer `native_tiles`, w
 `wsi_umedpt.loading` decode each of them once.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -111,3 +112,8 @@ def checked_size(width: int, height: int) -> tuple[int, int]:
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise Refused(f"the file claims {width} x {height} px; no slide has such a size")
     return width, height
+
+
+def default_threads() -> int:
+    """How many threads decode: as many as the cores that this process may use, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -40,6 +40,7 @@ class TiffTiles:
         self._counts = np.asarray(page.databytecounts, np.int64)
         if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
             raise Refused(f"a level of {self.columns} x {self.rows} tiles lists {len(self._offsets)} of them")
+        self._most_bytes = 64 + 8 * self.tile_width * self.tile_height  # over twice the raw pixels
         self.scalable = page.compression == _JPEG
         tables = page.jpegtables or b"\xff\xd8\xff\xd9"
         adobe = _ADOBE_YCC if page.photometric == tifffile.PHOTOMETRIC.YCBCR else _ADOBE_RGB
@@ -61,38 +62,33 @@ class TiffTiles:
         count = int(self._counts[index])
         if count == 0:
             return None
-        limit = 64 + 8 * self.tile_width * self.tile_height  # over twice the raw pixels
-        data = os.pread(self._file, min(count, limit), int(self._offsets[index]))
-        where = f"{self._name}: tile ({col}, {row})"
-        if len(data) != count:
-            raise PixelError(f"{where}: the file ends inside it ({len(data)} of {count} bytes)")
-        if self.scalable:
-            return self._decode_jpeg(data, where, shrink, buffer)
-        return self._decode_other(data, index, where, buffer)
-
-    def _decode_jpeg(self, data: bytes, where: str, shrink: int, buffer: Pixels) -> Pixels:
-        rows, cols = -(-self.tile_height // shrink), -(-self.tile_width // shrink)
         try:
-            pixels: Pixels = simplejpeg.decode_jpeg(
-                self._jpeg_start + data[2:],
-                min_height=rows if shrink > 1 else 0,
-                min_width=cols if shrink > 1 else 0,
-                min_factor=shrink,
-                buffer=buffer,
-            )
-        except ValueError as error:
-            raise PixelError(f"{where}: {error}") from None
+            data = os.pread(self._file, min(count, self._most_bytes), int(self._offsets[index]))
+            if len(data) != count:
+                raise ValueError(f"the file ends inside it ({len(data)} of {count} bytes)")
+            if self.scalable:
+                return self._decode_jpeg(data, shrink, buffer)
+            return self._decode_other(data, index, buffer)
+        except Exception as error:  # noqa: BLE001 - each codec has errors of its own
+            raise PixelError(f"{self._name}: tile ({col}, {row}): {error}") from None
+
+    def _decode_jpeg(self, data: bytes, shrink: int, buffer: Pixels) -> Pixels:
+        stream = self._jpeg_start + data[2:]
+        if shrink == 1:
+            rows, cols = self.tile_height, self.tile_width
+            pixels: Pixels = simplejpeg.decode_jpeg(stream, buffer=buffer)
+        else:
+            rows, cols = -(-self.tile_height // shrink), -(-self.tile_width // shrink)
+            size = {"min_height": rows, "min_width": cols, "min_factor": shrink}
+            pixels = simplejpeg.decode_jpeg(stream, **size, buffer=buffer)
         if pixels.shape != (rows, cols, 3):
-            raise PixelError(f"{where}: decodes to {pixels.shape}, expected {(rows, cols, 3)}")
+            raise ValueError(f"decodes to {pixels.shape}, expected {(rows, cols, 3)}")
         return pixels
 
-    def _decode_other(self, data: bytes, index: int, where: str, buffer: Pixels) -> Pixels:
-        try:
-            segment = self._page.decode(data, index, jpegtables=self._page.jpegtables)[0]
-        except Exception as error:  # noqa: BLE001 - each of tifffile's codecs has errors of its own
-            raise PixelError(f"{where}: {error}") from None
+    def _decode_other(self, data: bytes, index: int, buffer: Pixels) -> Pixels:
+        segment = self._page.decode(data, index, jpegtables=self._page.jpegtables)[0]
         if segment is None:
-            raise PixelError(f"{where}: decodes to nothing")
+            raise ValueError("decodes to nothing")
         # tifffile crops the tiles of the last row and column; ours are always whole.
         shape = (self.tile_height, self.tile_width, 3)
         pixels = buffer[: shape[0] * shape[1] * 3].reshape(shape)
