@@ -20,8 +20,8 @@ import zarr
 from wsi_umedpt.errors import StoreError
 
 
-def write_array(path: Path, values: npt.NDArray[Any], chunk_rows: int, attrs: dict[str, Any] | None = None) -> None:
-    """Write an array in chunks of whole rows, its sha256 among its attributes; it is there whole or not at all."""
+def write_array(path: Path, values: npt.NDArray[Any], attrs: dict[str, Any] | None = None) -> None:
+    """Write an array as one chunk, its sha256 among its attributes; it is there whole or not at all."""
     # zarr writes the metadata first: an array under its own name would look whole before
     # its chunks are there.
     fresh = path.with_name(f".{path.name}.fresh")
@@ -30,7 +30,7 @@ def write_array(path: Path, values: npt.NDArray[Any], chunk_rows: int, attrs: di
     array = zarr.create_array(
         fresh,
         shape=values.shape,
-        chunks=(max(1, min(chunk_rows, len(values))), *(max(1, n) for n in values.shape[1:])),
+        chunks=tuple(max(1, n) for n in values.shape),
         dtype=values.dtype,
         compressors=None,
         fill_value=0,
@@ -73,15 +73,15 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         raise StoreError(f"{path} cannot be read as a zarr array: {type(error).__name__}: {error}") from None
     rows = chunks[0]
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    tail = ["0"] * (len(shape) - 1)
+    tail = "/0" * (len(shape) - 1)
+    flat = out.reshape(-1).view(np.uint8)
     for n in range(-(-shape[0] // rows)) if out.size else ():
-        name = path.joinpath("c", str(n), *tail)
         count = min(rows, shape[0] - n * rows)
+        first = n * rows * row_bytes
         try:
-            with name.open("rb", buffering=0) as file:
+            with open(f"{path}/c/{n}{tail}", "rb", buffering=0) as file:
                 stored = os.fstat(file.fileno()).st_size
-                block = out[n * rows : n * rows + count]
-                found = file.readinto(block.reshape(-1).view(np.uint8).data)
+                found = file.readinto(flat[first : first + count * row_bytes].data)
         except OSError as error:
             raise StoreError(f"{path}: chunk {n} cannot be read: {error}") from None
         if found != count * row_bytes or stored != rows * row_bytes:

@@ -208,7 +208,7 @@ class SlideStore:
         name = f"grids/{grid_id}/status"
         if not self._has(name):
             self._mirror_groups(f"grids/{grid_id}")
-            write_array(self._work / name, status, CHUNK_ROWS)
+            write_array(self._work / name, status)
         elif not np.array_equal(self.status(grid_id), status):
             raise StoreError(
                 f"{self.slide_id}: other tiles are unreadable now than when the store was made: the slide "
@@ -292,8 +292,8 @@ class SlideStore:
         self._mirror_groups("grids")
         folder = self._work / name
         shutil.rmtree(folder, ignore_errors=True)  # one that was killed half-way
-        write_array(folder / "xy", grid.xy, CHUNK_ROWS)
-        write_array(folder / "tissue", grid.tissue, CHUNK_ROWS)
+        write_array(folder / "xy", grid.xy)
+        write_array(folder / "tissue", grid.tissue)
         _group(folder / "features", {})
         _group(folder, {"spec": grid.spec.to_dict(), "side": grid.side})
 
@@ -402,10 +402,10 @@ def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> Tis
 def write_tissue(root: Path, tissue: TissueMask) -> None:
     """Write mask and thumbnail below a store's root."""
     attrs = {"step": tissue.step, "method": tissue.method, "parameters": tissue.parameters}
-    write_array(root / "tissue", tissue.mask.astype(np.uint8), CHUNK_ROWS, attrs)
+    write_array(root / "tissue", tissue.mask.astype(np.uint8), attrs)
     if tissue.thumbnail is not None:
         fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
-        write_array(root / "thumbnail", tissue.thumbnail, CHUNK_ROWS, {"step": tissue.step // fine})
+        write_array(root / "thumbnail", tissue.thumbnail, {"step": tissue.step // fine})
 
 
 def _group(path: Path, attrs: dict[str, Any]) -> None:

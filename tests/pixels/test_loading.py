@@ -135,7 +135,7 @@ def test_memory_is_used_again(small_svs):
             count = int(batch.index[-1])
             del batch
     batches, in_two_rows = -(-count // 8), 2 * 8 * 46 // 8
-    assert len(places) <= in_two_rows < batches / 2
+    assert len(places) <= in_two_rows + 4 < batches * 0.6
 
 
 def test_reading_ahead_waits_for_the_caller(small_svs, monkeypatch):
