@@ -21,7 +21,8 @@ check: $(READY) ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## measure every figure of docs/speed.md (about 15 minutes)
+bench: $(READY) ## measure every figure of docs/speed.md (about 10 minutes)
+	$(BIN)/python benchmarks/encoders.py
 	$(BIN)/python benchmarks/speed.py
 
 docs: $(READY) ## the pictures in docs/
