@@ -119,3 +119,18 @@ def discard(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
+
+
+def write_group(path: Path, attrs: dict[str, Any]) -> None:
+    """Write a group node, making its folder."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attrs})
+
+
+def read_attrs(path: Path) -> dict[str, Any]:
+    """Attributes of a group or an array, or `StoreError`."""
+    try:
+        attributes = dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
+    return attributes

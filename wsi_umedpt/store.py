@@ -10,7 +10,6 @@ interrupted lies in `wsi_umedpt.growing`.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import discard, read_array, sync_folder, write_array, write_json
-from wsi_umedpt.errors import StoreBusyError, StoreError
+from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group
+from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter
+from wsi_umedpt.locks import locked
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters
@@ -112,7 +112,7 @@ class SlideStore:
     @property
     def attrs(self) -> dict[str, Any]:
         """Root attributes: schema, slide (fingerprint, size, mpp, ...), software."""
-        return _attrs(self.path if self.path.exists() else self._work)
+        return read_attrs(self.path if self.path.exists() else self._work)
 
     # ---- reading ----
 
@@ -130,7 +130,7 @@ class SlideStore:
     def grid(self, grid_id: str | None = None) -> TileGrid:
         """Read a grid; its name may be left out where there is only one."""
         folder = self._find(f"grids/{self._one_grid(grid_id)}")
-        attrs = _attrs(folder)
+        attrs = read_attrs(folder)
         return TileGrid(
             TileSpec.from_dict(attrs["spec"]),
             float(attrs["side"]),
@@ -145,14 +145,14 @@ class SlideStore:
     def tissue(self) -> TissueMask:
         """Read the tissue mask and its thumbnail."""
         folder = self._find("tissue")
-        attrs = _attrs(folder)
+        attrs = read_attrs(folder)
         thumbnail = read_array(self._find("thumbnail")) if self._has("thumbnail") else None
         mask = read_array(folder).astype(bool)
         return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
 
     def feature_attrs(self, encoder_id: str, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""
-        return _attrs(self._features(encoder_id, grid_id))
+        return read_attrs(self._features(encoder_id, grid_id))
 
     def bag(self, encoder_id: str | None = None, grid_id: str | None = None) -> SlideBag:
         """Read the features of all readable tiles.
@@ -222,8 +222,8 @@ class SlideStore:
                 if not _is_whole_grid(grid):  # of another run, which was stopped
                     discard(grid)
                 _discard_growing(grid)
-            root = _attrs(self._work)
-            _group(self._work, {**root, "whole": True})
+            root = read_attrs(self._work)
+            write_group(self._work, {**root, "whole": True})
             sync_folder(self._work, files=True)
             os.rename(self._work, self.path)
         else:
@@ -259,7 +259,7 @@ class SlideStore:
                 discard(self._work)
             self._mirror_groups("grids")
             write_tissue(self._work, tissue)
-            _group(self._work, root)  # last: a work folder without it is begun anew
+            write_group(self._work, root)  # last: a work folder without it is begun anew
             return
         found = self.attrs["slide"]
         if not self.path.exists() and (
@@ -294,8 +294,8 @@ class SlideStore:
         shutil.rmtree(folder, ignore_errors=True)  # one that was killed half-way
         write_array(folder / "xy", grid.xy)
         write_array(folder / "tissue", grid.tissue)
-        _group(folder / "features", {})
-        _group(folder, {"spec": grid.spec.to_dict(), "side": grid.side})
+        write_group(folder / "features", {})
+        write_group(folder, {"spec": grid.spec.to_dict(), "side": grid.side})
 
     # ---- where things are ----
 
@@ -339,10 +339,10 @@ class SlideStore:
         for part in name.split("/"):
             folder = folder / part
             if not (folder / "zarr.json").exists():
-                _group(folder, {})
+                write_group(folder, {})
 
     def _check_root(self, path: Path) -> None:
-        attrs = _attrs(path)
+        attrs = read_attrs(path)
         schema = attrs.get("schema")
         if not isinstance(schema, int) or not isinstance(attrs.get("slide"), dict):
             raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number")
@@ -350,20 +350,6 @@ class SlideStore:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
             raise StoreError(f"{path} is not whole: it was copied while being made. Embed the slide again.")
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[filelock.BaseFileLock]:
-    """Hold the right to write a store; freed by the system if the process dies."""
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except filelock.Timeout:
-        raise StoreBusyError(f"another process is writing {path}") from None
-    try:
-        yield lock
-    finally:
-        lock.release()
 
 
 def root_attrs(slide: Slide) -> dict[str, Any]:
@@ -390,7 +376,7 @@ def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> Tis
     for root in (path, path.with_name(path.name + ".partial")):
         if (root / "zarr.json").exists():
             try:
-                if _attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
+                if read_attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
                     return None
                 known = SlideStore(root).tissue()
             except StoreError:  # damaged, or renamed by another process just now; `create` tells which
@@ -406,19 +392,6 @@ def write_tissue(root: Path, tissue: TissueMask) -> None:
     if tissue.thumbnail is not None:
         fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
         write_array(root / "thumbnail", tissue.thumbnail, {"step": tissue.step // fine})
-
-
-def _group(path: Path, attrs: dict[str, Any]) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attrs})
-
-
-def _attrs(path: Path) -> dict[str, Any]:
-    try:
-        attributes = dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
-    return attributes
 
 
 def _is_whole_grid(grid: Path) -> bool:

@@ -18,9 +18,10 @@ from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
 from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
 from wsi_umedpt.loading import TileBatch, read_tiles
+from wsi_umedpt.locks import locked
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
-from wsi_umedpt.store import SlideStore, locked, stored_tissue
+from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
 
