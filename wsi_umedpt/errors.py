@@ -36,5 +36,9 @@ class EncoderError(WsiError, ValueError):
     """An encoder is unknown, its weights are missing or wrong, or it does not fit the tiles."""
 
 
+class PictureError(WsiError, ValueError):
+    """A picture cannot be drawn or saved as asked."""
+
+
 class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""

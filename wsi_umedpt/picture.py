@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from wsi_umedpt.errors import PictureError
 from wsi_umedpt.readers.base import Pixels
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tissue import TissueMask
@@ -129,8 +130,15 @@ def sheet(panels: Sequence[Panel], columns: int) -> Image.Image:
     return canvas
 
 
+def check_name(path: Path) -> None:
+    """Refuse a picture's name that does not end in .png, before anything is drawn."""
+    if path.suffix.lower() != ".png":
+        raise PictureError(f"pictures are PNG files; {path} does not end in .png")
+
+
 def save(image: Image.Image, path: Path) -> None:
-    """Save a PNG, making its folder."""
+    """Save a picture, making its folder; see `check_name`."""
+    check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it: each command run in a process of its own or through `app`."""
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,23 @@ def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
     assert store.tissue().thumbnail is not None
     done = call("embed", slides, "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
     assert "--mask is for one slide" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param(["embed", "SLIDE", "-o", "FILE", *FAST], "output folder .* cannot be made", id="out-is-a-file"),
+        pytest.param(["verify", "NOWHERE"], "no store", id="nothing-to-verify"),
+        pytest.param(["tissue", "SLIDE", "-o", "FILE"], "does not end in .png", id="not-a-png"),
+        pytest.param(["picture", "NOWHERE", "-o", "x.png"], "there is no store", id="no-store"),
+        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "uni"], "no encoder 'uni'", id="unknown-encoder"),
+    ],
+)
+def test_likely_mistakes_are_answered_in_a_line(slides, tmp_path, words, reason):
+    """Exit code 1 and words, never a traceback."""
+    (tmp_path / "file").write_text("")
+    names = {"SLIDE": slides / "two.svs", "FILE": tmp_path / "file", "NOWHERE": tmp_path / "nowhere"}
+    done = call(*(names.get(word, word) for word in words))
+    assert done.returncode == 1
+    assert re.search(reason, done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr

@@ -70,7 +70,7 @@ def embed(
 
     from wsi_umedpt.cohort.manifest import list_slides
     from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
-    from wsi_umedpt.errors import ManifestError
+    from wsi_umedpt.errors import ManifestError, StoreError
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.models.encoder import load_encoder
     from wsi_umedpt.tissue import TissueParameters
@@ -99,6 +99,10 @@ def embed(
         return _print_plan(jobs, failures, plan)
     from wsi_umedpt.cli.progress import Bars
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the output folder {out} cannot be made: {error.strerror or error}") from None
     with Bars(len(jobs)) as bars:
         outcomes = embed_slides(jobs, plan, bars)
     return summary(outcomes, failures)

@@ -51,10 +51,11 @@ def tissue(
 
     from wsi_umedpt.cohort.manifest import list_slides
     from wsi_umedpt.cohort.run import reason_of
-    from wsi_umedpt.picture import save, sheet, tissue_panel
+    from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
     from wsi_umedpt.slide import open_slide
     from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
 
+    check_name(out)
     parameters = TissueParameters(**asdict(options or TissueOptions()))
     jobs, failures = list_slides(slides)
     failed = [(f.name, f.reason) for f in failures]

@@ -34,5 +34,8 @@ def verify(paths: list[Path], /) -> int:
             print(f"{path}: {problem}")
     for path in unfinished:
         print(f"{path}: not finished; embed the slide again to go on")
+    if not stores:
+        print(f"no store (*.zarr) was found in {', '.join(map(str, paths))}")
+        return 1
     print(f"{len(stores) - bad} of {len(stores)} stores are whole and undamaged")
-    return 1 if bad or not stores else 0
+    return 1 if bad else 0
