@@ -134,7 +134,7 @@ def _run(
             writer.append(rows, batch.ok)
         bad = max(len(writer.unreadable) for _, writer in writers)
         if bad > allowed:
-            first = min(writers[0][1].unreadable)
+            first = min(i for _, writer in writers for i in writer.unreadable)
             raise SlideError(
                 f"{bad} of {len(grid)} tiles cannot be read (allowed: {allowed:.0f}), the first at level-0 px "
                 f"{grid.xy[first].tolist()}. The file is damaged; copy it again, or allow more with --max-unreadable."

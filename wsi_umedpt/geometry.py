@@ -108,6 +108,6 @@ def snap_scale(scale: float, size_px: int) -> float:
     (1.0, 1.9786)
     """
     whole = round(scale)
-    if whole >= 1 and abs(scale / whole - 1) * size_px < 0.5:
+    if whole >= 1 and abs(whole / scale - 1) * size_px < 0.5:
         return float(whole)
     return scale

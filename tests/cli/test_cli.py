@@ -235,3 +235,25 @@ def test_likely_mistakes_are_answered_in_a_line(slides, tmp_path, words, reason)
     assert done.returncode == 1
     assert re.search(reason, done.stdout + done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_another_mask_or_setting_is_not_taken_for_done(slides, tmp_path):
+    """A run that asks for other tissue than the store holds is refused, never "already there"."""
+    out = tmp_path / "out"
+    assert call("embed", slides / "two.svs", "-o", out, *FAST).returncode == 0
+    mask = np.zeros((70, 80), np.uint8)
+    mask[:, 40:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    for change in (["--mask", tmp_path / "mask.png"], ["--cell-um", "32"]):
+        done = call("embed", slides / "two.svs", "-o", out, *change, *FAST)
+        assert done.returncode == 1, change
+        assert "holds another tissue mask" in done.stderr
+
+
+def test_stores_are_not_taken_for_slides(slides, tmp_path):
+    """Output inside the slides' folder is no input of the next run."""
+    shutil.copy(slides / "two.svs", tmp_path / "two.svs")
+    for words in ("1 embedded", "1 already there"):
+        done = call("embed", tmp_path, "-o", tmp_path, *FAST)
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout

@@ -192,6 +192,13 @@ def test_hub_weights_without_network_say_what_to_do(monkeypatch, tmp_path):
         load_encoder("timm:resnet10t", device="cpu")
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t"])
+def test_any_timm_model_says_its_true_dimension(name):
+    """Also those whose head is wider than what timm calls num_features."""
+    encoder = load_encoder(f"timm:{name}@random", device="cpu")
+    assert encoder.encode(probe_tile(encoder.card.size_px)).shape == (1, encoder.dim)
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     """Never loaded in part."""
     path = tmp_path / "weights.safetensors"

@@ -79,7 +79,7 @@ def embed(
     jobs, failures = list_slides(slides)
     if mask and len(jobs) > 1:
         raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
-    jobs = [replace(job, mpp=job.mpp or mpp, mask=job.mask or mask) for job in jobs]
+    jobs = [replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask) for job in jobs]
     if run.device == "cuda:all" and not dry_run:
         return _one_process_per_gpu()
     encoders = [
@@ -113,8 +113,8 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
     from wsi_umedpt.tiling import TileSpec
 
     spec = TileSpec(
-        size_px=tiles.size or encoder.card.size_px,
-        mpp=tiles.tile_mpp or encoder.card.mpp,
+        size_px=encoder.card.size_px if tiles.size is None else tiles.size,
+        mpp=encoder.card.mpp if tiles.tile_mpp is None else tiles.tile_mpp,
         stride_px=tiles.stride,
         min_tissue=tiles.min_tissue,
         resampling=tiles.resampling,
@@ -185,4 +185,5 @@ def _one_process_per_gpu() -> int:
         for n in range(count)
     ]
     running = [subprocess.Popen(command) for command in commands]
-    return max(process.wait() for process in running)
+    codes = [process.wait() for process in running]
+    return 1 if any(codes) else 0  # a killed one has a negative code

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_umedpt.errors import ManifestError
+from wsi_umedpt.arrays import read_attrs
+from wsi_umedpt.errors import ManifestError, StoreError
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
@@ -126,11 +127,20 @@ def _search(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             if name.endswith(FOLDER_SUFFIXES):
-                yield path
+                if not _is_store(path):
+                    yield path
             elif not path.with_name(path.name + ".mrxs").exists():  # the data of a MRXS slide
                 yield from _search(path)
         elif name.endswith(SLIDE_SUFFIXES):
             yield path
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a zarr folder is a store of ours rather than an OME-Zarr slide."""
+    try:
+        return {"schema", "slide"} <= read_attrs(path).keys()
+    except StoreError:
+        return False
 
 
 def _read_csv(path: Path, failures: list[Failure]) -> Iterator[SlideJob]:

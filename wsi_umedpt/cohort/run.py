@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
 from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
-from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
+from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     if not path.exists() or path.with_name(path.name + ".partial").exists():
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
+    known = store.tissue()
+    if job.mask or (known.method, known.parameters) != (METHOD, asdict(plan.tissue)):
+        return None  # SlideStore.create compares the masks themselves, and refuses another one
     tiles = unreadable = 0
     for spec, encoders in plan.by_spec().items():
         if not all(store.has_features(encoder.name, spec.grid_id) for encoder in encoders):

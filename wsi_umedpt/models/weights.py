@@ -92,12 +92,13 @@ def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
         network, source = _from_hub(timm_name), "timm hub"
         licence = str(_config(network).get("license", licence))
     config = _config(network)
+    size_px = int(config.get("input_size", (3, 224, 224))[-1])
     card = EncoderCard(
         name=f"timm_{timm_name}",
         timm_name=timm_name,
         mpp=0.5,
-        size_px=int(config.get("input_size", (3, 224, 224))[-1]),
-        dim=int(getattr(network, "num_features", 0)),
+        size_px=size_px,
+        dim=_dim(network, size_px),
         mean=tuple(config.get("mean", (0.485, 0.456, 0.406))),
         std=tuple(config.get("std", (0.229, 0.224, 0.225))),
         licence=licence,
@@ -107,6 +108,15 @@ def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
     # Two files of weights for one architecture are two encoders.
     tag = "random" if weights == "random" else (card.weights_sha256 or "")[:8]
     return network, replace(card, name=f"timm_{timm_name}.{tag}")
+
+
+def _dim(network: nn.Module, size_px: int) -> int:
+    """Length of an embedding; what timm calls num_features leaves out some models' last layers."""
+    with torch.inference_mode():
+        shape = network.eval()(torch.zeros(1, 3, size_px, size_px)).shape
+    if len(shape) != 2:
+        raise EncoderError(f"the network gives features of shape {tuple(shape)}, not one vector a tile")
+    return int(shape[1])
 
 
 def _config(network: nn.Module) -> dict[str, Any]:
