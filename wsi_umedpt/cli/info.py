@@ -19,6 +19,7 @@ def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
     mpp
         Microns per pixel, instead of what the slide states.
     """
+    from wsi_umedpt.cohort.manifest import is_store
     from wsi_umedpt.errors import WsiError
 
     failed = 0
@@ -29,20 +30,6 @@ def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
             print(f"{path}: {error}")
             failed += 1
     return 1 if failed else 0
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder is a store of ours rather than an OME-Zarr slide."""
-    from wsi_umedpt.errors import StoreError
-    from wsi_umedpt.store import SlideStore
-
-    if not path.is_dir():
-        return False
-    try:
-        SlideStore.open(path)
-    except StoreError as error:
-        return "no schema number" not in str(error) and "cannot be read as zarr" not in str(error)
-    return True
 
 
 def _slide(path: Path, mpp: float | None) -> str:

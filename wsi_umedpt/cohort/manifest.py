@@ -127,7 +127,7 @@ def _search(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             if name.endswith(FOLDER_SUFFIXES):
-                if not _is_store(path):
+                if not is_store(path):
                     yield path
             elif not path.with_name(path.name + ".mrxs").exists():  # the data of a MRXS slide
                 yield from _search(path)
@@ -135,7 +135,7 @@ def _search(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
     """Whether a zarr folder is a store of ours rather than an OME-Zarr slide."""
     try:
         return {"schema", "slide"} <= read_attrs(path).keys()

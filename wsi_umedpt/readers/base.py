@@ -6,7 +6,7 @@ Readers whose pixels lie in tiles that decode alone also offer `native_tiles`, w
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -46,8 +46,6 @@ class SlideInfo:
     """Objective power, as in 20 for 20x."""
     bounds: Box | None = None
     """Where the scanner put pixels, level-0 px; None if that is the whole slide."""
-    notes: tuple[str, ...] = field(default=())
-    """What a user should know of how the slide is read, as in a fast path refused."""
 
 
 class NativeTiles(Protocol):
