@@ -42,3 +42,19 @@ class PictureError(WsiError, ValueError):
 
 class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""
+
+
+class ConfigError(WsiError, ValueError):
+    """A configuration file holds a key or value that is not understood."""
+
+
+class DataError(WsiError, ValueError):
+    """Labelled images cannot be used: missing, unreadable, or labels that do not fit."""
+
+
+class CheckpointError(WsiError, ValueError):
+    """A checkpoint is missing, damaged, or of another model."""
+
+
+class TrainingError(WsiError, RuntimeError):
+    """Training cannot go on, for example because a loss is not finite."""

@@ -30,6 +30,7 @@ _COMMANDS = {
     "verify": "Check that stores are whole and undamaged.",
     "picture": "Draw a store: tissue, tiles, features as colours.",
     "encoders": "List the encoders that tiles can be embedded with.",
+    "pretrain": "Train an encoder of your own on many tasks.",
     "doctor": "Print versions and devices, and what is known to be bad.",
 }
 for name, summary in _COMMANDS.items():

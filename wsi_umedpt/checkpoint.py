@@ -1,0 +1,92 @@
+"""Tensors and what is known of them: a safetensors file and a JSON file side by side.
+
+``NAME.json`` is written last and holds the sha256 of the tensors file that it belongs to, so
+that a pair is whole or refused. No pickle is read or written.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from wsi_umedpt.errors import CheckpointError
+
+State = dict[str, torch.Tensor]
+
+
+def save(path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> None:
+    """Write ``path`` (.json) and the tensors beside it; afterwards the pair is the old one or the new one.
+
+    Parameters
+    ----------
+    path
+        The JSON file; the tensors go to a file beside it that carries part of their sha256
+        in its name, and that of the pair replaced is removed.
+    tensors
+        Of any device; written as they are in dtype.
+    about
+        What JSON can hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    file = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
+    _write(file, content)
+    _write(path, json.dumps({**about, "tensors": file.name, "tensors_sha256": digest}, indent=1).encode())
+    for old in path.parent.glob(f"{path.stem}.????????????.safetensors"):
+        if old != file:
+            old.unlink()
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If either file is missing or damaged, or they do not belong together.
+    """
+    about = read_about(path)
+    name = str(about.get("tensors", ""))
+    if not name or Path(name).name != name:
+        raise CheckpointError(f"{path} names no tensors file beside it")
+    try:
+        content = path.with_name(name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"the tensors of {path} cannot be read: {error}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != about.get("tensors_sha256"):
+        raise CheckpointError(
+            f"{path.with_name(name)} has sha256 {found[:12]}, expected {str(about.get('tensors_sha256'))[:12]}: damaged"
+        )
+    return safetensors.torch.load(content), about
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read the JSON file alone; see `load`."""
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{path} is no checkpoint")
+    return about
+
+
+def _write(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.fresh")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def tensors_under(state: Mapping[str, torch.Tensor], prefix: str) -> State:
+    """The tensors whose names begin with ``prefix.``, without it."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in state.items() if key.startswith(f"{prefix}.")}

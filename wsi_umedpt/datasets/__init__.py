@@ -1,0 +1,1 @@
+"""Labelled images for tasks: from folders and tables to batches."""

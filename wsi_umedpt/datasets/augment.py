@@ -1,0 +1,168 @@
+"""Random views of a case: one affine map, then intensities as its modality allows.
+
+`draw_view` chooses a map and `take` applies it to image, mask and boxes alike, so that they
+cannot fall apart. Shapes are (h, w). Everything random comes from the generator passed in.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.cases import IGNORED, Case, Image
+
+Modality = Literal["microscopy", "fluorescence", "xray", "tomography"]
+Framing = Literal["crop", "whole"]
+"""crop: a window at some zoom. whole: the whole image, scaled to fit."""
+Rng = np.random.Generator
+Matrix = npt.NDArray[np.float64]
+
+_TILT = {"microscopy": 180.0, "fluorescence": 180.0, "xray": 10.0, "tomography": 45.0}
+"""Rotations up to so many degrees, where labels allow any."""
+_FLIPS = ("microscopy", "fluorescence", "tomography")  # a mirrored chest has its heart on the wrong side
+_MIN_VISIBLE = 0.4
+_MIN_SIDE_PX = 3.0
+_BEFORE = 0.6
+
+
+@dataclass(frozen=True)
+class View:
+    """Image to output: scale, then everything else."""
+
+    matrix: Matrix
+    """float64 (2, 3): output point = matrix @ (x, y, 1); points are corners of pixels, not centres."""
+    shape: tuple[int, int]
+
+
+def draw_view(
+    case: Case, shape: tuple[int, int], zoom: tuple[float, float], framing: Framing, modality: Modality, rng: Rng
+) -> View:
+    """A random view of a case.
+
+    Parameters
+    ----------
+    case
+        Cases with boxes are turned by quarters only, so that boxes stay boxes.
+    shape : (h, w)
+        Of the output, px.
+    zoom
+        Least and greatest, output px per image px; with framing 'whole', relative to what fits.
+    framing, modality
+        What kind of view, and which turns and flips make sense.
+    """
+    height, width = case.image.shape[:2]
+    scale = float(np.exp(rng.uniform(*np.log(zoom))))
+    if framing == "whole":
+        scale *= min(shape[0] / height, shape[1] / width)
+    if modality == "xray" or case.xyxy is None:
+        angle = float(rng.uniform(-1, 1) * _TILT[modality]) if case.xyxy is None else 0.0
+    else:
+        angle = 90.0 * int(rng.integers(4))
+    flip = -1.0 if modality in _FLIPS and rng.random() < 0.5 else 1.0
+    if framing == "whole":
+        centre = np.array([width, height]) * (0.5 + rng.uniform(-0.05, 0.05, 2))
+    else:
+        # The window lies inside the image where it can; an image smaller than the window is centred.
+        reach = np.array([shape[1], shape[0]]) / scale / 2
+        size = np.array([width, height], float)
+        low, high = np.minimum(reach, size / 2), np.maximum(size - reach, size / 2)
+        centre = rng.uniform(low, high)
+    return View(_matrix(centre, scale, angle, flip, shape), shape)
+
+
+def still_view(case: Case, zoom: float, framing: Framing, edge_px: int) -> View:
+    """The view that is evaluated: all of the image at one zoom; 'whole' fits its longer side to `edge_px`."""
+    height, width = case.image.shape[:2]
+    scale = edge_px / max(height, width) if framing == "whole" else zoom
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    return View(np.array([[shape[1] / width, 0.0, 0.0], [0.0, shape[0] / height, 0.0]]), shape)
+
+
+def take(case: Case, view: View) -> Case:
+    """What a view shows of a case. Outside the image is its border's mean colour; masks are -1 there."""
+    image, matrix = case.image, view.matrix
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean(0)
+    warped_from, to_image = image, matrix
+    if scale < _BEFORE:  # bilinear sampling would skip pixels: average first
+        small = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        warped_from = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        to_image = matrix @ np.diag([image.shape[1] / small[0], image.shape[0] / small[1], 1.0])
+    size = (view.shape[1], view.shape[0])
+    picture = cv2.warpAffine(
+        warped_from, _centred(to_image), size, flags=cv2.INTER_LINEAR, borderValue=tuple(float(b) for b in border)
+    )
+    taken = replace(case, image=picture)
+    if case.mask is not None:
+        # warpAffine knows no int32; float32 holds instances up to 16 million exactly.
+        mask = cv2.warpAffine(
+            case.mask.astype(np.float32), _centred(matrix), size, flags=cv2.INTER_NEAREST, borderValue=(IGNORED,)
+        )
+        taken = replace(taken, mask=mask.astype(np.int32))
+    if case.xyxy is not None and case.box_classes is not None:
+        xyxy, kept = _moved(case.xyxy, view)
+        taken = replace(taken, xyxy=xyxy[kept], box_classes=case.box_classes[kept])
+    return taken
+
+
+def recolour(image: Image, modality: Modality, rng: Rng) -> Image:
+    """Random intensities: contrast, brightness and gamma; colour where there is any; blur and noise."""
+    if modality == "microscopy" and rng.random() < 0.5:
+        image = _shift_colour(image, rng)
+    if modality == "xray" and rng.random() < 0.3:
+        image = 255 - image
+    if rng.random() < 0.6:
+        ramp = np.arange(256) / 255.0
+        ramp = ramp ** float(np.exp(rng.uniform(-0.35, 0.35)))
+        ramp = (ramp - 0.5) * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
+        image = np.rint(np.clip(ramp, 0, 1) * 255).astype(np.uint8)[image]
+    if rng.random() < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2)))
+    if rng.random() < 0.2:
+        noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return image
+
+
+def _shift_colour(image: Image, rng: Rng) -> Image:
+    chance = rng.random()
+    if chance < 0.15:  # grey: what is learnt should also serve images without colour
+        out: Image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        return out
+    if chance < 0.3:
+        return np.ascontiguousarray(image[:, :, rng.permutation(3)])
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)  # hue in 0 to 179
+    hue, saturation, value = rng.uniform(-15, 15), rng.uniform(-30, 30), rng.uniform(-20, 20)
+    hsv[:, :, 0] = (hsv[:, :, 0] + round(hue)) % 180
+    hsv[:, :, 1:] = np.clip(hsv[:, :, 1:] + np.array([round(saturation), round(value)]), 0, 255)
+    shifted: Image = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    return shifted
+
+
+def _matrix(centre: npt.NDArray[np.float64], scale: float, angle: float, flip: float, shape: tuple[int, int]) -> Matrix:
+    """The map that turns, flips and scales about `centre` and brings it to the middle of the output."""
+    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    linear = scale * np.array([[c, -s], [s, c]]) @ np.diag([flip, 1.0])
+    middle = np.array([shape[1], shape[0]]) / 2
+    return np.column_stack([linear, middle - linear @ centre])
+
+
+def _centred(matrix: Matrix) -> Matrix:
+    """The same map between centres of pixels, which is what OpenCV counts from."""
+    half = np.array([0.5, 0.5])
+    return np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ half - half])
+
+
+def _moved(xyxy: npt.NDArray[np.float32], view: View) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Boxes in the view, clipped to it, and which of them are still to be seen."""
+    x, y = xyxy[:, [0, 2, 0, 2]], xyxy[:, [1, 1, 3, 3]]  # (box, corner)
+    m = view.matrix
+    u, v = m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]
+    whole = np.stack([u.min(1), v.min(1), u.max(1), v.max(1)], 1) if len(xyxy) else np.zeros((0, 4))
+    limit = np.array([view.shape[1], view.shape[0]] * 2)
+    clipped = np.clip(whole, 0, limit)
+    side, before = clipped[:, 2:] - clipped[:, :2], whole[:, 2:] - whole[:, :2]
+    visible = side.prod(1) >= _MIN_VISIBLE * before.prod(1)
+    return clipped.astype(np.float32), visible & (side.min(1) >= _MIN_SIDE_PX)

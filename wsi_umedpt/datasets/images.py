@@ -1,0 +1,108 @@
+"""Pictures and volumes from files, as arrays of one shape and range.
+
+Images come out uint8 (h, w, 3) whatever they were; grey ones repeat their channel. Masks come
+out int32 (h, w). Intensities without a fixed range (DICOM, NIfTI) are stretched between their
+percentiles 2.5 and 97.5, as the method's authors do.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.cases import Image, Mask
+from wsi_umedpt.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+_PERCENTILES = (2.5, 97.5)
+
+
+def read_image(path: Path) -> Image:
+    """Read a picture or a DICOM X-ray as uint8 (h, w, 3).
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    if path.suffix.lower() == ".dcm":
+        return _read_dicom(path)
+    found = _decode(path)
+    if found.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path} has pixels of type {found.dtype}, expected uint8 or uint16")
+    if found.dtype == np.uint16:
+        found = found // 257
+    found = found.astype(np.uint8)
+    if found.ndim == 2:
+        return grey(found)
+    if found.shape[2] == 4:
+        found = found[:, :, :3]
+    return np.ascontiguousarray(found[:, :, ::-1])  # OpenCV gives blue first
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a picture of classes or instances as int32 (h, w); a colour picture of grey values counts as grey."""
+    found = _decode(path)
+    if found.ndim == 3:
+        if not (found[:, :, :1] == found[:, :, :3]).all():
+            raise DataError(f"{path} is a colour picture, expected one number for each pixel")
+        found = found[:, :, 0]
+    return found.astype(np.int32)
+
+
+def read_volume(path: Path) -> npt.NDArray[np.float32]:
+    """Read a NIfTI volume as float32 (slice, row, col), in the orientation it is stored in."""
+    try:
+        import nibabel
+    except ImportError:
+        raise DataError("reading NIfTI needs nibabel: pip install 'wsi-umedpt[train]'") from None
+    try:
+        values = np.asarray(nibabel.load(path).dataobj, np.float32)  # type: ignore[attr-defined]
+    except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
+        raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
+    if values.ndim != 3:
+        raise DataError(f"{path} has {values.ndim} axes, expected 3")
+    return np.ascontiguousarray(values.transpose(2, 1, 0))
+
+
+def stretch(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Intensities between their percentiles 2.5 and 97.5 as 0 to 255, clipped."""
+    low, high = np.percentile(values, _PERCENTILES)
+    scaled = (values - low) / max(float(high - low), 1e-6)
+    out: npt.NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return out
+
+
+def grey(values: npt.NDArray[np.uint8]) -> Image:
+    """Grey uint8 (h, w) as (h, w, 3)."""
+    return np.ascontiguousarray(np.repeat(values[:, :, None], 3, axis=2))
+
+
+def _decode(path: Path) -> npt.NDArray[Any]:
+    try:
+        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if found is None:
+        raise DataError(f"{path} is no picture that can be decoded")
+    out: npt.NDArray[Any] = found
+    return out
+
+
+def _read_dicom(path: Path) -> Image:
+    try:
+        import pydicom
+    except ImportError:
+        raise DataError("reading DICOM needs pydicom: pip install 'wsi-umedpt[train]'") from None
+    try:
+        data = pydicom.dcmread(path)
+        values = data.pixel_array.astype(np.float32)
+    except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
+        raise DataError(f"{path} cannot be read as DICOM: {error}") from None
+    if values.ndim != 2:
+        raise DataError(f"{path} has pixels of shape {values.shape}, expected one grey image")
+    stretched = stretch(values)
+    # MONOCHROME1 shows its lowest value white.
+    return grey(255 - stretched if data.get("PhotometricInterpretation") == "MONOCHROME1" else stretched)

@@ -1,0 +1,175 @@
+"""`Record`: one labelled image on disk, not yet read; and `DataSpec`: where a task's records are.
+
+A record's `group` is the patient where one is known, else the image. All records of a group
+fall on the same side of every split (see `splits`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.cases import Case
+from wsi_umedpt.datasets.images import read_image, read_mask, read_volume, stretch
+from wsi_umedpt.errors import DataError
+
+Source = Literal["class_folders", "table", "masks", "boxes", "volumes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Where labelled images are and how their labels are written. Paths are relative to the config file."""
+
+    source: Source
+    """class_folders: a folder a class. table: a CSV with a row an image. masks: a picture of
+    classes or instances beside each image. boxes: CSV, COCO JSON, or a folder of VOC XML.
+    volumes: NIfTI volumes and masks, cut into slices."""
+    images: Path
+    """Folder of images; for class_folders, the folder of the classes' folders."""
+    labels: Path | None = None
+    """Table, folder of masks, or boxes."""
+    table: Path | None = None
+    """CSV that says more of each image: patient, split, what `where` selects by."""
+    collection: str = ""
+    """Data of one name are split alike, whatever the task. By default the name of `images`' parent."""
+    image_column: str = "image"
+    """Column of the table that names the image, with or without suffix."""
+    label_column: str = ""
+    """Column of the class, of the labels, or of the value."""
+    separator: str = "|"
+    """Between several labels in one cell."""
+    patient_column: str = ""
+    """Column of the table that names the patient."""
+    patient_pattern: str = ""
+    """Regular expression on the file's name whose first group is the patient."""
+    split_column: str = ""
+    """Column that says train, val or test; else groups are split by hash."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Column = value: only these rows."""
+    instances: bool = False
+    """Masks hold a number an instance; else they hold classes."""
+    components: bool = False
+    """Instances are the connected parts of what is not 0."""
+    drop_empty_boxes: bool = False
+    """Leave out boxes without area; else they are refused, as every label that cannot be right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(ABC):
+    """One labelled image on disk."""
+
+    name: str
+    """Names the record in errors and lists."""
+    group: str
+    """Patient, or the image where no patient is known; prefixed by the collection."""
+    split: str = ""
+    """train, val or test where the data says so."""
+
+    @abstractmethod
+    def read(self) -> Case:
+        """Read image and labels.
+
+        Raises
+        ------
+        DataError
+            If either cannot be read, or they do not fit.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecord(Record):
+    """An image and numbers for the whole of it."""
+
+    path: Path
+    label: tuple[float, ...]
+
+    def read(self) -> Case:
+        """See `Record.read`."""
+        return Case(image=read_image(self.path), label=np.array(self.label, np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRecord(Record):
+    """An image and a mask of its size."""
+
+    path: Path
+    mask: Path
+    components: bool = False
+    instances: bool = False
+
+    def read(self) -> Case:
+        """See `Record.read`."""
+        image, mask = read_image(self.path), read_mask(self.mask)
+        if image.shape[:2] != mask.shape:
+            raise DataError(f"{self.path} is {image.shape[:2]}, its mask {self.mask} is {mask.shape}")
+        if self.components:
+            from scipy import ndimage
+
+            mask = np.asarray(ndimage.label(mask != 0, np.ones((3, 3)))[0], np.int32)
+        if not (self.components or self.instances):
+            return Case(image=image, mask=mask)
+        boxes = instance_boxes(mask)
+        return Case(image=image, mask=mask, xyxy=boxes, box_classes=np.zeros(len(boxes), np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxRecord(Record):
+    """An image and its boxes."""
+
+    path: Path
+    xyxy: tuple[tuple[float, float, float, float], ...]
+    classes: tuple[int, ...]
+
+    def read(self) -> Case:
+        """See `Record.read`."""
+        image = read_image(self.path)
+        xyxy = np.array(self.xyxy, np.float32).reshape(-1, 4)
+        height, width = image.shape[:2]
+        bad = (xyxy[:, 2:] <= xyxy[:, :2]).any(1) | (xyxy < -1).any(1) | (xyxy[:, 2:] > (width + 1, height + 1)).any(1)
+        if bad.any():
+            raise DataError(
+                f"{self.path} is {width} x {height} px; {int(bad.sum())} of its boxes are empty or leave it, "
+                f"the first {xyxy[bad][0].tolist()} (drop_empty_boxes = true leaves empty ones out)"
+            )
+        return Case(image=image, xyxy=xyxy, box_classes=np.array(self.classes, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRecord(Record):
+    """One slice of a volume with its neighbours as colour channels, and its mask."""
+
+    path: Path
+    mask: Path
+    index: int
+    """Slice, counted from 0."""
+
+    def read(self) -> Case:
+        """See `Record.read`."""
+        return self.read_all(self.path, self.mask)[self.index]
+
+    @staticmethod
+    def read_all(path: Path, mask: Path) -> list[Case]:
+        """All slices of a volume: channels are the slice before, itself, and the one after."""
+        volume, classes = stretch(read_volume(path)), read_volume(mask).astype(np.int32)
+        if volume.shape != classes.shape:
+            raise DataError(f"{path} is {volume.shape}, its mask {mask} is {classes.shape}")
+        last = len(volume) - 1
+        return [
+            Case(
+                image=np.ascontiguousarray(np.stack([volume[max(0, z - 1)], volume[z], volume[min(last, z + 1)]], -1)),
+                mask=classes[z],
+            )
+            for z in range(len(volume))
+        ]
+
+
+def instance_boxes(mask: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Boxes around the instances of a mask, float32 (instance, 4): x0, y0, x1, y1, px."""
+    from scipy import ndimage
+
+    found = [s for s in ndimage.find_objects(np.maximum(mask, 0)) if s is not None]
+    boxes = [(s[1].start, s[0].start, s[1].stop, s[0].stop) for s in found]
+    return np.array(boxes, np.float32).reshape(-1, 4)

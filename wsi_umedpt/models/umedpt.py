@@ -1,0 +1,115 @@
+"""UMedPT's shared model: one encoder and two decoders, trained by every task.
+
+After Schaefer et al., Overcoming data scarcity in biomedical imaging with a foundational
+multi-task model, Nature Computational Science 4 (2024), written anew. Four parts, read in the
+order of the data: `encoder` (image to pyramid), `squeezer` (deepest map to an embedding),
+`pixels` (pyramid to an embedding of every second pixel), `boxes` (pyramid to box features).
+The squeezed map replaces the pyramid's deepest, so that every kind of label trains it.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from wsi_umedpt.models.backbones import STRIDES, Pyramid, make_backbone
+from wsi_umedpt.models.fcos import BoxDecoder
+from wsi_umedpt.models.norms import NORMS, NormKind, batch_norms, rewrite_norms
+from wsi_umedpt.models.squeezer import Pooling, Squeezer
+from wsi_umedpt.models.unet import PixelDecoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What the shared model is built from; two equal specs give the same architecture."""
+
+    backbone: str = "swinv2_tiny"
+    """A name of `SWINS`, or a timm model with maps of strides 4 to 32."""
+    dim: int = 512
+    """Length of an image's embedding."""
+    norm: NormKind = "layernorm"
+    """Norms inside; see `NormKind`."""
+    pooling: Pooling = "after"
+    """Where the vector is pooled; see `Pooling`."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Pixels in [0, 1] enter as (pixel - mean) / std."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm is one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.dim < 1 or min(self.std) <= 0:
+            raise ValueError(f"dim and std must be positive, got {self.dim} and {self.std}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        return {**asdict(self), "mean": [*self.mean], "std": [*self.std]}
+
+
+class Features(NamedTuple):
+    """What one pass of the encoder gives; every head starts from here."""
+
+    pyramid: Pyramid
+    """Strides 4 to 32; the deepest is the squeezed map, (image, dim, h / 32, w / 32)."""
+    vector: torch.Tensor
+    """(image, dim)."""
+    size: tuple[int, int]
+    """Height and width of the images, px, before they were padded to multiples of 32."""
+
+
+class UMedPT(nn.Module):
+    """The shared model."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.float32_encoder = False
+        """Run the encoder in float32 under autocast too: on CPU, depthwise convolutions are slower in bfloat16."""
+        self.encoder = make_backbone(spec.backbone)
+        rewrite_norms(self.encoder, spec.norm)
+        channels = (*self.encoder.channels[:3], spec.dim)
+        self.squeezer = Squeezer(self.encoder.channels[3], spec.dim, spec.norm, spec.pooling)
+        self.pixels = PixelDecoder(channels, spec.norm)
+        self.boxes = BoxDecoder(channels)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "UMedPT":
+        """Switch training on or off; frozen norms stay as in evaluation."""
+        super().train(mode)
+        if self.spec.norm == "frozenbatchnorm":
+            for norm in batch_norms(self.encoder):
+                norm.eval()
+        return self
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Images, uint8 (image, 3, h, w), as `features` takes them."""
+        return ((images.to(self.mean.dtype) / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def features(self, images: torch.Tensor) -> Features:
+        """Run the encoder and the squeezer.
+
+        Parameters
+        ----------
+        images : float (image, 3, h, w)
+            Normalised. Sides that are no multiple of 32 are padded at the right and the bottom
+            by repeating the border.
+        """
+        height, width = images.shape[2:]
+        right, bottom = -width % STRIDES[-1], -height % STRIDES[-1]
+        if right or bottom:
+            images = F.pad(images, (0, right, 0, bottom), mode="replicate")
+        kind = images.device.type
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self.float32_encoder):
+            pyramid = self.encoder(images)
+        squeezed, vector = self.squeezer(pyramid.stride32)
+        return Features(pyramid._replace(stride32=squeezed), vector, (height, width))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed normalised images: float (image, 3, h, w) to (image, dim)."""
+        return self.features(images).vector

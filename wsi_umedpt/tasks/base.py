@@ -1,0 +1,110 @@
+"""`Task`: a head, its loss and how its predictions are measured; it never owns data.
+
+Every loss is scaled so that an untrained head gives about 1, which is what lets tasks of
+different kinds be summed without weights of their own. A batch without any label gives a loss
+of 0 that is still part of the graph.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from wsi_umedpt.cases import Batch
+from wsi_umedpt.errors import DataError
+from wsi_umedpt.models.umedpt import Features, UMedPT
+
+Kind = Literal[
+    "classification",
+    "multilabel",
+    "segmentation",
+    "multilabel_segmentation",
+    "detection",
+    "regression",
+    "bag_classification",
+]
+DROPOUT = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """What a head predicts; enough to build it again."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    """Names of classes or labels; of values for regression."""
+    modality: str
+    centre: tuple[float, ...] = ()
+    """Mean of each value over the training cases (regression)."""
+    spread: tuple[float, ...] = ()
+    """Standard deviation of each value over the training cases (regression)."""
+    mpp: float | None = None
+    """um/px of the images it was trained on; None where images state none."""
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError(f"task {self.name!r} names no classes")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+class Meter(ABC):
+    """Collects predictions over a split and measures them at the end."""
+
+    main: ClassVar[str]
+    """The figure by which models are compared; higher is better, 1 is perfect."""
+
+    @abstractmethod
+    def add(self, outputs: Any, batch: Batch) -> None:
+        """Take one batch of a task's outputs and labels."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """All figures, `main` among them; nan where the split cannot tell."""
+
+
+class Task(nn.Module, ABC):
+    """A head on the shared model. Subclasses differ in outputs, loss and meter."""
+
+    def __init__(self, spec: HeadSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        """Names the task in configs, logs and weights."""
+        return self.spec.name
+
+    @abstractmethod
+    def forward(self, shared: UMedPT, features: Features) -> Any:
+        """Raw outputs (logits) from what one pass of the encoder gave."""
+
+    @abstractmethod
+    def loss_of(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """Scalar loss of `forward`'s outputs, about 1 at chance."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """A fresh meter."""
+
+    def loss(self, shared: UMedPT, batch: Batch) -> torch.Tensor:
+        """Scalar loss of a batch, about 1 at chance."""
+        features = shared.features(shared.normalised(batch.images))
+        return self.loss_of(self(shared, features), batch)
+
+
+def needed(value: torch.Tensor | None, what: str) -> torch.Tensor:
+    """The field of a batch that a task cannot do without."""
+    if value is None:
+        raise DataError(f"the task needs {what}, and its batch has none")
+    return value
+
+
+def nothing(logits: torch.Tensor) -> torch.Tensor:
+    """A loss of 0 that is part of the graph: what a batch without labels gives."""
+    return logits.float().sum() * 0

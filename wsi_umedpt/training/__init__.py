@@ -1,0 +1,1 @@
+"""Training the shared model on many tasks: settings, schedule, step, run."""

@@ -1,0 +1,98 @@
+"""What a finished run leaves: weights in float16, what is known of them, and a card to read.
+
+``NAME.json`` names the tensors file and holds the model's spec, the heads, the config, the
+validation history and the cost; `models.release` loads the pair. ``NAME.md`` says it to people.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_umedpt import __version__, checkpoint
+from wsi_umedpt.models.umedpt import UMedPT
+from wsi_umedpt.tasks.base import HeadSpec
+from wsi_umedpt.training.settings import PretrainConfig
+
+Head = tuple[HeadSpec, dict[str, torch.Tensor]]
+
+
+def release(
+    config: PretrainConfig, out: Path, shared: UMedPT, heads: dict[str, Head], history: list[dict[str, Any]],
+    seconds: float, images: int,
+) -> Path:  # fmt: skip
+    """Write the weights of a finished run; returns their JSON file."""
+    tensors = {f"shared.{k}": v for k, v in shared.state_dict().items()}
+    for name, (_, state) in heads.items():
+        tensors |= {f"heads.{name}.{k}": v for k, v in state.items()}
+    about = {
+        "schema": 1,
+        "kind": "umedpt",
+        "name": config.name,
+        "model": config.model.to_dict(),
+        "heads": [spec.to_dict() for spec, _ in heads.values()],
+        "mpp": config.mpp,
+        "about": config.about,
+        "licence": config.licence,
+        "attribution": [*config.attribution],
+        "cost": {"cpu_hours": round(seconds / 3600, 2), "images": images},
+        "validation": history[-1] if history else {},
+        "config": config_dict(config),
+        "versions": {"wsi_umedpt": __version__, "torch": torch.__version__},
+    }
+    path = out / f"{config.name}.json"
+    checkpoint.save(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, about)
+    path.with_suffix(".md").write_text(_card(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
+    return path
+
+
+def config_dict(config: PretrainConfig) -> dict[str, Any]:
+    """A config as JSON can hold it; of paths only the last two parts, so that nobody's folders are told."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config), default=lambda p: "/".join(Path(p).parts[-2:]))))
+
+
+def fingerprint(config: PretrainConfig) -> str:
+    """sha256 of all that decides what is trained; how often to save or measure, and with how many loaders, does not."""
+    content = config_dict(config)
+    for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
+        del content["training"][key]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _card(about: dict[str, Any], parameters: int) -> str:
+    model, val = about["model"], about["validation"].get("val", {})
+    rows = []
+    for head in about["heads"]:
+        figures = val.get(head["name"], {})
+        shown = ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if k != "loss")
+        rows.append(
+            f"| {head['name']} | {head['kind']} | {head['modality']} | {', '.join(head['classes'])} | {shown} |"
+        )
+    lines = [
+        f"# {about['name']}",
+        "",
+        about["about"],
+        "",
+        f"- Backbone {model['backbone']}, norm {model['norm']}, {parameters / 1e6:.2f} M parameters without heads; "
+        f"embedding of {model['dim']} numbers",
+        f"- Input: RGB in [0, 1], mean {model['mean']}, std {model['std']}"
+        + (f"; slides at {about['mpp']} um/px" if about["mpp"] else ""),
+        f"- Trained for {about['cost']['cpu_hours']} CPU hours on {about['cost']['images']:,} images, "
+        f"{about['config']['training']['steps']:,} steps",
+        f"- Licence: {about['licence']}",
+        "",
+        "Not a medical device. Figures are of the validation split, which the model was chosen by.",
+        "",
+        "| head | kind | modality | classes | validation |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        "Made of:",
+        "",
+        *(f"- {line}" for line in about["attribution"]),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,274 @@
+"""`pretrain`: the loop around `train_step`; checkpoints, resume, validation, weights at the end.
+
+Everything random is a function of the seed and the step (`TaskData.batch`, `train_step`), so a
+checkpoint is weights, optimiser and step number, and a run that was stopped and resumed equals
+one that was not, bit for bit on CPU.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wsi_umedpt import __version__, checkpoint
+from wsi_umedpt.cases import Batch
+from wsi_umedpt.datasets.taskdata import TaskData, check
+from wsi_umedpt.errors import CheckpointError, EncoderError
+from wsi_umedpt.models.encoder import pick_device
+from wsi_umedpt.models.umedpt import UMedPT
+from wsi_umedpt.models.weights import load_network
+from wsi_umedpt.tasks import make_task
+from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.training.evaluate import Figures, evaluate, main_score
+from wsi_umedpt.training.parallel import gathered, join, mine
+from wsi_umedpt.training.release import config_dict, fingerprint, release
+from wsi_umedpt.training.schedule import lr_factor
+from wsi_umedpt.training.settings import PretrainConfig
+from wsi_umedpt.training.step import train_step
+
+
+class Watcher:
+    """What a caller wants to hear of; this one is silent."""
+
+    def checking(self, done: int, total: int) -> None:
+        """Records read at the door."""
+
+    def stepped(self, step: int, losses: dict[str, float], lr: float) -> None:
+        """A step is done."""
+
+    def validated(self, step: int, figures: dict[str, Figures]) -> None:
+        """Every task was measured on the validation split."""
+
+
+@dataclass
+class Run:
+    """The state of a run: all that a checkpoint holds."""
+
+    shared: UMedPT
+    tasks: list[Task]
+    """This process's tasks."""
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    """CPU seconds of this process spent training, over all its stretches."""
+    images: int = 0
+    """Images shown, over all processes."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a validation."""
+
+
+def pretrain(
+    config: PretrainConfig, out: Path, *, device: str = "auto", until: int | None = None, watcher: Watcher | None = None
+) -> Path:
+    """Train a shared model and its heads, or go on where an earlier call stopped.
+
+    Parameters
+    ----------
+    config
+        What to train and on what.
+    out
+        Folder for log, checkpoint and weights; an unfinished run in it is continued.
+    device
+        'auto', 'cpu', 'cuda', ...
+    until
+        Stop after this step, with a checkpoint; None trains to the end.
+    watcher
+        Told of progress.
+
+    Returns
+    -------
+    Path
+        The weights' JSON file, or the checkpoint's if `until` came first.
+
+    Raises
+    ------
+    DataError
+        If labelled images cannot be used; all are listed.
+    CheckpointError
+        If `out` holds the run of another config.
+    TrainingError
+        If a loss is not finite.
+    """
+    watcher = watcher or Watcher()
+    device = pick_device(device)
+    rank, processes = join(device)
+    if device == "cuda" and processes > 1:
+        device = f"cuda:{rank}"
+    data = find_data(config)
+    check(data, cache_bytes=config.training.cache_mb << 20, progress=watcher.checking)
+    run = _begin(config, mine(data, rank, processes), device)
+    saved = out / "checkpoint" / f"rank{rank}.json"
+    if saved.exists():
+        _restore(run, saved, config)
+    last = min(config.training.steps, until or config.training.steps)
+    log = out / "log.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    _train(config, run, data, last, device, saved, log if rank == 0 else None, watcher)
+    _save(run, saved, config)
+    if run.step < config.training.steps:
+        return saved
+    heads = {t.name: (t.spec, t.state_dict()) for t in run.tasks}
+    everyone = {name: head for part in gathered(heads) for name, head in part.items()}
+    ordered = {d.spec.name: everyone[d.spec.name] for d in data}
+    return release(config, out, run.shared, ordered, run.history, run.seconds, run.images)
+
+
+def find_data(config: PretrainConfig) -> list[TaskData]:
+    """Records of all tasks, split; nothing is read yet."""
+    t = config.training
+    return [
+        TaskData.find(spec, val=t.val, test=t.test, split_seed=t.split_seed, seed=t.seed, max_pixels=t.max_pixels)
+        for spec in config.task
+    ]
+
+
+def head_spec(data: TaskData) -> HeadSpec:
+    """What the head of a task is built from."""
+    spec = data.spec
+    centre, spread = data.label_moments() if spec.kind == "regression" else ((), ())
+    return HeadSpec(
+        name=spec.name, kind=spec.kind, classes=spec.classes, modality=spec.modality,  # type: ignore[arg-type]
+        centre=centre, spread=spread, mpp=spec.mpp,
+    )  # fmt: skip
+
+
+def initial_model(config: PretrainConfig) -> UMedPT:
+    """The shared model before the first step."""
+    torch.manual_seed(config.training.seed)
+    shared = UMedPT(config.model)
+    if config.initial:
+        network, card = load_network(config.initial)
+        own = shared.encoder.state_dict()
+        given = {key.removeprefix("net."): value for key, value in network.state_dict().items()}
+        names = {key: key.removeprefix("net.") for key in own}
+        absent = [key for key in names.values() if key not in given]
+        if absent:
+            raise EncoderError(
+                f"{config.initial} ({card.timm_name}) is no encoder for backbone {config.model.backbone}: "
+                f"{len(absent)} weights are missing, the first {absent[:3]}"
+            )
+        shared.encoder.load_state_dict({key: given[name] for key, name in names.items()})
+    return shared
+
+
+def _begin(config: PretrainConfig, data: list[TaskData], device: str) -> Run:
+    shared = initial_model(config).to(device).train()
+    shared = shared.to(memory_format=torch.channels_last)
+    shared.float32_encoder = config.training.precision == "bf16_decoders"
+    tasks = []
+    for one in data:
+        torch.manual_seed(config.training.seed)  # a head begins alike whatever other tasks there are
+        tasks.append(make_task(head_spec(one), config.model.dim).to(device).train())
+    t = config.training
+    encoder = [p for p in shared.encoder.parameters() if p.requires_grad]
+    rest = [p for part in (shared.squeezer, shared.pixels, shared.boxes, *tasks) for p in part.parameters()]
+    groups = [{"params": encoder, "factor": t.encoder_lr_factor}, {"params": rest, "factor": 1.0}]
+    optimizer = torch.optim.AdamW(groups, lr=t.lr, weight_decay=t.weight_decay)
+    return Run(shared, tasks, optimizer)
+
+
+class _Stream(Dataset[Batch]):
+    """Batches of all tasks as one sequence: batch k is task k mod T, number k div T."""
+
+    def __init__(self, data: list[TaskData]) -> None:
+        self._data = data
+
+    def __getitem__(self, k: int) -> Batch:
+        number, task = divmod(k, len(self._data))
+        return self._data[task].batch(number)
+
+
+def _batches(data: list[TaskData], first: int, last: int, workers: int) -> Iterator[dict[str, Batch]]:
+    """One batch of each task for each step; one pool of processes loads for all tasks."""
+    count = len(data)
+    loader = DataLoader(
+        _Stream(data), batch_size=None, sampler=range(first * count, last * count), num_workers=workers,
+        prefetch_factor=count if workers else None,
+    )  # fmt: skip
+    stream = iter(loader)
+    for _ in range(first, last):
+        yield {one.spec.name: next(stream) for one in data}
+
+
+def _train(
+    config: PretrainConfig, run: Run, data: list[TaskData], last: int, device: str, saved: Path, log: Path | None,
+    watcher: Watcher,
+) -> None:  # fmt: skip
+    t, names = config.training, {task.name for task in run.tasks}
+    own = [d for d in data if d.spec.name in names]
+    began, before = time.process_time(), run.seconds
+    for batches in _batches(own, run.step, last, t.workers):
+        factor = lr_factor(run.step, warmup=t.warmup, steps=t.steps)
+        for group in run.optimizer.param_groups:
+            group["lr"] = t.lr * group["factor"] * factor
+        losses = train_step(
+            run.shared, run.tasks, {k: b.to(device) for k, b in batches.items()}, run.optimizer,
+            total_tasks=len(data), seeds=(t.seed, run.step), clip_norm=t.clip_norm, autocast=t.precision != "fp32",
+        )  # fmt: skip
+        run.step += 1
+        run.images += sum(len(b.images) for b in batches.values())
+        run.seconds = before + time.process_time() - began
+        watcher.stepped(run.step, losses, t.lr * factor)
+        if log is not None:
+            _write_line(log, {"step": run.step, "lr": t.lr * factor, "loss": losses})
+        if run.step % t.validate_every == 0 or run.step == t.steps:
+            figures = validate(run.shared, run.tasks, own, "val", device, autocast=t.precision != "fp32")
+            every = {k: v for part in gathered(figures) for k, v in part.items()}
+            run.history.append({"step": run.step, "seconds": run.seconds, "val": every})
+            watcher.validated(run.step, every)
+            if log is not None:
+                _write_line(log, {"step": run.step, "score": main_score(figures, run.tasks), "val": every})
+        if run.step % t.checkpoint_every == 0:
+            _save(run, saved, config)
+
+
+def validate(
+    shared: UMedPT, tasks: list[Task], data: list[TaskData], split: str, device: str, *, autocast: bool
+) -> dict[str, Figures]:
+    """Figures of every task on a split."""
+    sources = {d.spec.name: d for d in data}
+    return {t.name: evaluate(shared, t, sources[t.name].evaluated(split), device, autocast=autocast) for t in tasks}
+
+
+def _write_line(path: Path, content: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+def _save(run: Run, path: Path, config: PretrainConfig) -> None:
+    tensors = {f"shared.{k}": v for k, v in run.shared.state_dict().items()}
+    for task in run.tasks:
+        tensors |= {f"heads.{task.name}.{k}": v for k, v in task.state_dict().items()}
+    for i, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+    about = {
+        "schema": 1, "kind": "checkpoint", "version": __version__, "torch": torch.__version__,
+        "config": config_dict(config), "config_sha256": fingerprint(config), "step": run.step, "seconds": run.seconds,
+        "images": run.images, "history": run.history,
+    }  # fmt: skip
+    checkpoint.save(path, tensors, about)
+
+
+def _restore(run: Run, path: Path, config: PretrainConfig) -> None:
+    tensors, about = checkpoint.load(path)
+    if about.get("config_sha256") != fingerprint(config):
+        raise CheckpointError(
+            f"{path.parent.parent} holds a run of another config, stopped at step {about.get('step')}. "
+            "Train into another folder, or remove that one."
+        )
+    run.shared.load_state_dict(checkpoint.tensors_under(tensors, "shared"))
+    for task in run.tasks:
+        task.load_state_dict(checkpoint.tensors_under(tensors, f"heads.{task.name}"))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in checkpoint.tensors_under(tensors, "adam").items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
+    run.step, run.seconds, run.images = int(about["step"]), float(about["seconds"]), int(about["images"])
+    run.history = list(about["history"])
