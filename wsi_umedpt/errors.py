@@ -58,3 +58,11 @@ class CheckpointError(WsiError, ValueError):
 
 class TrainingError(WsiError, RuntimeError):
     """Training cannot go on, for example because a loss is not finite."""
+
+
+class AnnotationError(WsiError, ValueError):
+    """Regions or labels that the user drew or listed cannot be used."""
+
+
+class ProbeError(WsiError, ValueError):
+    """A tile classifier cannot be fitted on, or applied to, what was given."""

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
-from wsi_umedpt.errors import ConfigError
+from wsi_umedpt.checkpoint import tensors_under
+from wsi_umedpt.config import build
+from wsi_umedpt.errors import CheckpointError, ConfigError
+from wsi_umedpt.models.release import Release
 from wsi_umedpt.tasks.base import HeadSpec, Task
 from wsi_umedpt.tasks.classification import BagClassification, Classification, MultiLabel, Regression
 from wsi_umedpt.tasks.detection import Detection
@@ -28,3 +31,23 @@ def make_task(spec: HeadSpec, dim: int) -> Task:
     if spec.kind in _ON_MAPS:
         return _ON_MAPS[spec.kind](spec)
     raise ConfigError(f"task {spec.name!r} is of the unknown kind {spec.kind!r}")
+
+
+def load_heads(release: Release) -> dict[str, Task]:
+    """The heads of a release, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If a head's weights are not those of its spec.
+    """
+    heads = {}
+    for about in release.heads:
+        spec = build(HeadSpec, about, "head")
+        task = make_task(spec, release.shared.spec.dim)
+        try:
+            task.load_state_dict(tensors_under(release.head_weights, spec.name))
+        except RuntimeError as error:
+            raise CheckpointError(f"head {spec.name}: {str(error).splitlines()[0]}") from None
+        heads[spec.name] = task.eval().requires_grad_(False)
+    return heads

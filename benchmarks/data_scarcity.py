@@ -1,0 +1,255 @@
+"""How few labels suffice: probes on frozen features, and fine-tuning, at 1 to 100 % of the labels.
+
+    python benchmarks/data_scarcity.py --data ../shared/data
+
+Every arm sees the same splits: the test set is fixed, or a third of the groups (patients) for
+each seed; a stratified share of the rest is trained on. Printed: mean AUC over seeds with its
+95 % interval over test sets (bootstrap over groups, the same draws for every arm). Results are
+kept in benchmarks/data/scarcity.jsonl, so that a run that was stopped goes on; ``--report``
+only prints. The arms and their settings were fixed before the first run; nothing is chosen on
+test data.
+
+Read top to bottom: the arms, one measurement, the table.
+"""
+
+import argparse
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scarcity_targets import CACHE, TARGETS, Target, mobilenet_weights
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v2
+
+from wsi_umedpt.models.norms import batch_norms
+from wsi_umedpt.models.release import load_release
+from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
+from wsi_umedpt.models.weights import load_network
+
+FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
+SEEDS = 5
+DRAWS = 300
+RESULTS = CACHE / "scarcity.jsonl"
+PENALTY = 0.1
+STEPS, BATCH, LR, LR_SCRATCH = 40, 16, 1e-4, 1e-3
+"""Of fine-tuning: alike for all arms; LR_SCRATCH for heads and for arms that begin at random."""
+FINE_TUNED = ("chest_pneumonia", "glas")
+HALF = (0.5, 0.5, 0.5)
+
+
+class Arm(nn.Module):
+    """A network that embeds uint8 images (image, h, w, 3), with its own normalisation."""
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, scratch: bool) -> None:
+        super().__init__()
+        self.net, self.scratch = net, scratch
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed images."""
+        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        out: torch.Tensor = self.net(x.contiguous(memory_format=torch.channels_last))
+        return out.float()
+
+
+def _random(backbone: str, norm: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Arm:
+    torch.manual_seed(0)
+    return Arm(UMedPT(ModelSpec(backbone=backbone, norm=norm)), mean, std, scratch=True)  # type: ignore[arg-type]
+
+
+def _imagenet_lite0() -> Arm:
+    network, card = load_network("efficientnet_lite0.imagenet")
+    return Arm(network, card.mean, card.std, scratch=False)
+
+
+def _mobilenet() -> Arm:
+    network = mobilenet_v2()
+    network.load_state_dict(torch.load(io.BytesIO(mobilenet_weights()), weights_only=True))
+    network.classifier = nn.Identity()
+    return Arm(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), scratch=False)
+
+
+def _release(path: Path) -> Arm:
+    shared = load_release(path).shared
+    return Arm(shared, shared.spec.mean, shared.spec.std, scratch=False)
+
+
+def arms(runs: Path) -> dict[str, Callable[[], Arm]]:
+    """All arms; those of releases only where the release is there."""
+    found: dict[str, Callable[[], Arm]] = {
+        "random Swin micro": lambda: _random("swinv2_micro", "affinelayernorm", (0, 0, 0), (1, 1, 1)),
+        "random Lite0": lambda: _random("tf_efficientnet_lite0", "affinelayernorm", HALF, HALF),
+        "ImageNet MobileNetV2": _mobilenet,
+        "ImageNet Lite0": _imagenet_lite0,
+    }
+    for name, folder in (
+        ("one task, Swin micro", "swin_micro_single"),
+        ("one task, Lite0", "lite0_single"),
+        ("UMedPT Swin micro", "swin_micro"),
+        ("UMedPT Lite0", "lite0"),
+    ):
+        for path in sorted((runs / folder).glob("*.v1.json")):
+            found[name] = lambda path=path: _release(path)  # type: ignore[misc]
+    return found
+
+
+def splits(target: Target, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images: a third of the groups is test; of the rest a stratified share, two a class at least."""
+    if target.test is None:
+        dealer = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+        train, test = next(dealer.split(target.images, target.labels, target.groups))
+    else:
+        train, test = np.flatnonzero(~target.test), np.flatnonzero(target.test)
+    rng = np.random.default_rng(seed)
+    kept = []
+    for k in np.unique(target.labels):
+        mine = rng.permutation(train[target.labels[train] == k])
+        kept.append(mine[: max(2, round(fraction * len(mine)))])
+    return np.concatenate(kept), test
+
+
+def auc(labels: np.ndarray, chances: np.ndarray) -> float:
+    """AUC; mean of one against the rest for several classes."""
+    return float(roc_auc_score(labels, chances[:, 1] if chances.shape[1] == 2 else chances, multi_class="ovr"))
+
+
+def scores(target: Target, test: np.ndarray, chances: np.ndarray, seed: int) -> dict:
+    """AUC on the test set, and on `DRAWS` draws of its groups."""
+    labels, groups = target.labels[test], target.groups[test]
+    names, rng, drawn = np.unique(groups), np.random.default_rng(seed), []
+    rows = {name: np.flatnonzero(groups == name) for name in names}
+    while len(drawn) < DRAWS:
+        chosen = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
+        if len(np.unique(labels[chosen])) == chances.shape[1]:
+            drawn.append(round(auc(labels[chosen], chances[chosen]), 4))
+    return {"auc": auc(labels, chances), "drawn": drawn}
+
+
+@torch.inference_mode()
+def embed(arm: Arm, images: np.ndarray) -> np.ndarray:
+    """Frozen features."""
+    arm.eval()
+    return torch.cat([arm(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // 8))]).numpy()
+
+
+def probe(features: np.ndarray, target: Target, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Chances by logistic regression on standardised frozen features."""
+    mean, spread = features[train].mean(0), features[train].std(0) + 1e-6
+    scaled = (features - mean) / spread
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=1000)
+    return model.fit(scaled[train], target.labels[train]).predict_proba(scaled[test])
+
+
+def fine_tune(make: Callable[[], Arm], target: Target, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """Chances after training all weights and a linear head for `STEPS` steps on images at half size."""
+    torch.manual_seed(seed)
+    arm = make().requires_grad_(True)
+    images = torch.from_numpy(target.images[:, ::2, ::2].copy())
+    labels = torch.from_numpy(target.labels)
+    head = nn.Linear(arm(images[:2]).shape[1], int(labels.max()) + 1)
+    arm.train()
+    for norm in batch_norms(arm):
+        norm.eval()
+    lr = LR_SCRATCH if arm.scratch else LR
+    groups = [{"params": arm.parameters(), "lr": lr}, {"params": head.parameters(), "lr": LR_SCRATCH}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
+    rng = np.random.default_rng(seed)
+    for _ in range(STEPS):
+        # Classes alternate, so that few labels do not fall on one class.
+        rows = [rng.choice(train[target.labels[train] == k]) for k in np.arange(BATCH) % (int(labels.max()) + 1)]
+        batch = images[rows]
+        if rng.random() < 0.5:
+            batch = batch.flip(2)
+        loss = F.cross_entropy(head(arm(batch)), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(arm.parameters(), 1.0)
+        optimizer.step()
+    arm.eval()
+    with torch.inference_mode():
+        chances = torch.cat([head(arm(images[part])) for part in np.array_split(test, -(-len(test) // 16))]).softmax(1)
+    return chances.numpy()
+
+
+def measure(root: Path, runs: Path, *, fine: bool) -> None:
+    """Measure what is not yet in `RESULTS`."""
+    done = {_key(r) for r in results()}
+    for name, load in TARGETS.items():
+        target = load(root)
+        for arm_name, make in arms(runs).items():
+            features = None
+            for mode in ("probe", "fine-tune") if fine and name in FINE_TUNED else ("probe",):
+                if mode == "fine-tune" and "MobileNet" in arm_name:
+                    continue  # the same comparison as ImageNet Lite0, left out for its cost
+                for fraction in FRACTIONS:
+                    for seed in range(SEEDS):
+                        entry = {"target": name, "arm": arm_name, "mode": mode, "fraction": fraction, "seed": seed}
+                        if _key(entry) in done:
+                            continue
+                        train, test = splits(target, fraction, seed)
+                        if mode == "probe":
+                            features = embed(make(), target.images) if features is None else features
+                            chances = probe(features, target, train, test)
+                        else:
+                            chances = fine_tune(make, target, train, test, seed)
+                        entry |= {"n": len(train), **scores(target, test, chances, seed)}
+                        with RESULTS.open("a") as file:
+                            file.write(json.dumps(entry) + "\n")
+            print(f"{name}: {arm_name} done", flush=True)
+
+
+def results() -> list[dict]:
+    """All measurements so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def _key(entry: dict) -> tuple:
+    return tuple(entry[k] for k in ("target", "arm", "mode", "fraction", "seed"))
+
+
+def report() -> None:
+    """Print one table a target and mode, arms by row and fractions by column."""
+    found = results()
+    for name in TARGETS:
+        for mode in ("probe", "fine-tune"):
+            rows = [r for r in found if (r["target"], r["mode"]) == (name, mode)]
+            if not rows:
+                continue
+            sizes = {f: next(r["n"] for r in rows if r["fraction"] == f) for f in FRACTIONS}
+            print(f"\n### {name}, {mode}\n")
+            print("| arm | " + " | ".join(f"{f:.0%} (n = {sizes[f]})" for f in FRACTIONS) + " |")
+            print("|---|" + "---|" * len(FRACTIONS))
+            for arm in dict.fromkeys(r["arm"] for r in rows):
+                cells = []
+                for f in FRACTIONS:
+                    mine = [r for r in rows if (r["arm"], r["fraction"]) == (arm, f)]
+                    low, high = np.percentile(np.mean([r["drawn"] for r in mine], axis=0), (2.5, 97.5))
+                    cells.append(f"{np.mean([r['auc'] for r in mine]):.3f} [{low:.3f}, {high:.3f}]")
+                print(f"| {arm} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the pretraining runs")
+    parser.add_argument("--no-fine-tuning", action="store_true")
+    parser.add_argument("--report", action="store_true", help="only print what is measured")
+    asked = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if not asked.report:
+        measure(asked.data, asked.runs, fine=not asked.no_fine_tuning)
+    report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Trained UMedPT models as files: found by name, loaded with what is known of them.
+
+A release is a JSON file with a safetensors file beside it, written by `training.release`.
+Those that ship lie in the package's folder ``weights``; others are named by their path.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_umedpt import checkpoint
+from wsi_umedpt.config import build
+from wsi_umedpt.errors import CheckpointError, ConfigError, EncoderError
+from wsi_umedpt.models.cards import EncoderCard
+from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+_SIZE_PX = 224
+
+
+@dataclass(frozen=True)
+class Release:
+    """A trained model as it lies on disk."""
+
+    shared: UMedPT
+    """In evaluation mode, float32."""
+    heads: list[dict[str, Any]]
+    """Spec of each head, as JSON holds it (see `tasks.HeadSpec`)."""
+    head_weights: checkpoint.State
+    """Weights of all heads, ``name.key``, float32."""
+    about: dict[str, Any]
+    """All else that the JSON file says."""
+
+
+def shipped() -> dict[str, Path]:
+    """The JSON files of the releases that ship, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.json"))}
+
+
+def release_card(path: Path) -> EncoderCard:
+    """What a release's encoder needs to be fed; its weights are not read.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no release.
+    """
+    about = _about(path)
+    spec = _spec(about, path)
+    return EncoderCard(
+        name=str(about["name"]),
+        architecture=f"umedpt:{spec.backbone}",
+        mpp=about.get("mpp"),
+        size_px=int(about.get("size_px") or _SIZE_PX),
+        dim=spec.dim,
+        mean=spec.mean,
+        std=spec.std,
+        licence=str(about.get("licence", "unknown")),
+        source="ships with wsi-umedpt" if path.parent == SHIPPED else f"file {path.name}",
+        about=str(about.get("about", "")),
+    )
+
+
+def load_release(path: Path) -> Release:
+    """Load a release.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or its weights are not those of the model that it describes.
+    """
+    tensors, about = checkpoint.load(path)
+    _about(path)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    shared = UMedPT(_spec(about, path))
+    own = checkpoint.tensors_under(state, "shared")
+    # A model that was imported may have no decoders; they are left as they begin.
+    absent = [key for key in shared.state_dict() if key not in own and not about.get("encoder_only")]
+    try:
+        shared.load_state_dict(own, strict=not about.get("encoder_only"))
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights of {path} are not of its model: {str(error).splitlines()[0]}") from None
+    if absent:
+        raise CheckpointError(f"{path} lacks {len(absent)} weights, the first {absent[:3]}")
+    heads = list(about.get("heads", []))
+    return Release(shared.eval().requires_grad_(False), heads, checkpoint.tensors_under(state, "heads"), about)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    if path.suffix != ".json":
+        raise EncoderError(f"a UMedPT release is named by its JSON file, got {path}")
+    about = checkpoint.read_about(path)
+    if about.get("kind") != "umedpt" or about.get("schema") != 1:
+        raise CheckpointError(
+            f"{path} is no UMedPT release that this version reads "
+            f"(kind {about.get('kind')}, schema {about.get('schema')})"
+        )
+    return about
+
+
+def _spec(about: dict[str, Any], path: Path) -> ModelSpec:
+    try:
+        return build(ModelSpec, dict(about["model"]), f"{path}: model")
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} describes no model that can be built: {error}") from None
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in network.parameters())

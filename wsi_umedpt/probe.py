@@ -1,0 +1,265 @@
+"""Few labels to a tile classifier: a linear layer on frozen features, fitted in seconds.
+
+`label_tiles` finds which tiles the user labelled, `fit_probe` fits and cross-validates,
+`Probe.predict` scores every tile of a store. The fit is logistic regression on standardised
+features with a fixed penalty, so that nothing is chosen by the figures that are reported.
+
+Cross-validation keeps patients, else slides, together; within one slide it keeps blocks of
+neighbouring tiles together and says that its figures are of that slide alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from wsi_umedpt import __version__, checkpoint
+from wsi_umedpt.annotations import Point, Region
+from wsi_umedpt.errors import ProbeError
+from wsi_umedpt.store import SlideBag, SlideStore
+
+PENALTY = 0.1
+"""scikit-learn's C, the inverse of the penalty on standardised features."""
+_FOLDS = 5
+_BLOCK = 8
+"""Tiles across a block of neighbours that cross-validation keeps together within a slide."""
+_ROUNDS = 1000
+_SCHEMA = 1
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelledTiles:
+    """Tiles of one slide that have a label."""
+
+    slide_id: str
+    patient: str
+    """Empty if not known."""
+    features: Floats
+    """(tile, dim)"""
+    labels: tuple[str, ...]
+    blocks: tuple[str, ...]
+    """The block of neighbours that each tile lies in."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted tile classifier."""
+
+    classes: tuple[str, ...]
+    weight: Floats
+    """(class, dim), on features as they are stored."""
+    bias: Floats
+    """(class,)"""
+    about: dict[str, Any]
+    """What it was made of: encoder, weights, tiles, figures, versions."""
+
+    @property
+    def name(self) -> str:
+        """Names its scores in a store."""
+        return str(self.about["name"])
+
+    def predict(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Probability of every class for every tile: (tile, dim) to float32 (tile, class)."""
+        logits = features.astype(np.float32) @ self.weight.T + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        chances = np.exp(logits)
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True), np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write ``path`` (.json) and its weights beside it."""
+        tensors = {"weight": torch.from_numpy(self.weight), "bias": torch.from_numpy(self.bias)}
+        checkpoint.save(path, tensors, {**self.about, "classes": [*self.classes]})
+
+    @classmethod
+    def load(cls, path: Path) -> "Probe":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged.
+        ProbeError
+            If it is no probe.
+        """
+        tensors, about = checkpoint.load(path)
+        if about.get("kind") != "probe" or about.get("schema") != _SCHEMA or tensors.keys() != {"weight", "bias"}:
+            raise ProbeError(f"{path} is no probe that this version reads")
+        return cls(tuple(about["classes"]), tensors["weight"].numpy(), tensors["bias"].numpy(), about)
+
+    def check(self, made_by: Mapping[str, Any], where: object) -> None:
+        """Refuse features that are not those of the encoder it was fitted on."""
+        if made_by["weights_sha256"] != self.about["encoder"]["weights_sha256"]:
+            raise ProbeError(
+                f"{where} was embedded with weights {str(made_by['weights_sha256'])[:12]}, the probe was fitted on "
+                f"{self.about['encoder']['weights_sha256'][:12]} ({self.about['encoder']['name']}). "
+                "Embed the slide with that encoder."
+            )
+
+
+def label_tiles(
+    store: SlideStore,
+    bag: SlideBag,
+    side: float,
+    *,
+    regions: Sequence[Region] = (),
+    points: Sequence[Point] = (),
+    patient: str = "",
+) -> LabelledTiles:
+    """Find the labelled tiles of a slide: those whose centre lies in a region, or that hold a point.
+
+    Parameters
+    ----------
+    store, bag
+        The slide and its features.
+    side
+        Of a tile, level-0 px.
+    regions, points
+        What was drawn; points of this slide only.
+    patient
+        Of the slide, where known; points may state their own.
+
+    Raises
+    ------
+    ProbeError
+        If a tile gets two different labels, or a point lies in no tile.
+    """
+    centres = shapely.points(bag.xy + side / 2)
+    found: dict[int, str] = {}
+
+    def put(row: int, label: str) -> None:
+        if found.setdefault(row, label) != label:
+            x, y = bag.xy[row]
+            raise ProbeError(
+                f"{store.slide_id}: the tile at {x}, {y} is labelled both {found[row]!r} and {label!r}; "
+                "regions of different classes must not overlap"
+            )
+
+    for region in regions:
+        for row in np.flatnonzero(shapely.contains(region.area, centres)):
+            put(int(row), region.label)
+    lost = []
+    for point in points:
+        rows = np.flatnonzero(((bag.xy <= (point.x, point.y)) & ((point.x, point.y) < bag.xy + side)).all(axis=1))
+        if not len(rows):
+            lost.append(f"{point.x:g}, {point.y:g}")
+        for row in rows[:1]:
+            put(int(row), point.label)
+        patient = point.patient or patient
+    if lost:
+        raise ProbeError(
+            f"{store.slide_id}: {len(lost)} labelled points lie in no readable tile, the first at {lost[0]}. "
+            "x and y are level-0 pixels; tiles cover tissue only."
+        )
+    rows = np.array(sorted(found), np.int64)
+    blocks = (bag.xy[rows] // (side * _BLOCK)).astype(int)
+    return LabelledTiles(
+        store.slide_id, patient, bag.features[rows].astype(np.float32), tuple(found[int(r)] for r in rows),
+        tuple(f"{store.slide_id}/{x}/{y}" for x, y in blocks),
+    )  # fmt: skip
+
+
+def fit_probe(tiles: Sequence[LabelledTiles], *, name: str, encoder: Mapping[str, Any], seed: int = 0) -> Probe:
+    """Fit a classifier and cross-validate it.
+
+    Parameters
+    ----------
+    tiles
+        Of all slides.
+    name
+        Names its scores in stores.
+    encoder
+        What made the features: ``name``, ``weights_sha256``, and the tiles' ``mpp`` and ``size_px``.
+    seed
+        Deals groups to folds.
+
+    Raises
+    ------
+    ProbeError
+        If fewer than two classes are labelled.
+    """
+    features = np.concatenate([t.features for t in tiles])
+    labels = np.concatenate([np.array(t.labels, object) for t in tiles])
+    classes = tuple(sorted({*labels}))
+    if len(classes) < 2:
+        raise ProbeError(f"at least two classes must be labelled, got {', '.join(classes) or 'none'}")
+    numbers = np.searchsorted(np.array(classes, object), labels)
+    groups, kept_together = _groups(tiles, numbers)
+    weight, bias = _fit(features, numbers, len(classes))
+    about = {
+        "schema": _SCHEMA,
+        "kind": "probe",
+        "name": name,
+        "encoder": dict(encoder),
+        "labelled": {c: int((numbers == k).sum()) for k, c in enumerate(classes)},
+        "slides": sorted({t.slide_id for t in tiles}),
+        "cross_validation": _cross_validate(features, numbers, groups, len(classes), seed) | {"groups": kept_together},
+        "penalty": PENALTY,
+        "seed": seed,
+        "version": __version__,
+    }
+    return Probe(classes, weight, bias, about)
+
+
+def _groups(tiles: Sequence[LabelledTiles], numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.object_], str]:
+    """What cross-validation keeps together, and its name: the largest unit that every class is found in twice."""
+    by = {
+        "patient": [t.patient or t.slide_id for t in tiles for _ in t.labels] if any(t.patient for t in tiles) else [],
+        "slide": [t.slide_id for t in tiles for _ in t.labels],
+        "block of neighbours": [b for t in tiles for b in t.blocks],
+    }
+    for name, groups in by.items():
+        found = np.array(groups, object)
+        if len(found) and all(len({*found[numbers == k]}) > 1 for k in np.unique(numbers)):
+            return found, name
+        if name == "patient" and len(found):
+            break  # patients are known: nothing smaller would be honest
+    return np.array([], object), "none"
+
+
+def _fit(features: Floats, numbers: npt.NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:
+    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=_ROUNDS)
+    model.fit((features - mean) / spread, numbers)
+    weight, bias = model.coef_, model.intercept_
+    if classes == 2:  # one row says how much the second is likelier than the first
+        weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+    weight = weight / spread
+    return weight.astype(np.float32), (bias - weight @ mean).astype(np.float32)
+
+
+def _cross_validate(
+    features: Floats, numbers: npt.NDArray[np.int64], groups: npt.NDArray[np.object_], classes: int, seed: int
+) -> dict[str, Any]:
+    """AUC and balanced accuracy of predictions made on groups that were left out; empty if there are too few."""
+    if not len(groups):
+        return {}
+    least = min(len({*groups[numbers == k]}) for k in range(classes))
+    folds = min(_FOLDS, least)
+    chances = np.full((len(numbers), classes), np.nan, np.float32)
+    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, test in dealer.split(features, numbers, groups):
+        if len(np.unique(numbers[train])) < classes:
+            continue
+        weight, bias = _fit(features[train], numbers[train], classes)
+        chances[test] = Probe((), weight, bias, {}).predict(features[test])
+    known = ~np.isnan(chances[:, 0])
+    if len(np.unique(numbers[known])) < classes:
+        return {}
+    truth = numbers[known]
+    one = chances[known, 1] if classes == 2 else chances[known]
+    return {
+        "folds": folds,
+        "auc": float(roc_auc_score(truth, one, multi_class="ovr")),
+        "balanced_accuracy": float(balanced_accuracy_score(truth, chances[known].argmax(axis=1))),
+        "tiles": int(known.sum()),
+    }
