@@ -95,11 +95,13 @@ def encode_slide(
         if start or batches is None:
             batches = read_tiles(slide, grid, start=start, batch_size=batch_size, threads=threads)
         _run(batches, writers, grid, max_unreadable, progress)
-    for _, writer in writers:
+    if writers:
         status = np.full(len(grid), OK, np.uint8)
-        status[writer.unreadable] = UNREADABLE
+        for _, writer in writers:  # they differ only if the file fails while it is read
+            status[writer.unreadable] = UNREADABLE
         store.set_status(grid_id, status)
-        writer.finish()
+        for _, writer in writers:
+            writer.finish()
     store.commit()
     unreadable = int((store.status(grid_id) != OK).sum())
     return Embedded(len(grid), unreadable, len(grid) - start)

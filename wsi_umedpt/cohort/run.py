@@ -17,6 +17,7 @@ from typing import Literal
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
 from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
+from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.locks import locked
 from wsi_umedpt.models.encoder import Encoder
@@ -134,7 +135,7 @@ class Prepared:
         self._open.close()
 
     def _begun(self) -> bool:
-        return self.path.exists() or self.path.with_name(self.path.name + ".partial").exists()
+        return self.path.exists() or work_folder(self.path).exists()
 
     def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
         if job.mask:
@@ -160,7 +161,7 @@ def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Ex
 def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
-    if not path.exists() or path.with_name(path.name + ".partial").exists():
+    if not path.exists() or awaits_commit(work_folder(path)):
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
     known = store.tissue()
