@@ -19,7 +19,7 @@ from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask, find_tissue
@@ -184,7 +184,10 @@ def test_another_slide_is_refused(tmp_path, slide, tissue):
 def test_another_scale_is_refused(tmp_path, slide, tissue, small_svs):
     """Tiles at two scales of one slide are not mixed."""
     embed(tmp_path / "a.zarr", slide, tissue)
-    with open_slide(small_svs, mpp=0.25) as other, pytest.raises(StoreError, match=r"made at 0\.5 um/px"):
+    with (
+        open_slide(small_svs, mpp=0.25) as other,
+        pytest.raises(StoreError, match=r"made at 0\.5 um/px.*Give --mpp 0\.5"),
+    ):
         embed(tmp_path / "a.zarr", other, tissue)
 
 
@@ -194,6 +197,39 @@ def test_another_mask_is_refused(tmp_path, slide, tissue):
     smaller = TissueMask(tissue.mask & (np.arange(tissue.mask.shape[1]) < 20), tissue.step)
     with pytest.raises(StoreError, match="another tissue mask"):
         embed(tmp_path / "a.zarr", slide, smaller)
+
+
+def test_a_mask_already_made_is_found_again(tmp_path, slide, tissue, small_svs):
+    """In a store, or in unfinished work; not if it was made otherwise, or at another scale."""
+    grid, path = lay_grid(slide.size, slide.mpp, SPEC, within=tissue), tmp_path / "a.zarr"
+    asked = tissue.method, tissue.parameters
+    assert stored_tissue(path, slide, *asked) is None
+    with SlideStore.create(path, slide, tissue, grid) as store:
+        assert np.array_equal(stored_tissue(path, slide, *asked).thumbnail, tissue.thumbnail)
+        encode_slide(slide, store, mean_encoder())
+    assert np.array_equal(stored_tissue(path, slide, *asked).mask, tissue.mask)
+    assert stored_tissue(path, slide, "png", {"file": "mask.png"}) is None
+    with open_slide(small_svs, mpp=0.25) as other:
+        assert stored_tissue(path, other, *asked) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "lacking"),
+    [("tissue", "parameters"), ("tissue", "step"), ("", "slide"), (".slide", "fingerprint")],
+    ids=lambda words: words or "root",
+)
+def test_a_mask_of_another_program_is_named(tmp_path, slide, tissue, node, lacking):
+    """A store whose tissue, or slide, is not described as ours are is refused in words."""
+    path = tmp_path / "a.zarr"
+    embed(path, slide, tissue)
+    meta = path / node.partition(".")[0] / "zarr.json"
+    content = json.loads(meta.read_text())
+    attributes = content["attributes"]
+    del (attributes["slide"] if node == ".slide" else attributes)[lacking]
+    meta.write_text(json.dumps(content))
+    assert stored_tissue(path, slide, tissue.method, tissue.parameters) is None
+    with pytest.raises(StoreError, match=r"another program's|no store of wsi_umedpt"):
+        embed(path, slide, tissue)
 
 
 def test_a_store_is_written_by_one_process_at_a_time(tmp_path, slide, tissue):

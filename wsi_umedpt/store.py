@@ -11,8 +11,8 @@ interrupted, and the work folder, lie in `wsi_umedpt.growing`.
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,7 @@ from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_o
 from wsi_umedpt.locks import locked
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
-from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters
+from wsi_umedpt.tissue import TissueMask
 
 SCHEMA = 1
 CHUNK_ROWS = 1024
@@ -36,6 +36,8 @@ OK, UNREADABLE = 0, 1
 
 DTYPES = {"xy": np.int32, "tissue": np.float32, "status": np.uint8}
 """Of a grid's arrays; features are float16."""
+_OF_SLIDE = {"fingerprint", "size", "mpp", "mpp_source"}
+"""What a store must say of its slide."""
 
 Status = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float16]
@@ -147,7 +149,10 @@ class SlideStore:
         attrs = read_attrs(folder)
         thumbnail = read_array(self._find("thumbnail")) if self._has("thumbnail") else None
         mask = read_array(folder).astype(bool)
-        return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+        try:
+            return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+        except KeyError as lacking:
+            raise StoreError(f"{folder} does not say its {lacking}: it is damaged, or another program's") from None
 
     def feature_attrs(self, encoder_id: str, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""
@@ -256,8 +261,8 @@ class SlideStore:
             write_group(self._work, root_attrs(slide))  # last: a work folder without it is begun anew
 
     def _is_of(self, slide: Slide, tissue: TissueMask) -> bool:
-        found = self.attrs["slide"]
-        same = (found["fingerprint"], found["mpp"]) == (slide.fingerprint, slide.mpp)
+        found = self.attrs.get("slide", {})
+        same = (found.get("fingerprint"), found.get("mpp")) == (slide.fingerprint, slide.mpp)
         return same and np.array_equal(self.tissue().mask, tissue.mask)
 
     def _check_same(self, slide: Slide, tissue: TissueMask) -> None:
@@ -270,12 +275,14 @@ class SlideStore:
         if found["mpp"] != slide.mpp:
             raise StoreError(
                 f"{self.path} was made at {found['mpp']:g} um/px ({found['mpp_source']}), the slide now has "
-                f"{slide.mpp:g} ({slide.mpp_source}). Remove the store to make it anew."
+                f"{slide.mpp:g} ({slide.mpp_source}). Give --mpp {found['mpp']:g} to go on with it; for another scale, "
+                "choose another output folder, or remove the store."
             )
-        if not np.array_equal(self.tissue().mask, tissue.mask):
+        known = self.tissue()
+        if not np.array_equal(known.mask, tissue.mask):
             raise StoreError(
-                f"{self.path} holds another tissue mask than the one asked for now. Use the same mask and "
-                "parameters as before, or remove the store to make it anew."
+                f"{self.path} holds another tissue mask ({known.origin}) than the one asked for now "
+                f"({tissue.origin}). Use the same mask and parameters as before, or remove the store to make it anew."
             )
 
     def _add_grid(self, grid: TileGrid) -> None:
@@ -339,8 +346,9 @@ class SlideStore:
     def _check_root(self, path: Path) -> None:
         attrs = read_attrs(path)
         schema = attrs.get("schema")
-        if not isinstance(schema, int) or not isinstance(attrs.get("slide"), dict):
-            raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number")
+        slide = attrs.get("slide")
+        if not isinstance(schema, int) or not (isinstance(slide, dict) and slide.keys() >= _OF_SLIDE):
+            raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number, or does not say its slide")
         if schema > SCHEMA:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
@@ -366,17 +374,17 @@ def root_attrs(slide: Slide) -> dict[str, Any]:
     }
 
 
-def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> TissueMask | None:
-    """The mask that a store, or a run that was stopped, already found with these parameters."""
+def stored_tissue(path: Path, slide: Slide, method: str, parameters: Mapping[str, Any]) -> TissueMask | None:
+    """The mask that a store, or a run that was stopped, already made of this slide in this way."""
     for root in (path, work_folder(path) / "store"):
         if (root / "zarr.json").exists():
             try:
-                if read_attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
-                    return None
+                of = read_attrs(root)["slide"]
                 known = SlideStore(root).tissue()
-            except StoreError:  # damaged, or renamed by another process just now; `create` tells which
-                return None
-            return known if (known.method, known.parameters) == (METHOD, asdict(parameters)) else None
+                same = (of["fingerprint"], of["mpp"]) == (slide.fingerprint, slide.mpp)
+            except (StoreError, KeyError, TypeError):
+                return None  # damaged, foreign, or renamed by another process just now; `create` tells which
+            return known if same and (known.method, known.parameters) == (method, parameters) else None
     return None
 
 

@@ -1,6 +1,7 @@
 """The command line as a user meets it: each command run in a process of its own or through `app`."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -248,6 +249,25 @@ def test_another_mask_or_setting_is_not_taken_for_done(slides, tmp_path):
         done = call("embed", slides / "two.svs", "-o", out, *change, *FAST)
         assert done.returncode == 1, change
         assert "holds another tissue mask" in done.stderr
+
+
+def test_a_mask_in_microns_is_refused(slides, tmp_path):
+    """A mask that misses the slide fails it, with where the polygons lie; it is not a slide of no tiles."""
+    ring = [[5000, 100], [9000, 100], [9000, 400], [5000, 100]]
+    (tmp_path / "roi.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    done = call("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "roi.geojson", *FAST)
+    assert done.returncode == 1
+    assert "span x 5000 to 9000 and y 100 to 400, the slide is 800 x 700 px" in done.stderr
+    assert not list((tmp_path / "out").glob("*.zarr*"))
+
+
+def test_a_scale_that_is_left_out_is_not_taken_for_the_same(slides, tmp_path):
+    """A store made with --mpp is not what a run without it asks for; another mpp is another store."""
+    assert call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).returncode == 0
+    done = call("embed", slides / "two.svs", "-o", tmp_path, *FAST)
+    assert done.returncode == 1
+    assert "made at 0.4 um/px (user), the slide now has 0.5 (vendor). Give --mpp 0.4" in done.stderr
+    assert "1 already there" in call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).stdout
 
 
 def test_stores_are_not_taken_for_slides(slides, tmp_path):

@@ -173,6 +173,39 @@ def test_a_bad_mask_is_refused(tmp_path, name, content, reason):
         mask_from_file(tmp_path / name, (8000, 6000), 0.5)
 
 
+@pytest.mark.parametrize(
+    "ring",
+    [
+        pytest.param([[x + 8000, y] for x, y in SQUARE], id="right-of-the-slide"),
+        pytest.param([[x, -y] for x, y in SQUARE], id="y-upwards"),
+        pytest.param([[4003, 3003], [4006, 3003], [4006, 3006], [4003, 3003]], id="between-the-centres-of-cells"),
+    ],
+)
+def test_a_mask_that_misses_the_slide_is_refused(tmp_path, ring):
+    """Where the polygons lie, how large the slide is, and the likely cause; not an empty result."""
+    left, right = min(x for x, _ in ring), max(x for x, _ in ring)
+    reason = rf"x {left} to {right} and y .*the slide is 8000 x 6000 px.*level-0 pixels, not microns"
+    with pytest.raises(MaskError, match=reason):
+        mask_from_file(geojson(tmp_path / "roi.geojson", ring), (8000, 6000), 0.5)
+
+
+def test_a_black_mask_is_refused(tmp_path):
+    """A PNG that marks nothing is a mistake, not a slide without tissue."""
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(MaskError, match="marks nothing of the slide: 0 of its 4800 pixels"):
+        mask_from_file(tmp_path / "mask.png", (8000, 6000), 0.5)
+
+
+def test_a_mask_knows_the_content_it_was_drawn_from(tmp_path):
+    """The same name with another content is another mask; the same content is the same."""
+    path = tmp_path / "roi.geojson"
+    first, again = (mask_from_file(geojson(path, SQUARE), (8000, 6000), 0.5) for _ in range(2))
+    other = mask_from_file(geojson(path, [[x + 1, y] for x, y in SQUARE]), (8000, 6000), 0.5)
+    assert first.parameters == again.parameters
+    assert first.parameters["file"] == other.parameters["file"] == "roi.geojson"
+    assert first.parameters["sha256"] != other.parameters["sha256"]
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path):
     """Stretching a square mask over an oblong slide would put tissue elsewhere."""
     Image.fromarray(np.full((100, 100), 255, np.uint8)).save(tmp_path / "mask.png")

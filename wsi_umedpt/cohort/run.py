@@ -24,7 +24,15 @@ from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
 from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
-from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
+from wsi_umedpt.tissue import (
+    METHOD,
+    TissueMask,
+    TissueParameters,
+    drawn_by,
+    find_tissue,
+    mask_from_file,
+    read_thumbnail,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +146,23 @@ class Prepared:
         return self.path.exists() or work_folder(self.path).exists()
 
     def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
+        if known := stored_tissue(self.path, self.slide, *_mask_asked_for(job, plan)):
+            return known
         if job.mask:
             drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
             return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step)[0])
-        known = stored_tissue(self.path, self.slide, plan.tissue)
-        return known or find_tissue(self.slide, plan.tissue)
+        return find_tissue(self.slide, plan.tissue)
 
     def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
         tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
         self._open.callback(tiles.close)  # type: ignore[attr-defined]
         first = list(itertools.islice(tiles, 1))  # the rest is read on in the background
         return itertools.chain(first, tiles)
+
+
+def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, float | bool | str]]:
+    """Method and parameters of the tissue mask that this run is to have."""
+    return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
 def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Exception:
@@ -165,7 +179,7 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
     known = store.tissue()
-    if job.mask or (known.method, known.parameters) != (METHOD, asdict(plan.tissue)):
+    if (known.method, known.parameters) != _mask_asked_for(job, plan):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
     tiles = unreadable = 0
     for spec, encoders in plan.by_spec().items():
@@ -174,7 +188,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
         status = store.status(spec.grid_id)
         tiles, unreadable = tiles + len(status), unreadable + int((status != 0).sum())
     slide = store.attrs["slide"]
-    if slide["fingerprint"] != fingerprint(job.path) or (job.mpp is not None and job.mpp != slide["mpp"]):
+    # A store at the user's scale is not what a run asks for that leaves the scale to the slide.
+    other_mpp = slide["mpp_source"] == "user" if job.mpp is None else slide["mpp"] != job.mpp
+    if other_mpp or slide["fingerprint"] != fingerprint(job.path):
         return None  # SlideStore.create says what is wrong
     return Embedded(tiles, unreadable, 0)
 
