@@ -4,8 +4,10 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,10 @@ import pytest
 from PIL import Image
 
 from wsi_umedpt.cli.doctor import complaints
+from wsi_umedpt.cli.embed import summary
 from wsi_umedpt.cli.tissue import doubts
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.run import Outcome
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
@@ -65,6 +70,41 @@ def test_the_same_command_again_does_only_what_is_missing(embedded, slides):
     assert again.returncode == 0, again.stderr
     assert "1 embedded" in again.stdout
     assert "2 already there" in again.stdout
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path):
+    """Exit code 130; the rows that were durable are not embedded again."""
+    tiles = ["--size", "64", "--force", "--stride", "28", "--min-tissue", "0"]  # 1,976: a block, and most of another
+    command = ["embed", slides / "a" / "one.svs", "-o", tmp_path, *tiles, *FAST]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsi_umedpt", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    while not list(tmp_path.glob("*.partial/growing/*/*/progress.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C. 0 of 1 slides have whole stores." in said
+    assert "is kept in" in said
+    assert "Run the same command again to go on." in said
+    assert "Traceback" not in said
+    again = call(*command)
+    assert again.returncode == 0, again.stderr
+    assert "1 embedded (1976 tiles, 1024 of them in an earlier run" in again.stdout
+
+
+def test_speed_is_that_of_this_run(slides, capsys):
+    """Tiles of an earlier run count as tiles, never as speed."""
+    job = SlideJob(slides / "two.svs", "two")
+    assert summary([Outcome(job, "done", tiles=5000, fresh=100, seconds=10.0)], []) == 0
+    assert "1 embedded (5000 tiles, 4900 of them in an earlier run, 10 tiles/s)" in capsys.readouterr().out
+    assert summary([Outcome(job, "done", tiles=5000, fresh=5000, seconds=10.0)], []) == 0
+    assert "1 embedded (5000 tiles, 500 tiles/s)" in capsys.readouterr().out
 
 
 def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):

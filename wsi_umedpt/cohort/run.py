@@ -7,9 +7,10 @@ writing is left to it, and waited for at the end.
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -64,6 +65,8 @@ class Outcome:
     job: SlideJob
     status: Literal["done", "already", "failed"]
     tiles: int = 0
+    fresh: int = 0
+    """Tiles embedded now, not in an earlier run."""
     unreadable: int = 0
     seconds: float = 0.0
     reason: str = ""
@@ -93,9 +96,11 @@ def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | N
     watcher = watcher or Watcher()
     outcomes: dict[str, Outcome] = {}
     busy: list[SlideJob] = []
-    with ThreadPoolExecutor(1, thread_name_prefix="next-slide") as ahead:
+    with ExitStack() as opened:
+        ahead = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="next-slide"))
         upcoming = (ahead.submit(_attempt_prepare, job, plan) for job in jobs)
-        for job, prepared in zip(jobs, _one_ahead(upcoming), strict=True):
+        slides = opened.enter_context(closing(_one_ahead(upcoming)))
+        for job, prepared in zip(jobs, slides, strict=True):
             outcome = _embed(job, prepared.result(), plan, watcher)
             if outcome is None:
                 busy.append(job)
@@ -155,7 +160,7 @@ class Prepared:
 
     def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
         tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
-        self._open.callback(tiles.close)  # type: ignore[attr-defined]
+        self._open.callback(tiles.close)
         first = list(itertools.islice(tiles, 1))  # the rest is read on in the background
         return itertools.chain(first, tiles)
 
@@ -201,16 +206,16 @@ def _embed(
     """One slide's outcome; None if another process is writing it."""
     began = time.perf_counter()
     if isinstance(prepared, Embedded):
-        return Outcome(job, "already", prepared.tiles, prepared.unreadable)
+        return Outcome(job, "already", prepared.tiles, unreadable=prepared.unreadable)
     if isinstance(prepared, Exception):
         return Outcome(job, "failed", reason=reason_of(prepared))
-    tiles = unreadable = 0
+    parts: list[Embedded] = []
     try:
         total = sum(map(len, prepared.grids))
         watcher.slide_started(job, total)
         for grid, encoders in zip(prepared.grids, plan.by_spec().values(), strict=True):
             with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid) as store:
-                before = tiles
+                before = sum(part.tiles for part in parts)
                 result = encode_slide(
                     prepared.slide,
                     store,
@@ -222,14 +227,21 @@ def _embed(
                     progress=lambda done, _, before=before: watcher.tiles_done(job, before + done, total),  # type: ignore[misc]
                     batches=prepared.batches if grid is prepared.grids[0] else None,
                 )
-            tiles, unreadable = tiles + result.tiles, unreadable + result.unreadable
+            parts.append(result)
     except StoreBusyError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-        return Outcome(job, "failed", tiles, unreadable, time.perf_counter() - began, reason_of(error))
+        return _outcome(job, "failed", parts, began, reason_of(error))
     finally:
         prepared.close()
-    return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began)
+    return _outcome(job, "done", parts, began)
+
+
+def _outcome(
+    job: SlideJob, status: Literal["done", "failed"], parts: Sequence[Embedded], began: float, reason: str = ""
+) -> Outcome:
+    tiles, fresh, unreadable = (sum(getattr(p, n) for p in parts) for n in ("tiles", "fresh", "unreadable"))
+    return Outcome(job, status, tiles, fresh, unreadable, time.perf_counter() - began, reason)
 
 
 def reason_of(error: Exception) -> str:
@@ -239,10 +251,18 @@ def reason_of(error: Exception) -> str:
 
 def _one_ahead(
     futures: Iterator["Future[Prepared | Embedded | Exception]"],
-) -> Iterator["Future[Prepared | Embedded | Exception]"]:
-    """Start the next before the current is used, and no more: each holds an open slide."""
-    current = next(futures, None)
-    while current is not None:
-        upcoming = next(futures, None)
-        yield current
-        current = upcoming
+) -> Generator["Future[Prepared | Embedded | Exception]"]:
+    """Start the next before the current is used, and no more: each holds an open slide.
+
+    Closed before its end, as by Ctrl-C, it closes the slides that nobody will take.
+    """
+    started = deque(itertools.islice(futures, 1))
+    try:
+        while started:
+            started.extend(itertools.islice(futures, 1))
+            yield started[0]
+            started.popleft()
+    finally:
+        for future in started:
+            if not future.cancel() and isinstance(left := future.result(), Prepared):
+                left.close()
