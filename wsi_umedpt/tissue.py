@@ -35,6 +35,7 @@ _BAND_PX = 2_000_000  # of the level, read at a time
 _MOST_CELLS = 100_000_000  # a slide of 160 mm square
 _FINEST = 16  # px of a thumbnail: no smaller part is tried where the file is damaged
 _THUMBNAIL_PX = 1600  # a side that thumbnails may reach
+_SPECK_CELLS = 9  # pieces below 3 x 3 cells are noise, and must not be joined by the closing
 _NOISE = 3.0  # grey values: what JPEG and sensors add to an even background
 
 
@@ -223,14 +224,15 @@ def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
     distance = cv2.magnitude(a - glass.a, b - glass.b)
     threshold = _threshold(distance[~void], max(p.min_colour, 3 * glass.noise), p.max_colour)
     darker = cv2.absdiff(light, np.full_like(light, glass.light)) > max(12.0, 4 * glass.noise)
-    tissue = (distance > threshold) | _textured(darker & ~void, texture)
-    tissue &= ~void
+    coloured = distance > threshold
+    tissue = (coloured | _textured(darker & ~void, texture)) & ~void
     if p.reject_ink:
         tissue &= ~_ink(light, chroma, hue)
 
-    mask = tissue.astype(np.uint8)
+    # Strands two cells wide are tissue if stained; a colourless one is a fibre or the coverslip's edge.
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
+    broad = cv2.morphologyEx(tissue.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    mask = _drop_small(broad | (tissue & coloured), _SPECK_CELLS)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     mask = _drop_small(mask, p.min_area_um2 / cell_um2)
     return ~_drop_small((mask == 0).astype(np.uint8), p.max_hole_um2 / cell_um2).astype(bool)
