@@ -30,7 +30,7 @@ def embed(
     run: RunOptions | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Embed slides into stores, `OUT/SLIDE.zarr`.
+    """Embed slides into stores, `OUT/SLIDE.zarr`, named by the slide's file or by a CSV.
 
     A slide that is done is skipped, one that was interrupted is gone on with: run the same
     command again. Several processes may share OUT. Exit code 1 if any slide failed.
