@@ -93,6 +93,8 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path)
     assert "is kept in" in said
     assert "Run the same command again to go on." in said
     assert "Traceback" not in said
+    checked = call("verify", tmp_path).stdout
+    assert "one.zarr.partial: work of a run with timm_resnet10t.random that was interrupted" in checked
     again = call(*command)
     assert again.returncode == 0, again.stderr
     assert "1 embedded (1976 tiles, 1024 of them in an earlier run" in again.stdout
@@ -122,6 +124,20 @@ def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
     bad = call("verify", copy)
     assert bad.returncode == 1
     assert "sha256 differs" in bad.stdout
+
+
+@pytest.mark.parametrize("named", ["folder", "store"])
+def test_verify_notes_unfinished_work(embedded, tmp_path, named):
+    """What it is and how to go on; a whole store beside it is no less whole for it."""
+    _, out = embedded
+    shutil.copytree(out / "one.zarr", tmp_path / "one.zarr")
+    (tmp_path / "one.zarr.partial" / "growing").mkdir(parents=True)
+    done = call("verify", tmp_path if named == "folder" else tmp_path / "one.zarr")
+    assert done.returncode == 0
+    [note] = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert "one.zarr.partial: work of a run that was interrupted" in note
+    assert "The same embed command goes on with it" in note
+    assert "1 of 1 stores are whole and undamaged" in done.stdout
 
 
 def test_info_and_picture_of_a_store(embedded, tmp_path):
