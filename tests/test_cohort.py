@@ -180,3 +180,18 @@ class Noted(Prepared):
         """Take note, and close."""
         super().close()
         self.closed = True
+
+
+def test_unfinished_work_of_another_encoder_is_left_alone(small_svs, tmp_path, monkeypatch):
+    """What is done with one encoder is done, though another was stopped half way, and still goes on from there."""
+    monkeypatch.setattr("wsi_umedpt.store.CHUNK_ROWS", 8)
+    monkeypatch.setattr("wsi_umedpt.encode.CHUNK_ROWS", 8)
+    spec, job = TileSpec(size_px=64), SlideJob(small_svs, "s")
+    a, b = (EmbedPlan(out=tmp_path, encoders=[mean_encoder(n)], specs=[spec], batch_size=8) for n in "ab")
+    assert [o.status for o in embed_slides([job], a)] == ["done"]
+    with pytest.raises(KeyboardInterrupt):
+        embed_slides([job], b, Interrupted())
+    assert [o.status for o in embed_slides([job], a)] == ["already"]
+    [outcome] = embed_slides([job], b)
+    assert (outcome.status, outcome.tiles - outcome.fresh) == ("done", 8)
+    assert not (tmp_path / "s.zarr.partial").exists()

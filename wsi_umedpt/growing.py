@@ -140,9 +140,10 @@ def growing_features(partial: Path) -> list[Path]:
     return sorted(p.parent for p in partial.glob("growing/*/*/progress.json"))
 
 
-def awaits_commit(partial: Path) -> bool:
-    """Whether a work folder holds, or lacks, anything but features that grow: a commit has something to do."""
-    return partial.exists() and ((partial / "store").exists() or not growing_features(partial))
+def awaits_commit(store: Path) -> bool:
+    """Whether a run was stopped before its parts entered a store that is there, or before it cleared up."""
+    partial = work_folder(store)
+    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing_features(partial))
 
 
 def is_whole_grid(grid: Path) -> bool:

@@ -180,7 +180,7 @@ def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Ex
 def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
-    if not path.exists() or awaits_commit(work_folder(path)):
+    if not path.exists() or awaits_commit(path):
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
     known = store.tissue()
