@@ -1,5 +1,6 @@
 """A store is whole or absent, reads back what was written, and refuses what does not belong to it."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,10 +15,11 @@ from hypothesis.extra import numpy as hnp
 from wsi_umedpt.arrays import read_array, write_array
 from wsi_umedpt.encode import encode_slide
 from wsi_umedpt.errors import EncoderError, SlideError, StoreBusyError, StoreError
+from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask, find_tissue
@@ -129,8 +131,11 @@ def test_a_renamed_partial_is_refused(tmp_path, slide, tissue):
     grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
     with SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid):
         shutil.copytree(tmp_path / "a.zarr.partial", tmp_path / "b.zarr")
-    with pytest.raises(StoreError, match="not whole"):
+        shutil.copytree(tmp_path / "a.zarr.partial" / "store", tmp_path / "c.zarr")
+    with pytest.raises(StoreError, match="cannot be read as zarr"):
         SlideStore.open(tmp_path / "b.zarr")
+    with pytest.raises(StoreError, match="not whole"):
+        SlideStore.open(tmp_path / "c.zarr")
 
 
 def test_two_encoders_and_two_grids_share_a_store(tmp_path, slide, tissue):
@@ -179,7 +184,10 @@ def test_another_slide_is_refused(tmp_path, slide, tissue):
 def test_another_scale_is_refused(tmp_path, slide, tissue, small_svs):
     """Tiles at two scales of one slide are not mixed."""
     embed(tmp_path / "a.zarr", slide, tissue)
-    with open_slide(small_svs, mpp=0.25) as other, pytest.raises(StoreError, match=r"made at 0\.5 um/px"):
+    with (
+        open_slide(small_svs, mpp=0.25) as other,
+        pytest.raises(StoreError, match=r"made at 0\.5 um/px.*Give --mpp 0\.5"),
+    ):
         embed(tmp_path / "a.zarr", other, tissue)
 
 
@@ -189,6 +197,39 @@ def test_another_mask_is_refused(tmp_path, slide, tissue):
     smaller = TissueMask(tissue.mask & (np.arange(tissue.mask.shape[1]) < 20), tissue.step)
     with pytest.raises(StoreError, match="another tissue mask"):
         embed(tmp_path / "a.zarr", slide, smaller)
+
+
+def test_a_mask_already_made_is_found_again(tmp_path, slide, tissue, small_svs):
+    """In a store, or in unfinished work; not if it was made otherwise, or at another scale."""
+    grid, path = lay_grid(slide.size, slide.mpp, SPEC, within=tissue), tmp_path / "a.zarr"
+    asked = tissue.method, tissue.parameters
+    assert stored_tissue(path, slide, *asked) is None
+    with SlideStore.create(path, slide, tissue, grid) as store:
+        assert np.array_equal(stored_tissue(path, slide, *asked).thumbnail, tissue.thumbnail)
+        encode_slide(slide, store, mean_encoder())
+    assert np.array_equal(stored_tissue(path, slide, *asked).mask, tissue.mask)
+    assert stored_tissue(path, slide, "png", {"file": "mask.png"}) is None
+    with open_slide(small_svs, mpp=0.25) as other:
+        assert stored_tissue(path, other, *asked) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "lacking"),
+    [("tissue", "parameters"), ("tissue", "step"), ("", "slide"), (".slide", "fingerprint")],
+    ids=lambda words: words or "root",
+)
+def test_a_mask_of_another_program_is_named(tmp_path, slide, tissue, node, lacking):
+    """A store whose tissue, or slide, is not described as ours are is refused in words."""
+    path = tmp_path / "a.zarr"
+    embed(path, slide, tissue)
+    meta = path / node.partition(".")[0] / "zarr.json"
+    content = json.loads(meta.read_text())
+    attributes = content["attributes"]
+    del (attributes["slide"] if node == ".slide" else attributes)[lacking]
+    meta.write_text(json.dumps(content))
+    assert stored_tissue(path, slide, tissue.method, tissue.parameters) is None
+    with pytest.raises(StoreError, match=r"another program's|no store of wsi_umedpt"):
+        embed(path, slide, tissue)
 
 
 def test_a_store_is_written_by_one_process_at_a_time(tmp_path, slide, tissue):
@@ -215,6 +256,112 @@ def test_other_settings_begin_anew(tmp_path, slide, tissue, monkeypatch):
     result = embed(tmp_path / "a.zarr", slide, tissue, batch_size=8, progress=lambda done, _: seen.append(done))
     assert seen[0] == 8
     assert result.fresh == result.tiles
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of 16 rows, so that a small slide has many."""
+    monkeypatch.setattr("wsi_umedpt.store.CHUNK_ROWS", 16)
+    monkeypatch.setattr("wsi_umedpt.encode.CHUNK_ROWS", 16)
+
+
+def stop_at(rows: int):
+    """A progress callback that interrupts like Ctrl-C when so many rows are done."""
+
+    def progress(done: int, _: int) -> None:
+        if done >= rows:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def files_of(store: Path) -> dict[str, bytes]:
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+class CountingEngine(MeanEngine):
+    """Counts the tiles it embeds."""
+
+    tiles = 0
+
+    def submit(self, pixels):
+        """Embed at once."""
+        self.tiles += len(pixels)
+        return super().submit(pixels)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("there", [False, True], ids=["new-store", "store-with-another-encoder"])
+@pytest.mark.parametrize("same_grid", [False, True], ids=["another-grid", "same-grid"])
+def test_growing_features_survive_the_commit_of_another_encoder(tmp_path, slide, tissue, there, same_grid):
+    """B is stopped, A is finished, B goes on: only what was missing is embedded, and no byte tells of the stop."""
+    other = SPEC if same_grid else TileSpec(size_px=64, mpp=1.0)
+    for name, stopped in {"plain.zarr": False, "stopped.zarr": True}.items():
+        path = tmp_path / name
+        if there:
+            embed(path, slide, tissue, mean_encoder("zero", 0.5), batch_size=16)
+        if stopped:
+            with pytest.raises(KeyboardInterrupt):
+                embed(path, slide, tissue, mean_encoder("b", 2.0), batch_size=16, progress=stop_at(64))
+        embed(path, slide, tissue, mean_encoder("a"), spec=other, batch_size=16)
+        assert path.with_name(f"{name}.partial").exists() == stopped
+        assert problems_of(path) == []
+        encoder = mean_encoder("b", 2.0)
+        encoder = dataclasses.replace(encoder, _engine=CountingEngine(2.0))
+        assert encoder.made_by  # embeds its probe
+        encoder._engine.tiles = 0
+        result = embed(path, slide, tissue, encoder, batch_size=16)
+        assert result.fresh == encoder._engine.tiles == result.tiles - (64 if stopped else 0)
+        assert not path.with_name(f"{name}.partial").exists()
+    assert files_of(tmp_path / "stopped.zarr") == files_of(tmp_path / "plain.zarr")
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_growing_features_of_other_tiles_are_not_gone_on_with(tmp_path, slide, tissue):
+    """As many tiles elsewhere are other tiles: a store that was replaced by hand does not mix rows."""
+    left, right = (TissueMask(np.zeros((35, 47), bool), step=32) for _ in range(2))
+    left.mask[:, :20], right.mask[:, -21:-1] = True, True
+    embed(tmp_path / "a.zarr", slide, left, mean_encoder("a"), batch_size=16)
+    with pytest.raises(KeyboardInterrupt):
+        embed(tmp_path / "a.zarr", slide, left, mean_encoder("b"), batch_size=16, progress=stop_at(64))
+    tiles = len(SlideStore.open(tmp_path / "a.zarr").grid())
+    shutil.rmtree(tmp_path / "a.zarr")
+    embed(tmp_path / "other" / "a.zarr", slide, right, mean_encoder("a"), batch_size=16)
+    shutil.move(tmp_path / "other" / "a.zarr", tmp_path / "a.zarr")
+    result = embed(tmp_path / "a.zarr", slide, right, mean_encoder("b"), batch_size=16)
+    assert result.fresh == result.tiles == tiles
+
+
+def kill_at(monkeypatch, name: str) -> None:
+    """Stop the next run when it comes to a method of `FeatureWriter` or `SlideStore`."""
+
+    def stop(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    owner = FeatureWriter if name == "finish" else SlideStore
+    monkeypatch.setattr(owner, name, stop)
+
+
+@pytest.mark.parametrize("killed", ["finish", "commit"])
+def test_a_mended_disk_ends_what_a_failing_one_began(tmp_path, small_svs, killed, monkeypatch):
+    """A status that only a stopped run wrote binds nobody: tiles that can be read now are embedded."""
+    path, mask = tmp_path / "s.svs", TissueMask(np.ones((35, 47), bool), step=32)
+    shutil.copy(small_svs, path)
+    with open_slide(path) as slide:  # its fingerprint is taken before the disk fails
+        assert slide.fingerprint
+        damage(path, 9)
+        kill_at(monkeypatch, killed)
+        with pytest.raises(KeyboardInterrupt):
+            embed(tmp_path / "a.zarr", slide, mask, max_unreadable=0.2)
+        work = tmp_path / "a.zarr.partial" / "store" / "grids" / SPEC.grid_id
+        assert read_array(work / "status").any()
+    shutil.copy(small_svs, path)
+    with open_slide(path) as slide:
+        result = embed(tmp_path / "a.zarr", slide, mask)
+        embed(tmp_path / "b.zarr", slide, mask)
+    assert result.unreadable == 0
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")
 
 
 def test_features_that_are_not_finite_stop_the_slide(tmp_path, slide, tissue):

@@ -4,6 +4,7 @@ Which rows are missing is asked of the store, so that going on after a stop is n
 its own. Several encoders share one decoding of the slide.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,14 +93,18 @@ def encode_slide(
     writers = _writers(store, grid_id, encoders, batch_size)
     start = min((w.rows_done for _, w in writers), default=len(grid))
     if writers and start < len(grid):
-        if start or batches is None:
-            batches = read_tiles(slide, grid, start=start, batch_size=batch_size, threads=threads)
-        _run(batches, writers, grid, max_unreadable, progress)
-    for _, writer in writers:
+        with contextlib.ExitStack() as ours:
+            if start or batches is None:
+                tiles = read_tiles(slide, grid, start=start, batch_size=batch_size, threads=threads)
+                batches = ours.enter_context(contextlib.closing(tiles))
+            _run(batches, writers, grid, max_unreadable, progress)
+    if writers:
         status = np.full(len(grid), OK, np.uint8)
-        status[writer.unreadable] = UNREADABLE
+        for _, writer in writers:  # they differ only if the file fails while it is read
+            status[writer.unreadable] = UNREADABLE
         store.set_status(grid_id, status)
-        writer.finish()
+        for _, writer in writers:
+            writer.finish()
     store.commit()
     unreadable = int((store.status(grid_id) != OK).sum())
     return Embedded(len(grid), unreadable, len(grid) - start)

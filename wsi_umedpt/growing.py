@@ -1,11 +1,17 @@
-"""Features that grow chunk by chunk and survive a killed process.
+"""What can be interrupted: features that grow chunk by chunk, and the work folder they grow in.
 
-Until `FeatureWriter.finish`, the array lies under a hidden name beside its final one, with
-a count of the rows that are durable.
+``NAME.zarr.partial`` holds two folders: ``store``, laid out as the store is, for what is
+whole and waits to enter it, and ``growing/<grid_id>/<encoder_id>``, arrays with a count of
+the rows that are durable. They are apart so that the one can be renamed into place while
+the other goes on growing.
+
+Read top to bottom: `FeatureWriter`, then what is asked of the work folder.
 """
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +26,24 @@ from wsi_umedpt.errors import StoreError
 class FeatureWriter:
     """Appends rows of features chunk by chunk; each chunk is written once and made durable.
 
-    Row `rows_done` is where to go on. Until `finish`, the array lies under a hidden name.
+    Row `rows_done` is where to go on. Until `finish`, the array lies in `growing`, then in
+    `final`. Rows that are there are gone on with if `made_by` (how they were computed) and
+    `made_of` (the slide and its tiles) are the same.
     """
 
-    def __init__(self, final: Path, shape: tuple[int, int], made_by: dict[str, Any], chunk_rows: int) -> None:
-        self._final, self._shape, self._chunk_rows = final, shape, chunk_rows
-        self._growing = final.with_name(f".{final.name}.growing")
+    def __init__(
+        self,
+        growing: Path,
+        final: Path,
+        shape: tuple[int, int],
+        made_by: dict[str, Any],
+        made_of: dict[str, Any],
+        chunk_rows: int,
+    ) -> None:
+        self._growing, self._final, self._shape, self._chunk_rows = growing, final, shape, chunk_rows
         self._progress = self._growing / "progress.json"
         self._made_by = made_by
+        self._origin = json.loads(json.dumps({"made_by": made_by, "made_of": made_of, "shape": shape}))
         self._rows: list[npt.NDArray[np.float32]] = []
         self.unreadable: list[int] = []
         self.rows_done = 0
@@ -56,7 +72,7 @@ class FeatureWriter:
             state = json.loads(self._progress.read_bytes())
         except (OSError, ValueError):
             return None
-        same = state.get("made_by") == json.loads(json.dumps(self._made_by)) and state.get("shape") == [*self._shape]
+        same = all(state.get(key) == value for key, value in self._origin.items())
         if not same or not (self._growing / "zarr.json").exists():
             return None
         if state["unreadable"]:  # tried again: the disk, or the copy of the slide, may be mended
@@ -98,10 +114,7 @@ class FeatureWriter:
         self.rows_done += len(half)
         self._rows, self._pending = [rest], len(rest)
         durable = [i for i in self.unreadable if i < self.rows_done]
-        write_json(
-            self._progress,
-            {"rows_done": self.rows_done, "unreadable": durable, "made_by": self._made_by, "shape": [*self._shape]},
-        )
+        write_json(self._progress, {"rows_done": self.rows_done, "unreadable": durable, **self._origin})
 
     def _bad_in(self, count: int) -> int:
         return sum(self.rows_done <= i < self.rows_done + count for i in self.unreadable)
@@ -115,3 +128,61 @@ class FeatureWriter:
         self._progress.unlink(missing_ok=True)
         os.rename(self._growing, self._final)
         sync_folder(self._final.parent)
+
+
+def work_folder(store: Path) -> Path:
+    """Where a store is being made, or added to."""
+    return store.with_name(store.name + ".partial")
+
+
+def growing_features(partial: Path) -> list[Path]:
+    """Features that a run was stopped in, with rows to go on from."""
+    return sorted(p.parent for p in partial.glob("growing/*/*/progress.json"))
+
+
+def awaits_commit(store: Path) -> bool:
+    """Whether a run was stopped before its parts entered a store that is there, or before it cleared up."""
+    partial = work_folder(store)
+    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing_features(partial))
+
+
+def is_whole_grid(grid: Path) -> bool:
+    """Whether a grid of the work folder has all that a store's grid must have, and some features."""
+    return all(any(grid.glob(f"{part}zarr.json")) for part in ("", "status/", "features/*/"))
+
+
+def rests_on_damage(grid: Path) -> bool:
+    """Whether a grid of the work folder has tiles that no run has yet tried to read again.
+
+    Its features hold no numbers of them, so that only reading all anew makes use of a disk,
+    or a copy of the slide, that was mended since.
+    """
+    if (grid / "status" / "zarr.json").exists():
+        return bool(read_array(grid / "status").any())
+    return any(grid.glob("features/*/zarr.json"))  # killed while the status was replaced
+
+
+def whole_parts(work: Path, store: Path) -> Iterator[Path]:
+    """Grids that a store lacks, else the features that it lacks."""
+    for grid in sorted(work.glob("grids/*/")):
+        if not (store / grid.relative_to(work)).exists():
+            if is_whole_grid(grid):
+                yield grid
+            continue
+        for features in sorted(p.parent for p in grid.glob("features/*/zarr.json")):
+            if not (store / features.relative_to(work)).exists():
+                yield features
+
+
+def clear_work(partial: Path) -> None:
+    """Remove all of a work folder but features that can be gone on with."""
+    shutil.rmtree(partial / "store", ignore_errors=True)
+    kept = growing_features(partial)
+    for folder in partial.glob("growing/*/*/"):
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in partial.glob("growing/*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    if not kept:
+        shutil.rmtree(partial, ignore_errors=True)

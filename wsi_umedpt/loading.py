@@ -13,7 +13,7 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -49,13 +49,13 @@ def read_tiles(
     batch_size: int = 64,
     threads: int | None = None,
     ahead: int = 2,
-) -> Iterator[TileBatch]:
+) -> Generator[TileBatch]:
     """Read the tiles of a grid, in order.
 
     Parameters
     ----------
     slide
-        Open; must stay open until the iterator is done or closed.
+        Open; must stay open until the generator is done or closed (`contextlib.closing`).
     grid
         Laid over this slide.
     start : row of the grid

@@ -19,6 +19,7 @@ from wsi_umedpt.errors import SlideError
 from wsi_umedpt.geometry import Box, Mpp, checked_mpp, snap_scale
 from wsi_umedpt.readers import open_reader
 from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Reader
+from wsi_umedpt.readers.parts import parts
 
 Resampling = Literal["area", "dct"]
 """How pixels are shrunk: by exact area averaging, or, where tiles are JPEG and the factor is
@@ -251,22 +252,39 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
 
 
 def fingerprint(path: Path) -> str:
-    """Identify a slide's content without reading all of it.
+    """Identify a slide's content without reading all of it, whatever its file is called.
 
-    sha256 over the size and 16 blocks of 64 KiB spread evenly, first and last included; of
-    a folder (OME-Zarr, or what stands beside an MRXS file), over the names and sizes of all
-    files and the contents of those that are metadata.
+    Of a file: sha256 over its size and 16 blocks of 64 KiB spread evenly, first and last
+    included. Of a slide of several files (DICOM, MRXS, VMS; see `readers.parts`): over the
+    sorted fingerprints of the files. Of a folder (OME-Zarr): over the names and sizes of all
+    files below it, and such blocks of all metadata and of 16 chunk files spread evenly over
+    their names.
     """
+    files = parts(path)
     digest = hashlib.sha256()
-    if path.is_file():
+    if path.is_dir():
+        _hash_folder(digest, path, files)
+    elif len(files) == 1:
         _hash_blocks(digest, path)
-    folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path
-    if folder.is_dir():
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-            if file.suffix in (".json", ".ini", ".dat") or file.name.startswith(".z"):
-                _hash_blocks(digest, file)
+    else:
+        digest.update("".join(sorted(map(_file_fingerprint, files))).encode())
     return digest.hexdigest()
+
+
+def _file_fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    _hash_blocks(digest, path)
+    return digest.hexdigest()
+
+
+def _hash_folder(digest: "hashlib._Hash", folder: Path, files: list[Path]) -> None:
+    for file in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+    metadata = [f for f in files if f.suffix == ".json" or f.name.startswith(".z")]
+    chunks = sorted(set(files) - set(metadata))
+    spread = sorted({(len(chunks) - 1) * n // (_BLOCKS - 1) for n in range(_BLOCKS)}) if chunks else []
+    for file in (*metadata, *(chunks[n] for n in spread)):
+        _hash_blocks(digest, file)
 
 
 def _hash_blocks(digest: "hashlib._Hash", path: Path) -> None:

@@ -1,19 +1,18 @@
 """`SlideStore`: one zarr v3 group per slide, whole or absent.
 
 Everything grows in a work folder beside the store (``NAME.zarr.partial``) and enters the
-store by one rename: the folder itself when the store is new, or one array or grid at a
+store by one rename: all that is whole when the store is new, or one array or grid at a
 time when it exists. What is in a ``.zarr`` folder is therefore whole, and a killed run is
 gone on with from its last durable chunk. docs/store.md writes the layout down.
 
 Read top to bottom: `SlideBag`, then `SlideStore` (opening, reading, adding). What can be
-interrupted lies in `wsi_umedpt.growing`.
+interrupted, and the work folder, lie in `wsi_umedpt.growing`.
 """
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,11 +23,11 @@ import numpy.typing as npt
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group
 from wsi_umedpt.errors import StoreError
-from wsi_umedpt.growing import FeatureWriter
+from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
 from wsi_umedpt.locks import locked
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
-from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters
+from wsi_umedpt.tissue import TissueMask
 
 SCHEMA = 1
 CHUNK_ROWS = 1024
@@ -37,6 +36,8 @@ OK, UNREADABLE = 0, 1
 
 DTYPES = {"xy": np.int32, "tissue": np.float32, "status": np.uint8}
 """Of a grid's arrays; features are float16."""
+_OF_SLIDE = {"fingerprint", "size", "mpp", "mpp_source"}
+"""What a store must say of its slide."""
 
 Status = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float16]
@@ -60,7 +61,8 @@ class SlideStore:
 
     def __init__(self, path: Path, lock: filelock.BaseFileLock | None = None) -> None:
         self.path = path
-        self._work = path.with_name(path.name + ".partial")
+        self._partial = work_folder(path)
+        self._work = self._partial / "store"
         self._lock = lock
 
     # ---- opening ----
@@ -77,7 +79,7 @@ class SlideStore:
         store = cls(Path(path))
         if not store.path.is_dir():
             hint = " A run that was interrupted left its work beside it: embed the slide again to go on."
-            raise StoreError(f"there is no store at {path}.{hint if store._work.exists() else ''}")
+            raise StoreError(f"there is no store at {path}.{hint if store._partial.exists() else ''}")
         store._check_root(store.path)
         return store
 
@@ -124,8 +126,7 @@ class SlideStore:
     def encoder_ids(self, grid_id: str | None = None) -> list[str]:
         """Names of the encoders whose features the store holds, sorted."""
         pattern = f"grids/{grid_id or '*'}/features/*/zarr.json"
-        found = {p.parent.name for root in self._roots() for p in root.glob(pattern)}
-        return sorted(name for name in found if not name.startswith("."))
+        return sorted({p.parent.name for root in self._roots() for p in root.glob(pattern)})
 
     def grid(self, grid_id: str | None = None) -> TileGrid:
         """Read a grid; its name may be left out where there is only one."""
@@ -148,7 +149,10 @@ class SlideStore:
         attrs = read_attrs(folder)
         thumbnail = read_array(self._find("thumbnail")) if self._has("thumbnail") else None
         mask = read_array(folder).astype(bool)
-        return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+        try:
+            return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+        except KeyError as lacking:
+            raise StoreError(f"{folder} does not say its {lacking}: it is damaged, or another program's") from None
 
     def feature_attrs(self, encoder_id: str, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""
@@ -184,14 +188,22 @@ class SlideStore:
     def writer(self, encoder_id: str, grid_id: str, dim: int, made_by: dict[str, Any]) -> FeatureWriter:
         """Start, or go on with, the features of one encoder.
 
-        Work that other settings (`made_by`) began is dropped: rows are never mixed.
+        Work that other settings (`made_by`) began, or that is of other tiles, is dropped:
+        rows are never mixed.
         """
         if self._lock is None:
             raise StoreError(f"{self.path} was opened for reading; use SlideStore.create to add features")
-        tiles = len(read_array(self._find(f"grids/{grid_id}/xy")))
-        final = self._work / "grids" / grid_id / "features" / encoder_id
+        xy = self._find(f"grids/{grid_id}/xy")
+        made_of = {"slide": self.attrs["slide"], "xy": read_attrs(xy)["sha256"]}
         self._mirror_groups(f"grids/{grid_id}/features")
-        return FeatureWriter(final, (tiles, dim), made_by, CHUNK_ROWS)
+        return FeatureWriter(
+            self._partial / "growing" / grid_id / encoder_id,
+            self._work / "grids" / grid_id / "features" / encoder_id,
+            (len(read_array(xy)), dim),
+            made_by,
+            made_of,
+            CHUNK_ROWS,
+        )
 
     def has_features(self, encoder_id: str, grid_id: str) -> bool:
         """Whether these features are whole."""
@@ -203,72 +215,58 @@ class SlideStore:
         Raises
         ------
         StoreError
-            If an earlier pass over the slide found other tiles unreadable.
+            If other tiles are unreadable in the store that is there.
         """
         name = f"grids/{grid_id}/status"
-        if not self._has(name):
-            self._mirror_groups(f"grids/{grid_id}")
-            write_array(self._work / name, status)
-        elif not np.array_equal(self.status(grid_id), status):
-            raise StoreError(
-                f"{self.slide_id}: other tiles are unreadable now than when the store was made: the slide "
-                "file or its disk is failing. Check the file, remove the store and embed again."
-            )
+        if (self.path / name / "zarr.json").exists():
+            if not np.array_equal(read_array(self.path / name), status):
+                raise StoreError(
+                    f"{self.slide_id}: other tiles are unreadable now than when the store was made: the slide "
+                    "file or its disk is failing. Check the file, remove the store and embed again."
+                )
+            return
+        # One that a stopped run left is of its pass over the slide, not of this one.
+        discard(self._work / name)
+        self._mirror_groups(f"grids/{grid_id}")
+        write_array(self._work / name, status)
 
     def commit(self) -> None:
-        """Move all that is whole from the work folder into the store."""
+        """Move all that is whole from the work folder into the store; what still grows stays there."""
         if not self.path.exists():
             for grid in self._work.glob("grids/*/"):
-                if not _is_whole_grid(grid):  # of another run, which was stopped
+                if not is_whole_grid(grid):  # of another run, which was stopped
                     discard(grid)
-                _discard_growing(grid)
             root = read_attrs(self._work)
             write_group(self._work, {**root, "whole": True})
             sync_folder(self._work, files=True)
             os.rename(self._work, self.path)
         else:
-            for part in self._whole_parts():
+            for part in whole_parts(self._work, self.path):
                 target = self.path / part.relative_to(self._work)
                 os.rename(part, target)
                 sync_folder(target.parent)
-            shutil.rmtree(self._work, ignore_errors=True)
+        clear_work(self._partial)
         sync_folder(self.path.parent)
 
-    def _whole_parts(self) -> Iterator[Path]:
-        """Grids that the store lacks, else the arrays that it lacks, status before features."""
-        for grid in sorted(self._work.glob("grids/*")):
-            target = self.path / grid.relative_to(self._work)
-            if not target.exists():
-                if _is_whole_grid(grid):
-                    _discard_growing(grid)
-                    yield grid
-                continue
-            for part in (grid / "status", *sorted(grid.glob("features/*"))):
-                if (part / "zarr.json").exists() and not part.name.startswith("."):
-                    if not (self.path / part.relative_to(self._work)).exists():
-                        yield part
-
     def _prepare(self, slide: Slide, tissue: TissueMask) -> None:
-        root = root_attrs(slide)
         if self.path.exists():
             self._check_root(self.path)
-        elif self._work.exists() and (self._work / "zarr.json").exists():
-            pass
-        else:
-            if self._work.exists():
-                discard(self._work)
+            self._check_same(slide, tissue)
+        elif not ((self._work / "zarr.json").exists() and self._is_of(slide, tissue)):
+            # Nothing is there, or unfinished work of another scale, mask or copy of the slide: begin anew.
+            discard(self._work)
+            discard(self._partial)
             self._mirror_groups("grids")
             write_tissue(self._work, tissue)
-            write_group(self._work, root)  # last: a work folder without it is begun anew
-            return
+            write_group(self._work, root_attrs(slide))  # last: a work folder without it is begun anew
+
+    def _is_of(self, slide: Slide, tissue: TissueMask) -> bool:
+        found = self.attrs.get("slide", {})
+        same = (found.get("fingerprint"), found.get("mpp")) == (slide.fingerprint, slide.mpp)
+        return same and np.array_equal(self.tissue().mask, tissue.mask)
+
+    def _check_same(self, slide: Slide, tissue: TissueMask) -> None:
         found = self.attrs["slide"]
-        if not self.path.exists() and (
-            (found["fingerprint"], found["mpp"]) != (slide.fingerprint, slide.mpp)
-            or not np.array_equal(self.tissue().mask, tissue.mask)
-        ):  # unfinished work of another scale, mask or copy of the slide: begin anew
-            discard(self._work)
-            self._prepare(slide, tissue)
-            return
         if found["fingerprint"] != slide.fingerprint:
             raise StoreError(
                 f"{self.path} is of another slide ({found['size']} px, fingerprint {found['fingerprint'][:12]}) "
@@ -277,21 +275,25 @@ class SlideStore:
         if found["mpp"] != slide.mpp:
             raise StoreError(
                 f"{self.path} was made at {found['mpp']:g} um/px ({found['mpp_source']}), the slide now has "
-                f"{slide.mpp:g} ({slide.mpp_source}). Remove the store to make it anew."
+                f"{slide.mpp:g} ({slide.mpp_source}). Give --mpp {found['mpp']:g} to go on with it; for another scale, "
+                "choose another output folder, or remove the store."
             )
-        if not np.array_equal(self.tissue().mask, tissue.mask):
+        known = self.tissue()
+        if not np.array_equal(known.mask, tissue.mask):
             raise StoreError(
-                f"{self.path} holds another tissue mask than the one asked for now. Use the same mask and "
-                "parameters as before, or remove the store to make it anew."
+                f"{self.path} holds another tissue mask ({known.origin}) than the one asked for now "
+                f"({tissue.origin}). Use the same mask and parameters as before, or remove the store to make it anew."
             )
 
     def _add_grid(self, grid: TileGrid) -> None:
         name = f"grids/{grid.spec.grid_id}"
-        if self._has(name):
-            return
-        self._mirror_groups("grids")
         folder = self._work / name
-        shutil.rmtree(folder, ignore_errors=True)  # one that was killed half-way
+        if (self.path / name / "zarr.json").exists():
+            return
+        if (folder / "zarr.json").exists() and not rests_on_damage(folder):
+            return
+        discard(folder)  # killed half-way, or with tiles that may be readable now
+        self._mirror_groups("grids")
         write_array(folder / "xy", grid.xy)
         write_array(folder / "tissue", grid.tissue)
         write_group(folder / "features", {})
@@ -344,8 +346,9 @@ class SlideStore:
     def _check_root(self, path: Path) -> None:
         attrs = read_attrs(path)
         schema = attrs.get("schema")
-        if not isinstance(schema, int) or not isinstance(attrs.get("slide"), dict):
-            raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number")
+        slide = attrs.get("slide")
+        if not isinstance(schema, int) or not (isinstance(slide, dict) and slide.keys() >= _OF_SLIDE):
+            raise StoreError(f"{path} is no store of wsi_umedpt: it has no schema number, or does not say its slide")
         if schema > SCHEMA:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
@@ -371,17 +374,17 @@ def root_attrs(slide: Slide) -> dict[str, Any]:
     }
 
 
-def stored_tissue(path: Path, slide: Slide, parameters: TissueParameters) -> TissueMask | None:
-    """The mask that a store, or a run that was stopped, already found with these parameters."""
-    for root in (path, path.with_name(path.name + ".partial")):
+def stored_tissue(path: Path, slide: Slide, method: str, parameters: Mapping[str, Any]) -> TissueMask | None:
+    """The mask that a store, or a run that was stopped, already made of this slide in this way."""
+    for root in (path, work_folder(path) / "store"):
         if (root / "zarr.json").exists():
             try:
-                if read_attrs(root)["slide"]["fingerprint"] != slide.fingerprint:
-                    return None
+                of = read_attrs(root)["slide"]
                 known = SlideStore(root).tissue()
-            except StoreError:  # damaged, or renamed by another process just now; `create` tells which
-                return None
-            return known if (known.method, known.parameters) == (METHOD, asdict(parameters)) else None
+                same = (of["fingerprint"], of["mpp"]) == (slide.fingerprint, slide.mpp)
+            except (StoreError, KeyError, TypeError):
+                return None  # damaged, foreign, or renamed by another process just now; `create` tells which
+            return known if same and (known.method, known.parameters) == (method, parameters) else None
     return None
 
 
@@ -392,12 +395,3 @@ def write_tissue(root: Path, tissue: TissueMask) -> None:
     if tissue.thumbnail is not None:
         fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
         write_array(root / "thumbnail", tissue.thumbnail, {"step": tissue.step // fine})
-
-
-def _is_whole_grid(grid: Path) -> bool:
-    return (grid / "zarr.json").exists() and (grid / "status" / "zarr.json").exists()
-
-
-def _discard_growing(grid: Path) -> None:
-    for unfinished in grid.glob("features/.*"):
-        discard(unfinished)

@@ -1,10 +1,11 @@
 """Shipped helpers for tests: slides whose every pixel is known, in every TIFF variant that scanners write.
 
 `tissue_image` draws tissue on glass with known places; `write_pyramid` saves any image as
-an Aperio-like or plain pyramid; `flip_bytes` damages a file as disks do.
+an Aperio-like or plain pyramid, `write_dicom` as a DICOM series; `flip_bytes` damages a file as disks do.
 """
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -177,3 +178,92 @@ def _without_tables(stream: bytes) -> bytes:
     # Neither tables nor JFIF or Adobe markers: as inside a scanner's TIFF.
     dropped = (0xDB, 0xC4, 0xE0, 0xEE)
     return b"\xff\xd8" + b"".join(part for marker, part in _segments(stream) if marker not in dropped)
+
+
+def write_dicom(folder: Path, image: Pixels, *, scales: tuple[int, ...] = (1, 4), series: str = "1.2.3") -> list[Path]:
+    """Write a DICOM slide that OpenSlide opens: a file per level, tiles of 256 px, 0.5 um/px.
+
+    Parameters
+    ----------
+    folder
+        Made if it is missing; may hold other series.
+    image : uint8 (rows, cols, 3)
+        Level 0.
+    scales
+        Level-0 px per px of each level.
+    series
+        SeriesInstanceUID.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, scale in enumerate(scales):
+        size = image.shape[1] // scale, image.shape[0] // scale
+        level = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        frames = [stream for row in _streams(level, 256, "422", "ycbcr", 85) for stream in row]
+        instance, slide_class = f"{series}.{number}", "1.2.840.10008.5.1.4.1.1.77.1.6"
+        syntax, spacing = "1.2.840.10008.1.2.4.50", f"{0.0005 * scale}\\{0.0005 * scale}"
+        meta = b"".join(
+            [
+                _element(0x00020001, "OB", b"\0\1"),
+                _element(0x00020002, "UI", slide_class),
+                _element(0x00020003, "UI", instance),
+                _element(0x00020010, "UI", syntax),
+                _element(0x00020012, "UI", "1.2"),
+            ]
+        )
+        measures = _sequence_of(0x00289110, _element(0x00280030, "DS", spacing))
+        # A sequence that names another series before the slide's own, as references do.
+        reference = _sequence_of(0x00081115, _element(0x0020000E, "UI", "9.9.9"))
+        kind = "ORIGINAL" if scale == 1 else "DERIVED"
+        body = b"".join(
+            [
+                _element(0x00080008, "CS", f"{kind}\\PRIMARY\\VOLUME\\{'NONE' if scale == 1 else 'RESAMPLED'}"),
+                _element(0x00080016, "UI", slide_class),
+                _element(0x00080018, "UI", instance),
+                _element(0x00080060, "CS", "SM"),
+                reference,
+                _element(0x0020000D, "UI", "1.2"),
+                _element(0x0020000E, "UI", series),
+                _element(0x00209311, "CS", "TILED_FULL"),
+                _element(0x00280002, "US", 3),
+                _element(0x00280004, "CS", "YBR_FULL_422"),
+                _element(0x00280006, "US", 0),
+                _element(0x00280008, "IS", str(len(frames))),
+                _element(0x00280010, "US", 256),
+                _element(0x00280011, "US", 256),
+                *(_element(0x00280100 + n, "US", value) for n, value in enumerate((8, 8, 7, 0))),
+                _element(0x00480006, "UL", level.shape[1]),
+                _element(0x00480007, "UL", level.shape[0]),
+                _element(0x00480303, "UL", 1),
+                _sequence_of(0x52009229, measures),
+                struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF),
+                *(struct.pack("<HHI", 0xFFFE, 0xE000, len(s)) + s for s in [b"", *map(_even, frames)]),
+                struct.pack("<HHI", 0xFFFE, 0xE0DD, 0),
+            ]
+        )
+        path = folder / f"level-{series}-{number}.dcm"
+        path.write_bytes(bytes(128) + b"DICM" + _element(0x00020000, "UL", len(meta)) + meta + body)
+        paths.append(path)
+    return paths
+
+
+def _element(tag: int, kind: str, value: str | int | bytes) -> bytes:
+    """One data element, explicit little endian (DICOM PS3.5, 7.1.2)."""
+    if isinstance(value, int):
+        value = struct.pack("<H" if kind == "US" else "<I", value)
+    elif isinstance(value, str):
+        value = _even(value.encode(), b"\0" if kind == "UI" else b" ")
+    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, kind.encode())
+    length = struct.pack("<HI", 0, len(value)) if kind == "OB" else struct.pack("<H", len(value))
+    return head + length + value
+
+
+def _sequence_of(tag: int, item: bytes) -> bytes:
+    """A sequence of one item, both of undefined length."""
+    begin = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"SQ", 0, 0xFFFFFFFF)
+    ends = struct.pack("<HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    return begin + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + item + ends
+
+
+def _even(value: bytes, pad: bytes = b"\0") -> bytes:
+    return value + pad * (len(value) % 2)

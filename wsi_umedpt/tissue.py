@@ -8,6 +8,7 @@ Read top to bottom: `TissueMask` (what you get), `find_tissue` (how), `mask_from
 mask of the user's instead).
 """
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ _BAND_PX = 2_000_000  # of the level, read at a time
 _MOST_CELLS = 100_000_000  # a slide of 160 mm square
 _FINEST = 16  # px of a thumbnail: no smaller part is tried where the file is damaged
 _THUMBNAIL_PX = 1600  # a side that thumbnails may reach
+_SPECK_CELLS = 9  # pieces below 3 x 3 cells are noise, and must not be joined by the closing
 _NOISE = 3.0  # grey values: what JPEG and sensors add to an even background
 
 
@@ -73,6 +75,11 @@ class TissueMask:
     """The slide, (rows, cols, 3), if the mask was made from it: a cell is 1, 2 or 4 px wide."""
     method: str = METHOD
     parameters: dict[str, float | bool | str] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> str:
+        """What made it, in words."""
+        return f"{self.method}: " + ", ".join(f"{name} {value}" for name, value in self.parameters.items())
 
     @property
     def fraction(self) -> float:
@@ -217,14 +224,15 @@ def _segment(thumbnail: Pixels, p: TissueParameters, cell_um2: float) -> Mask:
     distance = cv2.magnitude(a - glass.a, b - glass.b)
     threshold = _threshold(distance[~void], max(p.min_colour, 3 * glass.noise), p.max_colour)
     darker = cv2.absdiff(light, np.full_like(light, glass.light)) > max(12.0, 4 * glass.noise)
-    tissue = (distance > threshold) | _textured(darker & ~void, texture)
-    tissue &= ~void
+    coloured = distance > threshold
+    tissue = (coloured | _textured(darker & ~void, texture)) & ~void
     if p.reject_ink:
         tissue &= ~_ink(light, chroma, hue)
 
-    mask = tissue.astype(np.uint8)
+    # Strands two cells wide are tissue if stained; a colourless one is a fibre or the coverslip's edge.
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
+    broad = cv2.morphologyEx(tissue.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    mask = _drop_small(broad | (tissue & coloured), _SPECK_CELLS)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     mask = _drop_small(mask, p.min_area_um2 / cell_um2)
     return ~_drop_small((mask == 0).astype(np.uint8), p.max_hole_um2 / cell_um2).astype(bool)
@@ -314,13 +322,22 @@ def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float
     Raises
     ------
     MaskError
-        If it cannot be read, holds no polygon, or has another aspect ratio than the slide.
+        If it cannot be read, holds no polygon, has another aspect ratio than the slide, or
+        marks nothing of it.
     """
     step = max(1, round(cell_um / mpp))
     cols, rows = -(-size[0] // step), -(-size[1] // step)
-    parameters: dict[str, float | bool | str] = {"file": path.name, "cell_um": cell_um}
-    if path.suffix.lower() in (".geojson", ".json"):
-        return TissueMask(_raster(_polygons(path), step, rows, cols), step, None, "geojson", parameters)
+    method, parameters = drawn_by(path, cell_um)
+    if method == "geojson":
+        areas = _polygons(path)
+        cells = _raster(areas, step, rows, cols)
+        if not cells.any():
+            left, top, right, bottom = shapely.total_bounds(areas)
+            raise MaskError(
+                f"{path.name} marks nothing of the slide: its polygons span x {left:g} to {right:g} and y {top:g} to "
+                f"{bottom:g}, the slide is {size[0]} x {size[1]} px. Coordinates must be level-0 pixels, not microns."
+            )
+        return TissueMask(cells, step, None, method, parameters)
     try:
         with Image.open(path, formats=("PNG", "BMP")) as image:
             drawn = np.asarray(image.convert("L")) > 0
@@ -335,7 +352,23 @@ def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float
         )
     centres_x = np.minimum(((np.arange(cols) + 0.5) * step / across).astype(int), drawn.shape[1] - 1)
     centres_y = np.minimum(((np.arange(rows) + 0.5) * step / down).astype(int), drawn.shape[0] - 1)
-    return TissueMask(drawn[np.ix_(centres_y, centres_x)], step, None, "png", parameters)
+    cells = drawn[np.ix_(centres_y, centres_x)]
+    if not cells.any():
+        raise MaskError(
+            f"{path.name} marks nothing of the slide: {drawn.sum()} of its {drawn.size} pixels are not zero, none of "
+            f"them at the centre of a cell of {step} level-0 px. Non-zero is tissue."
+        )
+    return TissueMask(cells, step, None, method, parameters)
+
+
+def drawn_by(path: Path, cell_um: float) -> tuple[str, dict[str, float | bool | str]]:
+    """Method and parameters of a mask that the user drew; another content is another sha256."""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise MaskError(f"the mask {path} cannot be read: {error.strerror or error}") from None
+    method = "geojson" if path.suffix.lower() in (".geojson", ".json") else "png"
+    return method, {"file": path.name, "sha256": digest, "cell_um": cell_um}
 
 
 def _polygons(path: Path) -> list[shapely.geometry.base.BaseGeometry]:
@@ -344,6 +377,7 @@ def _polygons(path: Path) -> list[shapely.geometry.base.BaseGeometry]:
         features = data if isinstance(data, list) else data.get("features", [data])
         shapes = [shapely.geometry.shape(f.get("geometry") or f) for f in features]
         areas = [shapely.make_valid(s) for s in shapes if s.geom_type in ("Polygon", "MultiPolygon")]
+        areas = [area for area in areas if not area.is_empty]
     except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
         raise MaskError(f"{path} cannot be read as GeoJSON: {type(error).__name__}: {error}") from None
     if not areas:

@@ -11,6 +11,7 @@ import numpy as np
 from wsi_umedpt.arrays import array_sha256, read_array
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.geometry import snap_scale
+from wsi_umedpt.growing import growing_features
 from wsi_umedpt.store import DTYPES, SlideStore
 
 _PARTS = {0: {"tissue", "grids"}, 2: {"xy", "tissue", "status", "features"}}
@@ -39,6 +40,16 @@ def problems_of(path: Path) -> list[str]:
         if not any(str(error) in problem for problem in problems):
             problems.append(f"tissue: {error}")
     return problems
+
+
+def note_on_work(partial: Path) -> str:
+    """What a work folder is, what grows in it, and what to do with it."""
+    growing = sorted({folder.name for folder in growing_features(partial)})
+    of = f" with {', '.join(growing)}" if growing else ""
+    return (
+        f"work of a run{of} that was interrupted, or is under way; no part of a store. The same embed command goes "
+        "on with it; deleting it loses what it embedded so far, and nothing else"
+    )
 
 
 def _node_problems(path: Path, root: Path) -> Iterator[str]:

@@ -1,10 +1,13 @@
 """The command line as a user meets it: each command run in a process of its own or through `app`."""
 
 import csv
+import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,10 @@ import pytest
 from PIL import Image
 
 from wsi_umedpt.cli.doctor import complaints
+from wsi_umedpt.cli.embed import summary
 from wsi_umedpt.cli.tissue import doubts
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.run import Outcome
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
@@ -66,6 +72,43 @@ def test_the_same_command_again_does_only_what_is_missing(embedded, slides):
     assert "2 already there" in again.stdout
 
 
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path):
+    """Exit code 130; the rows that were durable are not embedded again."""
+    tiles = ["--size", "64", "--force", "--stride", "28", "--min-tissue", "0"]  # 1,976: a block, and most of another
+    command = ["embed", slides / "a" / "one.svs", "-o", tmp_path, *tiles, *FAST]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsi_umedpt", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    while not list(tmp_path.glob("*.partial/growing/*/*/progress.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C. 0 of 1 slides have whole stores." in said
+    assert "is kept in" in said
+    assert "Run the same command again to go on." in said
+    assert "Traceback" not in said
+    checked = call("verify", tmp_path).stdout
+    assert "one.zarr.partial: work of a run with timm_resnet10t.random that was interrupted" in checked
+    again = call(*command)
+    assert again.returncode == 0, again.stderr
+    assert "1 embedded (1976 tiles, 1024 of them in an earlier run" in again.stdout
+
+
+def test_speed_is_that_of_this_run(slides, capsys):
+    """Tiles of an earlier run count as tiles, never as speed."""
+    job = SlideJob(slides / "two.svs", "two")
+    assert summary([Outcome(job, "done", tiles=5000, fresh=100, seconds=10.0)], []) == 0
+    assert "1 embedded (5000 tiles, 4900 of them in an earlier run, 10 tiles/s)" in capsys.readouterr().out
+    assert summary([Outcome(job, "done", tiles=5000, fresh=5000, seconds=10.0)], []) == 0
+    assert "1 embedded (5000 tiles, 500 tiles/s)" in capsys.readouterr().out
+
+
 def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
     """Exit code 1 for damage, and the array is named."""
     _, out = embedded
@@ -81,6 +124,20 @@ def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
     bad = call("verify", copy)
     assert bad.returncode == 1
     assert "sha256 differs" in bad.stdout
+
+
+@pytest.mark.parametrize("named", ["folder", "store"])
+def test_verify_notes_unfinished_work(embedded, tmp_path, named):
+    """What it is and how to go on; a whole store beside it is no less whole for it."""
+    _, out = embedded
+    shutil.copytree(out / "one.zarr", tmp_path / "one.zarr")
+    (tmp_path / "one.zarr.partial" / "growing").mkdir(parents=True)
+    done = call("verify", tmp_path if named == "folder" else tmp_path / "one.zarr")
+    assert done.returncode == 0
+    [note] = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert "one.zarr.partial: work of a run that was interrupted" in note
+    assert "The same embed command goes on with it" in note
+    assert "1 of 1 stores are whole and undamaged" in done.stdout
 
 
 def test_info_and_picture_of_a_store(embedded, tmp_path):
@@ -248,6 +305,25 @@ def test_another_mask_or_setting_is_not_taken_for_done(slides, tmp_path):
         done = call("embed", slides / "two.svs", "-o", out, *change, *FAST)
         assert done.returncode == 1, change
         assert "holds another tissue mask" in done.stderr
+
+
+def test_a_mask_in_microns_is_refused(slides, tmp_path):
+    """A mask that misses the slide fails it, with where the polygons lie; it is not a slide of no tiles."""
+    ring = [[5000, 100], [9000, 100], [9000, 400], [5000, 100]]
+    (tmp_path / "roi.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    done = call("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "roi.geojson", *FAST)
+    assert done.returncode == 1
+    assert "span x 5000 to 9000 and y 100 to 400, the slide is 800 x 700 px" in done.stderr
+    assert not list((tmp_path / "out").glob("*.zarr*"))
+
+
+def test_a_scale_that_is_left_out_is_not_taken_for_the_same(slides, tmp_path):
+    """A store made with --mpp is not what a run without it asks for; another mpp is another store."""
+    assert call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).returncode == 0
+    done = call("embed", slides / "two.svs", "-o", tmp_path, *FAST)
+    assert done.returncode == 1
+    assert "made at 0.4 um/px (user), the slide now has 0.5 (vendor). Give --mpp 0.4" in done.stderr
+    assert "1 already there" in call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).stdout
 
 
 def test_stores_are_not_taken_for_slides(slides, tmp_path):

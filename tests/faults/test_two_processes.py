@@ -124,21 +124,6 @@ def test_a_file_name_becomes_a_safe_id(name):
     assert safe_id(name) == name or safe_id(name)[-9] == "-"
 
 
-def test_ids_that_differ_by_case_or_folder_get_stores_of_their_own(lab, slides, tmp_path):
-    """File systems may ignore case, and folders repeat names: no slide's store is another's, and none is lost."""
-    for folder in ("a", "b"):
-        (tmp_path / "in" / folder).mkdir(parents=True)
-        shutil.copyfile(slides[0][0], tmp_path / "in" / folder / "same.svs")
-    shutil.copyfile(slides[1][0], tmp_path / "in" / "a" / "SAME.svs")
-    jobs, failures = list_slides([str(tmp_path / "in")])
-    assert failures == []
-    assert len({job.slide_id.lower() for job in jobs}) == 3
-    out = tmp_path / "out"
-    outcomes = lab.do("embed", slides=[[str(job.path), job.slide_id] for job in jobs], out=str(out))
-    assert [o["status"] for o in outcomes] == ["done"] * 3
-    assert len(list(out.glob("*.zarr"))) == 3
-
-
 def test_a_slide_listed_twice_under_two_ids_is_not_dropped_in_silence(slides, tmp_path):
     """Two rows of a CSV for one file, with ids of their own: each becomes a job or a failure."""
     table = tmp_path / "cohort.csv"

@@ -113,13 +113,52 @@ def test_dust_is_dropped_and_a_large_hole_stays(tmp_path):
     assert not found[480:520, 480:520].any()
 
 
+def stranded(colour: tuple[int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Glass with tissue and a slanted strand two cells (32 um) wide, of the tissue's own stain or one colour."""
+    image, _ = tissue_image(SIZE, SIZE)
+    strand = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.line(strand, (30, 30), (960, 110), 1, 8)
+    image[strand > 0] = tissue_image(3 * SIZE, 3 * SIZE)[0][SIZE:-SIZE, SIZE:-SIZE][strand > 0]
+    if colour:
+        image[strand > 0] = colour
+    return image, strand > 0
+
+
+def test_a_thin_strand_of_stained_tissue_is_tissue(tmp_path):
+    """Two cells wide, as a septum in fat is."""
+    image, strand = stranded(None)
+    assert found_on(tmp_path, image)[0][strand].mean() > 0.9
+
+
+def test_a_thin_colourless_line_is_no_tissue(tmp_path):
+    """A fibre, a scratch or the coverslip's edge."""
+    image, strand = stranded((150, 150, 152))
+    assert found_on(tmp_path, image)[0][strand].mean() < 0.05
+
+
+def test_specks_are_not_joined_into_tissue(tmp_path, rng):
+    """Stained specks of two cells, so near each other that closing would join them, are dropped."""
+    image, tissue = tissue_image(SIZE, SIZE)
+    specks = np.zeros((SIZE, SIZE), bool)
+    for x, y in rng.integers(0, 30, (80, 2)):
+        specks[8 * y : 8 * y + 6, 8 * x : 8 * x + 6] = True
+    specks &= ~cv2.dilate(tissue.astype(np.uint8), np.ones((40, 40), np.uint8)).astype(bool)
+    image[specks] = (185, 110, 165)
+    assert specks.sum() > 1000
+    assert found_on(tmp_path, image)[0][specks].mean() < 0.02
+
+
 def test_real_slide_matches_what_one_sees(real_slide):
-    """CMU-1-Small-Region: 30 to 50 % tissue, none in the empty left margin, some in the dense epithelium."""
+    """CMU-1-Small-Region: 30 to 50 % tissue, none in the empty left margin, some in the dense epithelium.
+
+    A thin strand of collagen reaches from the middle to a tenth of the width.
+    """
     with open_slide(real_slide) as slide:
         mask = find_tissue(slide)
     assert 0.3 < mask.fraction < 0.5
     rows, cols = mask.mask.shape
-    assert not mask.mask[:, : cols // 6].any()
+    assert not mask.mask[:, : cols // 12].any()
+    assert mask.mask[rows // 4 : rows // 2, cols // 8 : cols // 5].any(axis=0).all()
     assert mask.mask[rows // 2, cols * 4 // 9]
 
 
@@ -171,6 +210,39 @@ def test_a_bad_mask_is_refused(tmp_path, name, content, reason):
     (tmp_path / name).write_text(content)
     with pytest.raises(MaskError, match=reason):
         mask_from_file(tmp_path / name, (8000, 6000), 0.5)
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        pytest.param([[x + 8000, y] for x, y in SQUARE], id="right-of-the-slide"),
+        pytest.param([[x, -y] for x, y in SQUARE], id="y-upwards"),
+        pytest.param([[4003, 3003], [4006, 3003], [4006, 3006], [4003, 3003]], id="between-the-centres-of-cells"),
+    ],
+)
+def test_a_mask_that_misses_the_slide_is_refused(tmp_path, ring):
+    """Where the polygons lie, how large the slide is, and the likely cause; not an empty result."""
+    left, right = min(x for x, _ in ring), max(x for x, _ in ring)
+    reason = rf"x {left} to {right} and y .*the slide is 8000 x 6000 px.*level-0 pixels, not microns"
+    with pytest.raises(MaskError, match=reason):
+        mask_from_file(geojson(tmp_path / "roi.geojson", ring), (8000, 6000), 0.5)
+
+
+def test_a_black_mask_is_refused(tmp_path):
+    """A PNG that marks nothing is a mistake, not a slide without tissue."""
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(MaskError, match="marks nothing of the slide: 0 of its 4800 pixels"):
+        mask_from_file(tmp_path / "mask.png", (8000, 6000), 0.5)
+
+
+def test_a_mask_knows_the_content_it_was_drawn_from(tmp_path):
+    """The same name with another content is another mask; the same content is the same."""
+    path = tmp_path / "roi.geojson"
+    first, again = (mask_from_file(geojson(path, SQUARE), (8000, 6000), 0.5) for _ in range(2))
+    other = mask_from_file(geojson(path, [[x + 1, y] for x, y in SQUARE]), (8000, 6000), 0.5)
+    assert first.parameters == again.parameters
+    assert first.parameters["file"] == other.parameters["file"] == "roi.geojson"
+    assert first.parameters["sha256"] != other.parameters["sha256"]
 
 
 def test_a_mask_of_another_shape_is_refused(tmp_path):

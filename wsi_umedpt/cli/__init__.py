@@ -21,6 +21,7 @@ app = cyclopts.App(
     ),
     help_format="markdown",
     default_parameter=cyclopts.Parameter(negative=()),
+    suppress_keyboard_interrupt=False,  # commands, and `main`, say what Ctrl-C leaves
 )
 _COMMANDS = {
     "demo": "Embed a real slide and draw it.",
@@ -52,6 +53,6 @@ def main() -> None:
         print(f"wsi-umedpt: {error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("\nwsi-umedpt: stopped. Run the same command again to go on where it stopped.", file=sys.stderr)
+        print("\nwsi-umedpt: stopped by Ctrl-C. Run the same command again.", file=sys.stderr)
         code = 130
     sys.exit(code)

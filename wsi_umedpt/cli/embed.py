@@ -30,7 +30,7 @@ def embed(
     run: RunOptions | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Embed slides into stores, `OUT/SLIDE.zarr`.
+    """Embed slides into stores, `OUT/SLIDE.zarr`, named by the slide's file or by a CSV.
 
     A slide that is done is skipped, one that was interrupted is gone on with: run the same
     command again. Several processes may share OUT. Exit code 1 if any slide failed.
@@ -104,7 +104,11 @@ def embed(
     except OSError as error:
         raise StoreError(f"the output folder {out} cannot be made: {error.strerror or error}") from None
     with Bars(len(jobs)) as bars:
-        outcomes = embed_slides(jobs, plan, bars)
+        try:
+            outcomes = embed_slides(jobs, plan, bars)
+        except KeyboardInterrupt:
+            bars.stopped(out)
+            return 130
     return summary(outcomes, failures)
 
 
@@ -131,10 +135,10 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int
     already = [o for o in outcomes if o.status == "already"]
     failed = [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
     failed += [(f.name, f.reason) for f in failures]
-    tiles, seconds = sum(o.tiles for o in done), sum(o.seconds for o in done)
-    print(
-        f"{len(done)} embedded ({tiles} tiles, {tiles / max(seconds, 1e-9):.0f} tiles/s), {len(already)} already there"
-    )
+    tiles, fresh, seconds = (sum(getattr(o, n) for o in done) for n in ("tiles", "fresh", "seconds"))
+    earlier = f", {tiles - fresh} of them in an earlier run" if fresh < tiles else ""
+    rate = f", {fresh / seconds:.0f} tiles/s" if fresh else ""
+    print(f"{len(done)} embedded ({tiles} tiles{earlier}{rate}), {len(already)} already there")
     for outcome in (*done, *already):
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")

@@ -1,5 +1,6 @@
 """Progress bars: slides of the run, tiles of the slide, tiles per second and time left."""
 
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,7 @@ class Bars(Watcher):
 
     def __init__(self, slides: int) -> None:
         self._console = Console(stderr=True)
+        self._slides, self._whole = slides, 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,7 +55,18 @@ class Bars(Watcher):
 
     def slide_ended(self, outcome: Outcome) -> None:
         """Move the run's bar, and say what became of the slide."""
+        self._whole += outcome.status != "failed"
         self._progress.advance(self._all)
-        what = {"done": f"{outcome.tiles} tiles in {outcome.seconds:.1f} s", "already": "already there"}
+        earlier = f" ({outcome.tiles - outcome.fresh} in an earlier run)" if outcome.fresh < outcome.tiles else ""
+        what = {"done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s", "already": "already there"}
         line = f"{outcome.job.slide_id}: {what.get(outcome.status, 'FAILED: ' + outcome.reason)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stopped(self, out: Path) -> None:
+        """Say what Ctrl-C left, and how to go on."""
+        line = (
+            f"wsi-umedpt: stopped by Ctrl-C. {self._whole} of {self._slides} slides have whole stores. What was "
+            f"embedded of the next is kept in {out} (*.zarr.partial), in blocks of 1024 tiles. "
+            "Run the same command again to go on."
+        )
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 def verify(paths: list[Path], /) -> int:
     """Read every number of every store and compare it with its recorded sha256.
 
-    Exit code 1 if any store is damaged or not whole, or none is found.
+    Exit code 1 if any store is damaged or not whole, or none is found. Work that an
+    interrupted run left beside the stores is noted, and is no error.
 
     Examples
     --------
@@ -22,10 +23,11 @@ def verify(paths: list[Path], /) -> int:
     """
     from rich.progress import track
 
-    from wsi_umedpt.verify import problems_of
+    from wsi_umedpt.verify import note_on_work, problems_of
 
     stores = [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]
-    unfinished = [p for path in paths if path.is_dir() for p in sorted(path.glob("*.zarr.partial"))]
+    places = [(path.parent, path.name) if path.suffix == ".zarr" else (path, "*.zarr") for path in paths]
+    unfinished = [p for folder, name in places for p in sorted(folder.glob(f"{name}.partial"))]
     bad = 0
     for path in track(stores, "verifying", disable=not sys.stderr.isatty()):
         problems = problems_of(path)
@@ -33,7 +35,7 @@ def verify(paths: list[Path], /) -> int:
         for problem in problems:
             print(f"{path}: {problem}")
     for path in unfinished:
-        print(f"{path}: not finished; embed the slide again to go on")
+        print(f"note: {path}: {note_on_work(path)}")
     if not stores:
         print(f"no store (*.zarr) was found in {', '.join(map(str, paths))}")
         return 1

@@ -1,21 +1,27 @@
 """Which slides: files, folders, globs and CSV tables in, a list of `SlideJob` out.
 
+A slide's id is a function of the slide alone, never of its neighbours or of how it was
+named on the command line, so that a run finds again what an earlier one embedded: its file
+name without the suffix (`default_id`), or what a CSV says. Slides that would share an id
+are refused (docs/decisions/0004).
+
 A bad entry never stops the others: it becomes a `Failure` that the run lists at its end.
 """
 
+import contextlib
 import csv
 import glob
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_umedpt.arrays import read_attrs
 from wsi_umedpt.errors import ManifestError, StoreError
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
+from wsi_umedpt.readers.parts import dicom_series, parts
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -29,7 +35,7 @@ class SlideJob:
 
     path: Path
     slide_id: str
-    """Names the outputs; safe as a file name, and unique in its run."""
+    """Names the outputs; safe as a file name, and no other slide's of its run."""
     mpp: float | None = None
     """um/px given by the user, instead of what the slide states."""
     mask: Path | None = None
@@ -52,7 +58,15 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     inputs
         Slide files, folders (searched below too), globs, or CSV files with a column
         ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``; paths in a CSV are
-        relative to it.
+        relative to it. The files of a DICOM series that lie in one folder are one slide,
+        and any of them stands for it.
+
+    Returns
+    -------
+    jobs
+        Each slide once; no two share an id, also where a file system ignores case.
+    failures
+        What could not be used, and why; slides that would share an id are all among them.
 
     Raises
     ------
@@ -64,7 +78,7 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     for text in inputs:
         found = list(_expand(text, failures))
         for job in found:
-            first = jobs.setdefault(job.path.resolve(), job)
+            first = jobs.setdefault(_slide_of(job.path), job)
             if (first.slide_id, first.mpp, first.mask) != (job.slide_id, job.mpp, job.mask):
                 failures.append(
                     Failure(str(job.path), f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}")
@@ -73,7 +87,17 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
             failures.append(Failure(text, "no slide found there"))
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
-    return _unique(list(jobs.values()), failures), failures
+    return list(_unshared(list(jobs.values()), failures)), failures
+
+
+def default_id(path: Path) -> str:
+    """A slide's id where none is given: its file's name without the suffix, made safe.
+
+    A DICOM slide is a folder of files, and has the folder's name.
+    """
+    if path.suffix.lower() == ".dcm" and dicom_series(path):
+        return safe_id(path.parent.resolve().name)
+    return safe_id(stem(path))
 
 
 def safe_id(name: str) -> str:
@@ -112,18 +136,26 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
         yield from _read_csv(path, failures)
     elif path.is_dir() and not text.rstrip("/").lower().endswith(FOLDER_SUFFIXES):
         for found in _search(path):
-            yield SlideJob(found, safe_id(stem(found)))
+            yield SlideJob(found, default_id(found))
     elif path.exists():
-        yield SlideJob(path, safe_id(stem(path)))
+        yield SlideJob(path, default_id(path))
     elif glob.has_magic(text):
         for name in sorted(glob.glob(text, recursive=True)):
             yield from _expand(name, failures)
 
 
+def _slide_of(path: Path) -> Path:
+    """What is the same for all names of a slide: its path without links, or its folder and DICOM series."""
+    series = dicom_series(path) if path.suffix.lower() == ".dcm" else None
+    return path.parent.resolve() / series if series else path.resolve()
+
+
 def _search(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    paths = sorted(folder.iterdir())
+    owned = set(_vms_pictures(paths))
+    for path in paths:
         name = path.name.lower()
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path in owned:
             continue
         if path.is_dir():
             if name.endswith(FOLDER_SUFFIXES):
@@ -133,6 +165,14 @@ def _search(folder: Path) -> Iterator[Path]:
                 yield from _search(path)
         elif name.endswith(SLIDE_SUFFIXES):
             yield path
+
+
+def _vms_pictures(paths: list[Path]) -> Iterator[Path]:
+    """The pictures that VMS slides are made of: no slides of their own."""
+    for path in paths:
+        if path.suffix.lower() in (".vms", ".vmu") and path.is_file():
+            with contextlib.suppress(OSError):  # opening the slide will say why
+                yield from parts(path)[1:]
 
 
 def is_store(path: Path) -> bool:
@@ -179,20 +219,22 @@ def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
         if not (math.isfinite(mpp) and mpp > 0):
             raise ManifestError(f"mpp {value['mpp']!r} is not a positive number of um/px")
     mask = table.parent / value["mask"] if value["mask"] else None
-    return SlideJob(slide, value["slide_id"] or safe_id(stem(slide)), mpp, mask)
+    return SlideJob(slide, value["slide_id"] or default_id(slide), mpp, mask)
 
 
-def _unique(jobs: list[SlideJob], failures: list[Failure]) -> list[SlideJob]:
-    """Give slides of the same name in different folders different ids; file systems may ignore case."""
-    count = Counter(job.slide_id.lower() for job in jobs)
-    unique, taken = [], set()
+def _unshared(jobs: list[SlideJob], failures: list[Failure]) -> Iterator[SlideJob]:
+    """Jobs whose id no other has; file systems may ignore case."""
+    sharing: dict[str, list[SlideJob]] = {}
     for job in jobs:
-        if count[job.slide_id.lower()] > 1:
-            digest = hashlib.sha256(str(job.path.resolve()).encode()).hexdigest()[:8]
-            job = replace(job, slide_id=f"{job.slide_id}-{digest}")
-        if job.slide_id.lower() in taken:
-            failures.append(Failure(str(job.path), f"slide_id {job.slide_id!r} is given twice"))
-            continue
-        taken.add(job.slide_id.lower())
-        unique.append(job)
-    return unique
+        sharing.setdefault(job.slide_id.lower(), []).append(job)
+    for job in jobs:
+        others = [str(other.path) for other in sharing[job.slide_id.lower()] if other is not job]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            reason = (
+                f"shares the id {job.slide_id!r} with {others[0]}{more}. Give each an id of its own in a CSV with "
+                "columns slide and slide_id, or name only one of them."
+            )
+            failures.append(Failure(str(job.path), reason))
+        else:
+            yield job

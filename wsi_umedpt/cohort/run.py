@@ -7,9 +7,10 @@ writing is left to it, and waited for at the end.
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,13 +18,22 @@ from typing import Literal
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
 from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
+from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.locks import locked
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
 from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
-from wsi_umedpt.tissue import METHOD, TissueMask, TissueParameters, find_tissue, mask_from_file, read_thumbnail
+from wsi_umedpt.tissue import (
+    METHOD,
+    TissueMask,
+    TissueParameters,
+    drawn_by,
+    find_tissue,
+    mask_from_file,
+    read_thumbnail,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,8 @@ class Outcome:
     job: SlideJob
     status: Literal["done", "already", "failed"]
     tiles: int = 0
+    fresh: int = 0
+    """Tiles embedded now, not in an earlier run."""
     unreadable: int = 0
     seconds: float = 0.0
     reason: str = ""
@@ -84,9 +96,11 @@ def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | N
     watcher = watcher or Watcher()
     outcomes: dict[str, Outcome] = {}
     busy: list[SlideJob] = []
-    with ThreadPoolExecutor(1, thread_name_prefix="next-slide") as ahead:
+    with ExitStack() as opened:
+        ahead = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="next-slide"))
         upcoming = (ahead.submit(_attempt_prepare, job, plan) for job in jobs)
-        for job, prepared in zip(jobs, _one_ahead(upcoming), strict=True):
+        slides = opened.enter_context(closing(_one_ahead(upcoming)))
+        for job, prepared in zip(jobs, slides, strict=True):
             outcome = _embed(job, prepared.result(), plan, watcher)
             if outcome is None:
                 busy.append(job)
@@ -134,20 +148,26 @@ class Prepared:
         self._open.close()
 
     def _begun(self) -> bool:
-        return self.path.exists() or self.path.with_name(self.path.name + ".partial").exists()
+        return self.path.exists() or work_folder(self.path).exists()
 
     def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
+        if known := stored_tissue(self.path, self.slide, *_mask_asked_for(job, plan)):
+            return known
         if job.mask:
             drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
             return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step)[0])
-        known = stored_tissue(self.path, self.slide, plan.tissue)
-        return known or find_tissue(self.slide, plan.tissue)
+        return find_tissue(self.slide, plan.tissue)
 
     def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
         tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
-        self._open.callback(tiles.close)  # type: ignore[attr-defined]
+        self._open.callback(tiles.close)
         first = list(itertools.islice(tiles, 1))  # the rest is read on in the background
         return itertools.chain(first, tiles)
+
+
+def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, float | bool | str]]:
+    """Method and parameters of the tissue mask that this run is to have."""
+    return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
 def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Exception:
@@ -160,11 +180,11 @@ def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Ex
 def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
-    if not path.exists() or path.with_name(path.name + ".partial").exists():
+    if not path.exists() or awaits_commit(path):
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
     known = store.tissue()
-    if job.mask or (known.method, known.parameters) != (METHOD, asdict(plan.tissue)):
+    if (known.method, known.parameters) != _mask_asked_for(job, plan):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
     tiles = unreadable = 0
     for spec, encoders in plan.by_spec().items():
@@ -173,7 +193,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
         status = store.status(spec.grid_id)
         tiles, unreadable = tiles + len(status), unreadable + int((status != 0).sum())
     slide = store.attrs["slide"]
-    if slide["fingerprint"] != fingerprint(job.path) or (job.mpp is not None and job.mpp != slide["mpp"]):
+    # A store at the user's scale is not what a run asks for that leaves the scale to the slide.
+    other_mpp = slide["mpp_source"] == "user" if job.mpp is None else slide["mpp"] != job.mpp
+    if other_mpp or slide["fingerprint"] != fingerprint(job.path):
         return None  # SlideStore.create says what is wrong
     return Embedded(tiles, unreadable, 0)
 
@@ -184,16 +206,16 @@ def _embed(
     """One slide's outcome; None if another process is writing it."""
     began = time.perf_counter()
     if isinstance(prepared, Embedded):
-        return Outcome(job, "already", prepared.tiles, prepared.unreadable)
+        return Outcome(job, "already", prepared.tiles, unreadable=prepared.unreadable)
     if isinstance(prepared, Exception):
         return Outcome(job, "failed", reason=reason_of(prepared))
-    tiles = unreadable = 0
+    parts: list[Embedded] = []
     try:
         total = sum(map(len, prepared.grids))
         watcher.slide_started(job, total)
         for grid, encoders in zip(prepared.grids, plan.by_spec().values(), strict=True):
             with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid) as store:
-                before = tiles
+                before = sum(part.tiles for part in parts)
                 result = encode_slide(
                     prepared.slide,
                     store,
@@ -205,14 +227,21 @@ def _embed(
                     progress=lambda done, _, before=before: watcher.tiles_done(job, before + done, total),  # type: ignore[misc]
                     batches=prepared.batches if grid is prepared.grids[0] else None,
                 )
-            tiles, unreadable = tiles + result.tiles, unreadable + result.unreadable
+            parts.append(result)
     except StoreBusyError:
         return None
     except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-        return Outcome(job, "failed", tiles, unreadable, time.perf_counter() - began, reason_of(error))
+        return _outcome(job, "failed", parts, began, reason_of(error))
     finally:
         prepared.close()
-    return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began)
+    return _outcome(job, "done", parts, began)
+
+
+def _outcome(
+    job: SlideJob, status: Literal["done", "failed"], parts: Sequence[Embedded], began: float, reason: str = ""
+) -> Outcome:
+    tiles, fresh, unreadable = (sum(getattr(p, n) for p in parts) for n in ("tiles", "fresh", "unreadable"))
+    return Outcome(job, status, tiles, fresh, unreadable, time.perf_counter() - began, reason)
 
 
 def reason_of(error: Exception) -> str:
@@ -222,10 +251,18 @@ def reason_of(error: Exception) -> str:
 
 def _one_ahead(
     futures: Iterator["Future[Prepared | Embedded | Exception]"],
-) -> Iterator["Future[Prepared | Embedded | Exception]"]:
-    """Start the next before the current is used, and no more: each holds an open slide."""
-    current = next(futures, None)
-    while current is not None:
-        upcoming = next(futures, None)
-        yield current
-        current = upcoming
+) -> Generator["Future[Prepared | Embedded | Exception]"]:
+    """Start the next before the current is used, and no more: each holds an open slide.
+
+    Closed before its end, as by Ctrl-C, it closes the slides that nobody will take.
+    """
+    started = deque(itertools.islice(futures, 1))
+    try:
+        while started:
+            started.extend(itertools.islice(futures, 1))
+            yield started[0]
+            started.popleft()
+    finally:
+        for future in started:
+            if not future.cancel() and isinstance(left := future.result(), Prepared):
+                left.close()
