@@ -41,13 +41,15 @@ def check_fit(encoder: Encoder, spec: TileSpec) -> None:
     Raises
     ------
     EncoderError
-        If the tile's mpp differs by over 5 % or its size at all.
+        If the tile's size differs at all, or its mpp by over 5 % from one that the card states.
     """
     card = encoder.card
-    if abs(spec.mpp / card.mpp - 1) > 0.05 or spec.size_px != card.size_px:
+    other_mpp = card.mpp is not None and abs(spec.mpp / card.mpp - 1) > 0.05
+    if other_mpp or spec.size_px != card.size_px:
+        made_for = f"{card.size_px} px" + (f" at {card.mpp:g} um/px" if card.mpp is not None else "")
         raise EncoderError(
-            f"{card.name} is for tiles of {card.size_px} px at {card.mpp:g} um/px, asked for {spec.size_px} px at "
-            f"{spec.mpp:g} um/px. Leave --tile-mpp and --size out, or insist with --force."
+            f"{card.name} is for tiles of {made_for}, asked for {spec.size_px} px at {spec.mpp:g} um/px. "
+            f"Leave {'--tile-mpp and ' if card.mpp is not None else ''}--size out, or insist with --force."
         )
 
 

@@ -9,6 +9,7 @@ import safetensors.torch
 import timm
 import torch
 
+from wsi_umedpt.encode import check_fit
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.loading import read_tiles
@@ -197,6 +198,16 @@ def test_any_timm_model_says_its_true_dimension(name):
     """Also those whose head is wider than what timm calls num_features."""
     encoder = load_encoder(f"timm:{name}@random", device="cpu")
     assert encoder.encode(probe_tile(encoder.card.size_px)).shape == (1, encoder.dim)
+
+
+def test_timm_cards_claim_no_scale():
+    """Nobody trained them at a um/px, so that any fits; the tile's size is still theirs."""
+    encoder = load_encoder(TINY, device="cpu")
+    assert encoder.card.mpp is None
+    for mpp in (0.25, 0.5, 2.0):
+        check_fit(encoder, TileSpec(size_px=encoder.card.size_px, mpp=mpp))
+    with pytest.raises(EncoderError, match="is for tiles of 176 px, asked for 224 px"):
+        check_fit(encoder, TileSpec(size_px=224))
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -112,9 +112,10 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
     from wsi_umedpt.encode import check_fit
     from wsi_umedpt.tiling import TileSpec
 
+    card = encoder.card
     spec = TileSpec(
-        size_px=encoder.card.size_px if tiles.size is None else tiles.size,
-        mpp=encoder.card.mpp if tiles.tile_mpp is None else tiles.tile_mpp,
+        size_px=card.size_px if tiles.size is None else tiles.size,
+        mpp=next(mpp for mpp in (tiles.tile_mpp, card.mpp, TileSpec.mpp) if mpp is not None),
         stride_px=tiles.stride,
         min_tissue=tiles.min_tissue,
         resampling=tiles.resampling,
@@ -122,6 +123,8 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
     )
     if not tiles.force:
         check_fit(encoder, spec)
+    if tiles.tile_mpp is None and card.mpp is None:
+        print(f"{encoder.name} states no um/px; tiles at {spec.mpp:g} um/px, change with --tile-mpp")
     return spec
 
 

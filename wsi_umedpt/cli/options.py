@@ -12,9 +12,9 @@ class TileOptions:
     """Which tiles are cut. By default those that the encoder was made for."""
 
     size: int | None = None
-    """Side of a tile in pixels, as the encoder sees it."""
+    """Side of a tile in pixels, as the encoder sees it; by default the encoder's own."""
     tile_mpp: float | None = None
-    """Resolution of a tile, microns per pixel (0.5 is about 20x)."""
+    """Resolution of a tile, microns per pixel (0.5 is about 20x); by default what the encoder states, else 0.5."""
     stride: int | None = None
     """Distance between tiles in pixels; less than --size makes them overlap."""
     min_tissue: float = 0.25

@@ -16,8 +16,8 @@ class EncoderCard:
     """Identity, ``architecture.tag``; names its features in a store."""
     timm_name: str
     """Architecture in timm."""
-    mpp: float
-    """um/px of the tiles it was trained on or is used at."""
+    mpp: float | None
+    """um/px of the tiles it was trained on or is used at; None where its makers state none."""
     size_px: int
     """Side of the tile, px."""
     dim: int

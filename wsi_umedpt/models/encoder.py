@@ -43,7 +43,7 @@ class Encoder:
         Parameters
         ----------
         pixels : uint8 (batch, h, w, 3)
-            RGB at `card.mpp`, `card.size_px` square.
+            RGB, `card.size_px` square, at `card.mpp` where the card states one.
 
         Returns
         -------

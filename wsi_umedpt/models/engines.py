@@ -192,7 +192,7 @@ def _convert(timm_name: str, size_px: int, folder: Path, scaling: list[float]) -
     backbone = create(timm_name)
     backbone.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     card = EncoderCard(
-        name="", timm_name=timm_name, mpp=1, size_px=size_px, dim=1, licence="", source="",
+        name="", timm_name=timm_name, mpp=None, size_px=size_px, dim=1, licence="", source="",
         mean=(scaling[0], scaling[1], scaling[2]), std=(scaling[3], scaling[4], scaling[5]),
     )  # fmt: skip
     network = Network(backbone, card).eval()

@@ -96,7 +96,7 @@ def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
     card = EncoderCard(
         name=f"timm_{timm_name}",
         timm_name=timm_name,
-        mpp=0.5,
+        mpp=None,  # timm knows photographs, which have no scale
         size_px=size_px,
         dim=_dim(network, size_px),
         mean=tuple(config.get("mean", (0.485, 0.456, 0.406))),
