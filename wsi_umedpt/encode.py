@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_umedpt.errors import EncoderError, SlideError
+from wsi_umedpt.errors import EncoderError, OptionError, SlideError
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
@@ -53,6 +53,26 @@ def check_fit(encoder: Encoder, spec: TileSpec) -> None:
         )
 
 
+def check_run(batch_size: int, threads: int | None, max_unreadable: float) -> None:
+    """Refuse settings that `encode_slide` cannot work with.
+
+    Raises
+    ------
+    OptionError
+        If the batch does not divide a chunk, or another value is out of range.
+    """
+    if batch_size < 1 or CHUNK_ROWS % batch_size:
+        raise OptionError(
+            f"the batch size (--batch-size) must divide {CHUNK_ROWS} (1, 2, 4, ... {CHUNK_ROWS}), got {batch_size}"
+        )
+    if threads is not None and threads < 0:
+        raise OptionError(f"decoding threads (--threads) must be 0 (none of their own) or more, got {threads}")
+    if not 0 <= max_unreadable <= 1:
+        raise OptionError(
+            f"the share of tiles that may be damaged (--max-unreadable) is from 0 to 1, got {max_unreadable:g}"
+        )
+
+
 def encode_slide(
     slide: Slide,
     store: SlideStore,
@@ -87,7 +107,10 @@ def encode_slide(
     ------
     SlideError
         If too many tiles cannot be read.
+    OptionError
+        See `check_run`.
     """
+    check_run(batch_size, threads, max_unreadable)
     encoders = [encoders] if isinstance(encoders, Encoder) else list(encoders)
     grid = store.grid(grid_id)
     grid_id = grid.spec.grid_id
@@ -110,8 +133,6 @@ def encode_slide(
 def _writers(
     store: SlideStore, grid_id: str, encoders: Sequence[Encoder], batch_size: int
 ) -> list[tuple[Encoder, FeatureWriter]]:
-    if batch_size < 1 or CHUNK_ROWS % batch_size:
-        raise EncoderError(f"batch size must divide {CHUNK_ROWS} (1, 2, 4, ... {CHUNK_ROWS}), got {batch_size}")
     return [
         (encoder, store.writer(encoder.name, grid_id, encoder.dim, {**encoder.made_by, "batch_size": batch_size}))
         for encoder in encoders

@@ -56,9 +56,15 @@ class TissueParameters:
 
     def __post_init__(self) -> None:
         if not (self.cell_um > 0 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
-            raise MaskError(f"cell_um must be positive and areas not negative, got {self}")
+            raise MaskError(
+                f"tissue needs a mask cell over 0 um and areas of 0 um2 or more, got --cell-um {self.cell_um:g}, "
+                f"--min-area-um2 {self.min_area_um2:g}, --max-hole-um2 {self.max_hole_um2:g}"
+            )
         if not 0 < self.min_colour <= self.max_colour:
-            raise MaskError(f"needs 0 < min_colour <= max_colour, got {self.min_colour} and {self.max_colour}")
+            raise MaskError(
+                "tissue needs 0 < --min-colour <= --max-colour, got "
+                f"--min-colour {self.min_colour:g}, --max-colour {self.max_colour:g}"
+            )
 
 
 @dataclass(frozen=True)

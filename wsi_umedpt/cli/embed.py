@@ -151,7 +151,8 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int
 
 
 def _print_plan(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
-    from wsi_umedpt.cohort.run import Prepared, reason_of
+    from wsi_umedpt.cohort.run import Prepared
+    from wsi_umedpt.errors import reason_of
 
     for encoder, spec in zip(plan.encoders, plan.specs, strict=True):
         print(f"{encoder.name}: {encoder.engine_name} {encoder.precision} on {encoder.device}, grid {spec.grid_id}")

@@ -20,14 +20,14 @@ def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
         Microns per pixel, instead of what the slide states.
     """
     from wsi_umedpt.cohort.manifest import is_store
-    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.errors import WsiError, reason_of
 
     failed = 0
     for path in paths:
         try:
             print(_store(path) if is_store(path) else _slide(path, mpp))
         except (WsiError, OSError) as error:
-            print(f"{path}: {error}")
+            print(f"{path}: {reason_of(error)}")
             failed += 1
     return 1 if failed else 0
 

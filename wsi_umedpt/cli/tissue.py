@@ -8,6 +8,9 @@ from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import TissueOptions
 
+MIN_SIDE = 32
+"""px; a smaller slide on a sheet shows nothing."""
+
 
 def tissue(
     slides: list[str],
@@ -50,12 +53,16 @@ def tissue(
     from rich.progress import track
 
     from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.cohort.run import reason_of
+    from wsi_umedpt.errors import OptionError, reason_of
     from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
     from wsi_umedpt.slide import open_slide
     from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
 
     check_name(out)
+    if side < MIN_SIDE:
+        raise OptionError(f"a slide on the sheet (--side) must be at least {MIN_SIDE} px, got {side}")
+    if limit < 1:
+        raise OptionError(f"a sheet (--limit) must hold at least 1 slide, got {limit}")
     parameters = TissueParameters(**asdict(options or TissueOptions()))
     jobs, failures = list_slides(slides)
     failed = [(f.name, f.reason) for f in failures]

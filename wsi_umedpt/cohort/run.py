@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
-from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
+from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
+from wsi_umedpt.errors import StoreBusyError, StoreError, reason_of
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.locks import locked
 from wsi_umedpt.models.encoder import Encoder
@@ -39,6 +39,9 @@ class EmbedPlan:
     batch_size: int = 64
     threads: int | None = None
     max_unreadable: float = MAX_UNREADABLE
+
+    def __post_init__(self) -> None:
+        check_run(self.batch_size, self.threads, self.max_unreadable)
 
     def by_spec(self) -> dict[TileSpec, list[Encoder]]:
         """Encoders that share tiles, and so one decoding."""
@@ -213,11 +216,6 @@ def _embed(
     finally:
         prepared.close()
     return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began)
-
-
-def reason_of(error: Exception) -> str:
-    """An error as a user reads it: ours speak for themselves, others carry their type."""
-    return str(error) if isinstance(error, WsiError) else f"{type(error).__name__}: {error}"
 
 
 def _one_ahead(

@@ -1,0 +1,84 @@
+"""What a user gets wrong is answered in a line that says what to do, never in a traceback."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsi_umedpt.cli import main
+
+FAST = ["-m", "timm:resnet10t@random", "--device", "cpu"]
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    """Run a command line in this process, inside an empty folder; (exit code, stdout, stderr)."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsi-umedpt", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param(["--size", "0"], r"side of a tile .*--size\) must be over 0", id="size"),
+        pytest.param(["--stride", "-5"], r"--stride\) must be over 0", id="stride"),
+        pytest.param(["--tile-mpp", "0"], r"--tile-mpp\) must be over 0", id="tile-mpp"),
+        pytest.param(["--min-tissue", "25"], r"--min-tissue\) is from 0 to 1, got 25", id="min-tissue"),
+        pytest.param(["--batch-size", "100"], r"--batch-size\) must divide 1024", id="batch-size"),
+        pytest.param(["--threads", "-1"], r"--threads\) must be 0 .* or more, got -1", id="threads"),
+        pytest.param(["--max-unreadable", "5"], r"--max-unreadable\) is from 0 to 1, got 5", id="max-unreadable"),
+        pytest.param(["--cell-um", "0"], "--cell-um 0", id="cell-um"),
+        pytest.param(["--min-colour", "40"], "--min-colour 40, --max-colour 22", id="min-colour"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_once_for_all_slides(say, small_svs, words, reason):
+    """Before any slide is opened, by the flag's name and meaning."""
+    code, out, err = say("embed", small_svs, "-o", "out", *FAST, *words)
+    assert code == 1
+    assert not Path("out").exists()
+    assert err.count("\n") == 1
+    assert re.search(reason, err)
+    assert "embedded" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param(["--side", "0"], "(--side) must be at least 32 px, got 0", id="side"),
+        pytest.param(["--limit", "0"], "(--limit) must hold at least 1 slide, got 0", id="limit"),
+    ],
+)
+def test_an_impossible_sheet_is_refused(say, small_svs, words, reason):
+    """Before tissue is looked for."""
+    code, _, err = say("tissue", small_svs, "-o", "sheet.png", *words)
+    assert code == 1
+    assert reason in err
+
+
+def test_errors_of_the_system_are_a_line(say, small_svs):
+    """With the file that they are about."""
+    Path("file").write_text("")
+    code, _, err = say("tissue", small_svs, "-o", "file/sheet.png")
+    assert code == 1
+    assert err.startswith("wsi-umedpt: file: ")
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_has_read_enough_is_no_error(say, monkeypatch):
+    """As `wsi-umedpt encoders | head -1` closes the pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        code, _, err = say("encoders")
+    assert (code, err) == (1, "")
