@@ -50,8 +50,8 @@ def test_a_batch_attempts_every_slide_and_lists_failures(embedded):
     assert done.returncode == 1
     assert "2 embedded" in done.stdout
     assert "2 failed:" in done.stderr
-    assert "flat.png states no physical pixel size" in done.stderr
-    assert "no reader opens broken.svs" in done.stderr
+    for reason in ("flat.png states no physical pixel size", "no reader opens broken.svs"):
+        assert (done.stdout + done.stderr).count(reason) == 1
     assert sorted(p.name for p in out.glob("*.zarr")) == ["one.zarr", "two.zarr"]
     assert not list(out.glob("*.partial"))
     assert "Traceback" not in done.stderr
@@ -189,17 +189,6 @@ def test_tiles_that_do_not_fit_the_encoder_are_refused(slides, tmp_path):
     assert done.returncode == 1
     assert "is for tiles of 176 px, asked for 128 px" in done.stderr
     assert call("embed", slides / "two.svs", "-o", tmp_path, "--size", "128", "--force", *FAST).returncode == 0
-
-
-def test_an_encoder_that_states_no_scale_says_which_is_taken(slides, tmp_path):
-    """Timm's networks saw photographs: 0.5 um/px is our choice, said to be one, and free to change."""
-    words = "timm_resnet10t.random states no um/px; tiles at 0.5 um/px, change with --tile-mpp"
-    done = call("embed", slides / "two.svs", "-o", tmp_path, *FAST)
-    assert words in done.stdout
-    done = call("embed", slides / "two.svs", "-o", tmp_path, "--tile-mpp", "1.0", *FAST)
-    assert done.returncode == 0, done.stderr
-    assert "states no um/px" not in done.stdout
-    assert {grid.split("_")[1] for grid in SlideStore.open(tmp_path / "two.zarr").grid_ids} == {"0.5mpp", "1mpp"}
 
 
 def test_nothing_given_is_said(tmp_path):

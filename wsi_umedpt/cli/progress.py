@@ -54,6 +54,10 @@ class Bars(Watcher):
     def slide_ended(self, outcome: Outcome) -> None:
         """Move the run's bar, and say what became of the slide."""
         self._progress.advance(self._all)
-        what = {"done": f"{outcome.tiles} tiles in {outcome.seconds:.1f} s", "already": "already there"}
-        line = f"{outcome.job.slide_id}: {what.get(outcome.status, 'FAILED: ' + outcome.reason)}"
+        what = {
+            "done": f"{outcome.tiles} tiles in {outcome.seconds:.1f} s",
+            "already": "already there",
+            "failed": "FAILED (why: in the list at the end)",
+        }
+        line = f"{outcome.job.slide_id}: {what[outcome.status]}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
