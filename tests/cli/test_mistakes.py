@@ -7,24 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_umedpt.cli import main
-
 FAST = ["-m", "timm:resnet10t@random", "--device", "cpu"]
-
-
-@pytest.fixture
-def say(monkeypatch, capsys, tmp_path):
-    """Run a command line in this process, inside an empty folder; (exit code, stdout, stderr)."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wsi-umedpt", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    monkeypatch.chdir(tmp_path)
-    return run
 
 
 @pytest.mark.parametrize(

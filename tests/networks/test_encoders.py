@@ -14,7 +14,7 @@ from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.loading import read_tiles
 from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
-from wsi_umedpt.models.encoder import load_encoder, probe_distance, probe_tile
+from wsi_umedpt.models.encoder import describe_encoder, load_encoder, probe_distance, probe_tile
 from wsi_umedpt.models.weights import create, load_network, read_weights, weights_sha256
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.tiling import TileSpec, lay_grid
@@ -182,6 +182,16 @@ def test_what_cannot_be_had_is_refused(name, options, reason):
     """With what can be had instead."""
     with pytest.raises(EncoderError, match=reason):
         load_encoder(name, **options)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_described_encoder_needs_no_device(device):
+    """It has the name and card of the loaded one, and refuses to encode."""
+    described = describe_encoder(TINY, device=device, precision="bf16")
+    loaded = load_encoder(TINY, device="cpu", precision="bf16")
+    assert (described.name, described.card, described.device) == (loaded.name, loaded.card, device)
+    with pytest.raises(EncoderError, match="described, not loaded"):
+        described.encode(probe_tile(176))
 
 
 def test_hub_weights_without_network_say_what_to_do(monkeypatch, tmp_path):

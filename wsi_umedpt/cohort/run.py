@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
+from wsi_umedpt.encode import MAX_UNREADABLE, check_run, encode_slide
 from wsi_umedpt.errors import StoreBusyError, StoreError, reason_of
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.locks import locked
@@ -61,6 +61,8 @@ class Outcome:
     unreadable: int = 0
     seconds: float = 0.0
     reason: str = ""
+    tiles_by_grid: tuple[int, ...] = ()
+    """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
 
 
 class Watcher:
@@ -153,14 +155,14 @@ class Prepared:
         return itertools.chain(first, tiles)
 
 
-def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Exception:
+def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Outcome | Exception:
     try:
         return _already(job, plan) or Prepared(job, plan)
     except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
         return error
 
 
-def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
+def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
     if not path.exists() or path.with_name(path.name + ".partial").exists():
@@ -169,25 +171,26 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     known = store.tissue()
     if job.mask or (known.method, known.parameters) != (METHOD, asdict(plan.tissue)):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
-    tiles = unreadable = 0
+    tiles, unreadable = [], 0
     for spec, encoders in plan.by_spec().items():
         if not all(store.has_features(encoder.name, spec.grid_id) for encoder in encoders):
             return None
         status = store.status(spec.grid_id)
-        tiles, unreadable = tiles + len(status), unreadable + int((status != 0).sum())
+        tiles.append(len(status))
+        unreadable += int((status != 0).sum())
     slide = store.attrs["slide"]
     if slide["fingerprint"] != fingerprint(job.path) or (job.mpp is not None and job.mpp != slide["mpp"]):
         return None  # SlideStore.create says what is wrong
-    return Embedded(tiles, unreadable, 0)
+    return Outcome(job, "already", sum(tiles), unreadable, tiles_by_grid=tuple(tiles))
 
 
 def _embed(
-    job: SlideJob, prepared: Prepared | Embedded | Exception, plan: EmbedPlan, watcher: Watcher
+    job: SlideJob, prepared: Prepared | Outcome | Exception, plan: EmbedPlan, watcher: Watcher
 ) -> Outcome | None:
     """One slide's outcome; None if another process is writing it."""
     began = time.perf_counter()
-    if isinstance(prepared, Embedded):
-        return Outcome(job, "already", prepared.tiles, prepared.unreadable)
+    if isinstance(prepared, Outcome):
+        return prepared
     if isinstance(prepared, Exception):
         return Outcome(job, "failed", reason=reason_of(prepared))
     tiles = unreadable = 0
@@ -215,12 +218,13 @@ def _embed(
         return Outcome(job, "failed", tiles, unreadable, time.perf_counter() - began, reason_of(error))
     finally:
         prepared.close()
-    return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began)
+    by_grid = tuple(map(len, prepared.grids))
+    return Outcome(job, "done", tiles, unreadable, time.perf_counter() - began, tiles_by_grid=by_grid)
 
 
 def _one_ahead(
-    futures: Iterator["Future[Prepared | Embedded | Exception]"],
-) -> Iterator["Future[Prepared | Embedded | Exception]"]:
+    futures: Iterator["Future[Prepared | Outcome | Exception]"],
+) -> Iterator["Future[Prepared | Outcome | Exception]"]:
     """Start the next before the current is used, and no more: each holds an open slide."""
     current = next(futures, None)
     while current is not None:

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,26 @@ def load_encoder(
     return Encoder(card, engine, device, precision, made)
 
 
+def describe_encoder(
+    name: str = DEFAULT_ENCODER,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    engine: str = "torch",
+    compiled: bool = False,
+) -> Encoder:
+    """What `load_encoder` would load, its device untouched and perhaps not there: for plans. It cannot encode."""
+    device = pick_device(device, engine) if device == "auto" else device
+    count_devices(device)
+    _check_choice(device, precision, engine, compiled=compiled)
+    return Encoder(load_network(name)[1], engine, device, precision, _NoEngine())
+
+
+class _NoEngine:
+    def submit(self, pixels: Pixels) -> Wait:
+        raise EncoderError("this encoder was described, not loaded: it has no device. Use load_encoder.")
+
+
 def pick_device(device: str, engine: str = "torch") -> str:
     """Settle 'auto', and refuse a device that is not there."""
     if device == "auto":
@@ -119,19 +140,28 @@ def pick_device(device: str, engine: str = "torch") -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, number = device.partition(":")
-    there = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(kind)
-    if there is None or (number and not number.isdigit()):
-        raise EncoderError(f"device is 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
-    if there <= int(number or 0):
+    if not is_here(device):
         raise EncoderError(
-            f"device {device!r} was asked for, but {there} {kind} device(s) are there (wsi-umedpt doctor)"
+            f"device {device!r} was asked for, but {count_devices(device)} {device.split(':')[0]} device(s) are there "
+            "(wsi-umedpt doctor)"
         )
     return device
+
+
+def is_here(device: str) -> bool:
+    """Whether this machine has the device."""
+    return count_devices(device) > int(device.partition(":")[2] or 0)
+
+
+def count_devices(device: str) -> int:
+    """How many of this kind of device the machine has; what is no device is refused."""
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
+        raise EncoderError(
+            f"device is 'auto', 'cpu', 'cuda', 'cuda:N', 'mps', or 'cuda:all' of wsi-umedpt embed, got {device!r}"
+        )
+    if device.startswith("cuda"):
+        return torch.cuda.device_count()
+    return int(device.startswith("cpu") or torch.backends.mps.is_available())
 
 
 def _check_choice(device: str, precision: str, engine: str, *, compiled: bool) -> None:
