@@ -101,6 +101,7 @@ def _plan(
 ) -> "EmbedPlan":
     """Load the encoders, or only describe them, so that no device is needed."""
     from dataclasses import asdict
+    from functools import partial
 
     from wsi_umedpt.cohort.run import EmbedPlan
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
@@ -108,7 +109,7 @@ def _plan(
     from wsi_umedpt.tissue import TissueParameters
 
     device = "cuda" if run.device == ALL_GPUS else run.device
-    load = describe_encoder if describe else load_encoder
+    load = describe_encoder if describe else partial(load_encoder, batch_size=run.batch_size)
     encoders = [
         load(name, device=device, precision=run.precision, engine=run.engine, compiled=run.compile)
         for name in dict.fromkeys(model or (DEFAULT_ENCODER,))

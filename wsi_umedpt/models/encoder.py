@@ -78,6 +78,7 @@ def load_encoder(
     precision: str = "fp32",
     engine: str = "torch",
     compiled: bool = False,
+    batch_size: int = 64,
 ) -> Encoder:
     """Load an encoder.
 
@@ -93,6 +94,8 @@ def load_encoder(
         'torch', or 'openvino' (CPU only).
     compiled
         Compile the network (CUDA only): slower to start, faster to run.
+    batch_size : tiles
+        What a compiled network is compiled for; it takes others too, filled up to this.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def load_encoder(
     if engine == "openvino":
         made = OpenVinoEngine(backbone, card, precision)
     elif device.startswith("cuda"):
-        made = CudaEngine(backbone, card, device, precision, compiled=compiled)
+        made = CudaEngine(backbone, card, device, precision, batch_size if compiled else None)
     else:
         made = TorchEngine(backbone, card, device, precision)
     return Encoder(card, engine, device, precision, made)
