@@ -142,8 +142,9 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
     scale = snap_scale(spec.mpp / slide_mpp, spec.size_px)
     if scale < 1 and not spec.upsample:
         raise SlideError(
-            f"tiles were asked for at {spec.mpp:g} um/px, but the slide's finest level is {slide_mpp:g} um/px. "
-            f"Ask for mpp >= {slide_mpp:g}, rescan the slide, or allow upsampling (--upsample)."
+            f"tiles were asked for at {spec.mpp:g} um/px, but the slide's finest level has {slide_mpp:g} um/px. "
+            f"Ask for coarser tiles (--tile-mpp {slide_mpp:g} or more; --force, where the encoder is for finer ones), "
+            "or have the slide magnified (--upsample)."
         )
     side = spec.size_px * scale
     xs, ys = (_starts(extent, side, spec.stride * scale) for extent in size)

@@ -96,11 +96,19 @@ def test_info_and_picture_of_a_store(embedded, tmp_path):
 
 
 def test_info_of_a_slide(slides):
-    """Size, scale and who states it."""
+    """Size, scale and who states it; without a scale all but that, and what to do."""
     done = call("info", slides / "two.svs", slides / "flat.png")
     assert "800 x 700 px, 0.40 x 0.35 mm" in done.stdout
     assert "0.5 um/px, from vendor" in done.stdout
-    assert done.returncode == 1  # flat.png states no scale
+    assert "size        800 x 700 px\n" in done.stdout
+    assert (
+        "scale       UNKNOWN: flat.png states no physical pixel size (mpp). Give the true value: --mpp 0.25"
+        in done.stdout
+    )
+    assert done.returncode == 1
+    done = call("info", slides / "flat.png", "--mpp", "0.25")
+    assert "0.25 um/px, from user" in done.stdout
+    assert done.returncode == 0
 
 
 def test_dry_run_prints_the_plan_and_does_nothing(slides, tmp_path):

@@ -21,6 +21,7 @@ FAST = ["-m", "timm:resnet10t@random", "--device", "cpu"]
         pytest.param(["--threads", "-1"], r"--threads\) must be 0 .* or more, got -1", id="threads"),
         pytest.param(["--max-unreadable", "5"], r"--max-unreadable\) is from 0 to 1, got 5", id="max-unreadable"),
         pytest.param(["--cell-um", "0"], "--cell-um 0", id="cell-um"),
+        pytest.param(["--mpp", "0"], r"--mpp was given 0 um/px .*expected 0.02 to 50\.", id="mpp"),
         pytest.param(["--min-colour", "40"], "--min-colour 40, --max-colour 22", id="min-colour"),
     ],
 )
@@ -65,3 +66,54 @@ def test_a_reader_that_has_read_enough_is_no_error(say, monkeypatch):
         monkeypatch.setattr(sys, "stdout", closed)
         code, _, err = say("encoders")
     assert (code, err) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param(["info", "empty"], "empty is a folder, not a slide. Name what lies in it", id="info-empty"),
+        pytest.param(["info", "full"], "full is a folder, not a slide. Name what lies in it", id="info-stores"),
+        pytest.param(["picture", "empty", "-o", "x.png"], "It holds none either", id="picture-empty"),
+        pytest.param(
+            ["picture", "full", "-o", "x.png"], "one of the stores in it, as full/a.zarr", id="picture-stores"
+        ),
+    ],
+)
+def test_a_folder_is_told_from_a_slide_and_a_store(say, words, reason):
+    """With what to name instead; no error of the system is passed on."""
+    Path("empty").mkdir()
+    Path("full/a.zarr").mkdir(parents=True)
+    code, out, err = say(*words)
+    assert code == 1
+    assert reason in out + err
+    assert "Error" not in out + err
+
+
+def test_a_picture_needs_a_store_that_is_there(say, small_svs):
+    """A slide is no store."""
+    for path, reason in (("nowhere", "there is no store at nowhere"), (small_svs, "small.svs is a file, not a store")):
+        code, _, err = say("picture", path, "-o", "x.png")
+        assert code == 1
+        assert reason in err
+
+
+def test_several_grids_are_chosen_from_by_flag(say, small_svs):
+    """Without a choice the flag is named; an encoder that is in one grid alone is choice enough."""
+    encoders = ["-m", "timm:resnet10t@random", "-m", "timm:resnet18@random", "--device", "cpu"]
+    assert say("embed", small_svs, "-o", "out", *encoders)[0] == 0
+    code, _, err = say("picture", "out/small.zarr", "-o", "x.png")
+    assert code == 1
+    assert re.search(r"holds 2 grids\. It holds: 176px\S+, 224px\S+\. Name one with --grid", err)
+    grid = re.search(r"176px\w+\.\w+", err).group()
+    assert say("picture", "out/small.zarr", "-o", "by-grid.png", "--grid", grid)[0] == 0
+    assert say("picture", "out/small.zarr", "-o", "by-model.png", "-m", "timm_resnet18.random")[0] == 0
+
+
+def test_tiles_finer_than_the_slide_name_both_ways_out(say, small_svs):
+    """Coarser tiles, or a magnified slide."""
+    words = ("embed", small_svs, "-o", "out", *FAST, "--tile-mpp", "0.1")
+    code, _, err = say(*words)
+    assert code == 1
+    assert "--tile-mpp 0.5 or more" in err
+    assert "(--upsample)" in err
+    assert say(*words, "--upsample", "--dry-run")[0] == 0

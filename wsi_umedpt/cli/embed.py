@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions
+from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -75,6 +75,7 @@ def embed(
     from wsi_umedpt.errors import ManifestError, StoreError
 
     tiles, run = tiles or TileOptions(), run or RunOptions()
+    check_mpp(mpp)
     jobs, failures = list_slides(slides)
     if mask and len(jobs) > 1:
         raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")

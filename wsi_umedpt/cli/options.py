@@ -65,3 +65,11 @@ class RunOptions:
     """Threads that decode; by default one per core, at most 8."""
     max_unreadable: float = 0.05
     """Share of damaged tiles above which a slide fails."""
+
+
+def check_mpp(mpp: float | None) -> None:
+    """Refuse a --mpp that no slide can have, once and not for every slide."""
+    from wsi_umedpt.geometry import Mpp, checked_mpp
+
+    if mpp is not None:
+        checked_mpp(Mpp(mpp, mpp, "user"), "--mpp")

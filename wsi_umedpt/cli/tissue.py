@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import TissueOptions
+from wsi_umedpt.cli.options import TissueOptions, check_mpp
 
 MIN_SIDE = 32
 """px; a smaller slide on a sheet shows nothing."""
@@ -64,6 +64,7 @@ def tissue(
     if limit < 1:
         raise OptionError(f"a sheet (--limit) must hold at least 1 slide, got {limit}")
     parameters = TissueParameters(**asdict(options or TissueOptions()))
+    check_mpp(mpp)
     jobs, failures = list_slides(slides)
     failed = [(f.name, f.reason) for f in failures]
     found: dict[str, TissueMask] = {}
