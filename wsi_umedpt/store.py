@@ -319,6 +319,10 @@ class SlideStore:
         raise StoreError(f"{self.path} holds no {name}")
 
     def _features(self, encoder_id: str | None, grid_id: str | None) -> Path:
+        if encoder_id and grid_id is None and encoder_id not in (known := self.encoder_ids()):
+            raise StoreError(
+                f"{self.path} holds no features of {encoder_id}. {_choice(known, '--model', 'encoder_id')}"
+            )
         grid_id = self._one_grid(grid_id, holding=encoder_id)
         known = self.encoder_ids(grid_id)
         if encoder_id is None and len(known) == 1:

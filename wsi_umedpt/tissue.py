@@ -55,10 +55,11 @@ class TissueParameters:
     """Whether marker ink (saturated green, blue or black, as no stain is) is left out."""
 
     def __post_init__(self) -> None:
-        if not (self.cell_um > 0 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
+        if not (0 < self.cell_um <= 1000 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
             raise MaskError(
-                f"tissue needs a mask cell over 0 um and areas of 0 um2 or more, got --cell-um {self.cell_um:g}, "
-                f"--min-area-um2 {self.min_area_um2:g}, --max-hole-um2 {self.max_hole_um2:g}"
+                "tissue needs a mask cell over 0 and up to 1,000 um, and areas of 0 um2 or more, got "
+                f"--cell-um {self.cell_um:g}, --min-area-um2 {self.min_area_um2:g}, "
+                f"--max-hole-um2 {self.max_hole_um2:g}"
             )
         if not 0 < self.min_colour <= self.max_colour:
             raise MaskError(

@@ -231,11 +231,14 @@ def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        pytest.param(["embed", "SLIDE", "-o", "FILE", *FAST], "output folder .* cannot be made", id="out-is-a-file"),
+        pytest.param(
+            ["embed", "SLIDE", "-o", "FILE", *FAST], "output folder .* cannot be made: a file has", id="out-is-a-file"
+        ),
         pytest.param(["verify", "NOWHERE"], "no store", id="nothing-to-verify"),
         pytest.param(["tissue", "SLIDE", "-o", "FILE"], "does not end in .png", id="not-a-png"),
         pytest.param(["picture", "NOWHERE", "-o", "x.png"], "there is no store", id="no-store"),
         pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "uni"], "no encoder 'uni'", id="unknown-encoder"),
+        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "resnet50"], "you mean timm:resnet50", id="no-timm"),
     ],
 )
 def test_likely_mistakes_are_answered_in_a_line(slides, tmp_path, words, reason):

@@ -21,6 +21,7 @@ FAST = ["-m", "timm:resnet10t@random", "--device", "cpu"]
         pytest.param(["--threads", "-1"], r"--threads\) must be 0 .* or more, got -1", id="threads"),
         pytest.param(["--max-unreadable", "5"], r"--max-unreadable\) is from 0 to 1, got 5", id="max-unreadable"),
         pytest.param(["--cell-um", "0"], "--cell-um 0", id="cell-um"),
+        pytest.param(["--cell-um", "1e9"], r"--cell-um 1e\+09", id="cell-um-larger-than-slides"),
         pytest.param(["--mpp", "0"], r"--mpp was given 0 um/px .*expected 0.02 to 50\.", id="mpp"),
         pytest.param(["--min-colour", "40"], "--min-colour 40, --max-colour 22", id="min-colour"),
     ],
@@ -107,6 +108,11 @@ def test_several_grids_are_chosen_from_by_flag(say, small_svs):
     grid = re.search(r"176px\w+\.\w+", err).group()
     assert say("picture", "out/small.zarr", "-o", "by-grid.png", "--grid", grid)[0] == 0
     assert say("picture", "out/small.zarr", "-o", "by-model.png", "-m", "timm_resnet18.random")[0] == 0
+    code, _, err = say("picture", "out/small.zarr", "-o", "x.png", "-m", "uni")
+    assert code == 1
+    assert (
+        "holds no features of uni. It holds: timm_resnet10t.random, timm_resnet18.random. Name one with --model" in err
+    )
 
 
 def test_tiles_finer_than_the_slide_name_both_ways_out(say, small_svs):

@@ -24,7 +24,7 @@ def embed(
     /,
     *,
     out: Annotated[Path, Parameter(alias="-o")],
-    model: Annotated[tuple[str, ...], Parameter(alias="-m")] = (),
+    model: Annotated[tuple[str, ...], Parameter(alias="-m", show_default=False)] = (),
     mpp: float | None = None,
     mask: Path | None = None,
     tiles: TileOptions | None = None,
@@ -55,6 +55,7 @@ def embed(
         Folder for the stores.
     model
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
+        By default efficientnet_lite0.imagenet.
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask
@@ -91,7 +92,8 @@ def embed(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"the output folder {out} cannot be made: {error.strerror or error}") from None
+        why = "a file has that name" if out.is_file() else error.strerror or error
+        raise StoreError(f"the output folder {out} cannot be made: {why}") from None
     with Bars(len(jobs)) as bars:
         outcomes = embed_slides(jobs, plan, bars)
     return summary(outcomes, failures, plan)
@@ -190,7 +192,8 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
         if not outcome.tiles:
-            print(f"  {outcome.job.slide_id}: no tissue tile; look at it with: wsi-umedpt tissue {outcome.job.path}")
+            look = f"wsi-umedpt tissue {outcome.job.path} -o tissue.png"
+            print(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
     if failed:
         print(f"{len(failed)} failed:", file=sys.stderr)
         for name, reason in failed:

@@ -35,7 +35,7 @@ class TissueOptions:
     cell_um: float = 16.0
     """Detail of the tissue mask, microns."""
     min_colour: float = 7.0
-    """Least colour distance of tissue from glass (CIE a*b*); lower keeps paler tissue."""
+    """Least colour distance of tissue from glass (in CIE a and b); lower keeps paler tissue."""
     max_colour: float = 22.0
     """Greatest threshold chosen automatically."""
     min_area_um2: float = 40_000.0

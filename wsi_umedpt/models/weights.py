@@ -50,8 +50,9 @@ def load_network(name: str) -> tuple[nn.Module, EncoderCard]:
     if name.startswith(_TIMM):
         return _load_timm(name.removeprefix(_TIMM))
     if name not in ENCODERS:
+        hint = f" Did you mean {_TIMM}{name}?" if timm.is_model(name.split(".")[0]) else ""
         raise EncoderError(
-            f"there is no encoder {name!r}. Known: {', '.join(ENCODERS)}; or timm:NAME, timm:NAME@FILE, "
+            f"there is no encoder {name!r}.{hint} Known: {', '.join(ENCODERS)}; or timm:NAME, timm:NAME@FILE, "
             "timm:NAME@random (see: wsi-umedpt encoders)."
         )
     card = ENCODERS[name]
