@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wsi_umedpt.cli import main
 from wsi_umedpt.errors import SlideError
 from wsi_umedpt.sample import sample_slide
 from wsi_umedpt.testing import tissue_image, write_pyramid
@@ -35,3 +37,18 @@ def small_svs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rng() -> Iterator[np.random.Generator]:
     """Random numbers that are the same in every run."""
     return np.random.default_rng(20261122)
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    """Run a command line in this process, inside an empty folder; (exit code, stdout, stderr)."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsi-umedpt", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    monkeypatch.chdir(tmp_path)
+    return run

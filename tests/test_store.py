@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from wsi_umedpt.arrays import read_array, write_array
 from wsi_umedpt.encode import encode_slide
-from wsi_umedpt.errors import EncoderError, SlideError, StoreBusyError, StoreError
+from wsi_umedpt.errors import OptionError, SlideError, StoreBusyError, StoreError
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
@@ -380,7 +380,7 @@ def test_features_beyond_float16_stop_the_slide(tmp_path, slide, tissue):
 @pytest.mark.parametrize("batch_size", [0, 3, 100, 2048])
 def test_batches_must_fit_chunks(tmp_path, slide, tissue, batch_size):
     """Else a resumed run would compute other batches than an uninterrupted one."""
-    with pytest.raises(EncoderError, match="must divide 1024"):
+    with pytest.raises(OptionError, match="must divide 1024"):
         embed(tmp_path / "a.zarr", slide, tissue, batch_size=batch_size)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_umedpt.errors import EncoderError, SlideError
+from wsi_umedpt.errors import EncoderError, OptionError, SlideError
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
@@ -42,13 +42,35 @@ def check_fit(encoder: Encoder, spec: TileSpec) -> None:
     Raises
     ------
     EncoderError
-        If the tile's mpp differs by over 5 % or its size at all.
+        If the tile's size differs at all, or its mpp by over 5 % from one that the card states.
     """
     card = encoder.card
-    if abs(spec.mpp / card.mpp - 1) > 0.05 or spec.size_px != card.size_px:
+    other_mpp = card.mpp is not None and abs(spec.mpp / card.mpp - 1) > 0.05
+    if other_mpp or spec.size_px != card.size_px:
+        made_for = f"{card.size_px} px" + (f" at {card.mpp:g} um/px" if card.mpp is not None else "")
         raise EncoderError(
-            f"{card.name} is for tiles of {card.size_px} px at {card.mpp:g} um/px, asked for {spec.size_px} px at "
-            f"{spec.mpp:g} um/px. Leave --tile-mpp and --size out, or insist with --force."
+            f"{card.name} is for tiles of {made_for}, asked for {spec.size_px} px at {spec.mpp:g} um/px. "
+            f"Leave {'--tile-mpp and ' if card.mpp is not None else ''}--size out, or insist with --force."
+        )
+
+
+def check_run(batch_size: int, threads: int | None, max_unreadable: float) -> None:
+    """Refuse settings that `encode_slide` cannot work with.
+
+    Raises
+    ------
+    OptionError
+        If the batch does not divide a chunk, or another value is out of range.
+    """
+    if batch_size < 1 or CHUNK_ROWS % batch_size:
+        raise OptionError(
+            f"the batch size (--batch-size) must divide {CHUNK_ROWS} (1, 2, 4, ... {CHUNK_ROWS}), got {batch_size}"
+        )
+    if threads is not None and threads < 0:
+        raise OptionError(f"decoding threads (--threads) must be 0 (none of their own) or more, got {threads}")
+    if not 0 <= max_unreadable <= 1:
+        raise OptionError(
+            f"the share of tiles that may be damaged (--max-unreadable) is from 0 to 1, got {max_unreadable:g}"
         )
 
 
@@ -86,7 +108,10 @@ def encode_slide(
     ------
     SlideError
         If too many tiles cannot be read.
+    OptionError
+        See `check_run`.
     """
+    check_run(batch_size, threads, max_unreadable)
     encoders = [encoders] if isinstance(encoders, Encoder) else list(encoders)
     grid = store.grid(grid_id)
     grid_id = grid.spec.grid_id
@@ -113,8 +138,6 @@ def encode_slide(
 def _writers(
     store: SlideStore, grid_id: str, encoders: Sequence[Encoder], batch_size: int
 ) -> list[tuple[Encoder, FeatureWriter]]:
-    if batch_size < 1 or CHUNK_ROWS % batch_size:
-        raise EncoderError(f"batch size must divide {CHUNK_ROWS} (1, 2, 4, ... {CHUNK_ROWS}), got {batch_size}")
     return [
         (encoder, store.writer(encoder.name, grid_id, encoder.dim, {**encoder.made_by, "batch_size": batch_size}))
         for encoder in encoders

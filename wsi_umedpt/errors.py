@@ -8,6 +8,10 @@ class WsiError(Exception):
     """Base of all errors that this package raises on purpose."""
 
 
+class OptionError(WsiError, ValueError):
+    """A setting has a value that it cannot have."""
+
+
 class SlideError(WsiError, ValueError):
     """A slide cannot be used as asked (scale, size, format, too many bad tiles)."""
 
@@ -66,3 +70,13 @@ class AnnotationError(WsiError, ValueError):
 
 class ProbeError(WsiError, ValueError):
     """A tile classifier cannot be fitted on, or applied to, what was given."""
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as a user reads it: ours speak for themselves, the system's name their file, others their type."""
+    if isinstance(error, WsiError):
+        return str(error)
+    if isinstance(error, OSError):
+        words = error.strerror or str(error) or type(error).__name__
+        return f"{error.filename}: {words}" if error.filename else words
+    return f"{type(error).__name__}: {error}"

@@ -51,14 +51,15 @@ def checked_mpp(mpp: Mpp | None, where: str) -> Mpp:
     SlideError
         If there is no mpp, it is outside [0.02, 50] um/px, or x and y differ by over 1 %.
     """
-    remedy = "Give the true value with --mpp (or an mpp column in the CSV, or open_slide(path, mpp=...))."
+    remedy = "Give the true value: --mpp 0.25, or a column mpp in the CSV; in Python open_slide(path, mpp=0.25)."
     if mpp is None:
         raise SlideError(f"{where} states no physical pixel size (mpp). {remedy}")
     for value in (mpp.x, mpp.y):
         if not MPP_MIN <= value <= MPP_MAX:
+            given = f"{where} was given" if mpp.source == "user" else f"{where} states"
             raise SlideError(
-                f"{where} states {value:g} um/px (from {mpp.source}), which no slide scanner has: "
-                f"expected {MPP_MIN} to {MPP_MAX}. {remedy}"
+                f"{given} {value:g} um/px (from {mpp.source}), which no slide scanner has: "
+                f"expected {MPP_MIN:g} to {MPP_MAX:g}. {remedy}"
             )
     if abs(mpp.x - mpp.y) > 0.01 * mpp.value:
         raise SlideError(

@@ -62,9 +62,12 @@ def overview(
     store: SlideStore, encoder_id: str | None = None, grid_id: str | None = None, side: int = 900
 ) -> Image.Image:
     """Three panels: the slide with its tissue outline, the tiles, and the features as colours."""
+    holding = [known for known in store.grid_ids if encoder_id in store.encoder_ids(known)]
+    if grid_id is None and len(holding) == 1:
+        (grid_id,) = holding
     tissue = store.tissue()
     bag = store.bag(encoder_id, grid_id)
-    grid = store.grid(grid_id if grid_id or len(store.grid_ids) == 1 else None)
+    grid = store.grid(grid_id)
     base, zoom = _enlarged(tissue, side)
     to_px = zoom / tissue.step
 

@@ -138,7 +138,7 @@ class Slide:
             if not upsample:
                 raise SlideError(
                     f"{self.path.name}: pixels were asked for at {scale * self.mpp:.4g} um/px, but the slide's "
-                    f"finest level has {self.mpp:.4g} um/px. Ask for mpp >= {self.mpp:.4g}, or allow upsampling."
+                    f"finest level has {self.mpp:.4g} um/px. Ask for mpp >= {self.mpp:.4g}, or allow upsample=True."
                 )
             fine_enough = [0]
         level = fine_enough[-1]

@@ -77,9 +77,15 @@ class SlideStore:
             If there is none, it is not whole, or it is of a newer schema.
         """
         store = cls(Path(path))
+        if store.path.is_file():
+            raise StoreError(f"{path} is a file, not a store. A store is a folder, NAME.zarr, that `embed` makes.")
         if not store.path.is_dir():
             hint = " A run that was interrupted left its work beside it: embed the slide again to go on."
             raise StoreError(f"there is no store at {path}.{hint if store._partial.exists() else ''}")
+        if not (store.path / "zarr.json").exists():
+            within = sorted(store.path.glob("*.zarr"))
+            hint = f"Name one of the stores in it, as {within[0]}." if within else "It holds none either."
+            raise StoreError(f"{path} is a folder, but no store: it has no zarr.json. {hint}")
         store._check_root(store.path)
         return store
 
@@ -315,13 +321,17 @@ class SlideStore:
         raise StoreError(f"{self.path} holds no {name}")
 
     def _features(self, encoder_id: str | None, grid_id: str | None) -> Path:
+        if encoder_id and grid_id is None and encoder_id not in (known := self.encoder_ids()):
+            raise StoreError(
+                f"{self.path} holds no features of {encoder_id}. {_choice(known, '--model', 'encoder_id')}"
+            )
         grid_id = self._one_grid(grid_id, holding=encoder_id)
         known = self.encoder_ids(grid_id)
         if encoder_id is None and len(known) == 1:
             encoder_id = known[0]
         if encoder_id not in known:
-            asked = f"no features of {encoder_id}" if encoder_id else "features of several encoders, or none; name one"
-            raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. It holds: {', '.join(known) or 'none'}")
+            asked = f"no features of {encoder_id}" if encoder_id else f"features of {len(known)} encoders"
+            raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. {_choice(known, '--model', 'encoder_id')}")
         return self._find(f"grids/{grid_id}/features/{encoder_id}")
 
     def _one_grid(self, grid_id: str | None, holding: str | None = None) -> str:
@@ -331,8 +341,8 @@ class SlideStore:
         if grid_id is None and len(known) == 1:
             return known[0]
         if grid_id not in known:
-            asked = f"no grid {grid_id}" if grid_id else "several grids; name one"
-            raise StoreError(f"{self.path} holds {asked}. It holds: {', '.join(known) or 'none'}")
+            asked = f"no grid {grid_id}" if grid_id else f"{len(known)} grids"
+            raise StoreError(f"{self.path} holds {asked}. {_choice(known, '--grid', 'grid_id')}")
         return grid_id
 
     def _mirror_groups(self, name: str) -> None:
@@ -353,6 +363,10 @@ class SlideStore:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
             raise StoreError(f"{path} is not whole: it was copied while being made. Embed the slide again.")
+
+
+def _choice(known: list[str], flag: str, argument: str) -> str:
+    return f"It holds: {', '.join(known)}. Name one with {flag} (in Python {argument})." if known else "It holds none."
 
 
 def root_attrs(slide: Slide) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.errors import SlideError
+from wsi_umedpt.errors import OptionError, SlideError
 from wsi_umedpt.geometry import Box, snap_scale
 from wsi_umedpt.slide import Resampling
 from wsi_umedpt.tissue import TissueMask
@@ -42,14 +42,21 @@ class TileSpec:
     """Whether a slide coarser than `mpp` is magnified; otherwise it is refused."""
 
     def __post_init__(self) -> None:
-        for name in ("size_px", "mpp", "stride"):
-            value = getattr(self, name)
+        for value, unit, what in (
+            (self.size_px, "px", "the side of a tile (size_px, --size)"),
+            (self.mpp, "um/px", "the resolution of a tile (mpp, --tile-mpp)"),
+            (self.stride, "px", "the distance between tiles (stride_px, --stride)"),
+        ):
             if not 0 < value < 1e5:
-                raise ValueError(f"TileSpec.{name} must be positive, got {value}")
+                raise OptionError(f"{what} must be over 0 and below 100,000 {unit}, got {value:g}")
         if not 0 <= self.min_tissue <= 1:
-            raise ValueError(f"TileSpec.min_tissue is a share from 0 to 1, got {self.min_tissue}")
+            raise OptionError(
+                f"a tile's least share of tissue (min_tissue, --min-tissue) is from 0 to 1, got {self.min_tissue:g}"
+            )
         if self.resampling not in ("area", "dct"):
-            raise ValueError(f"TileSpec.resampling is 'area' or 'dct', got {self.resampling!r}")
+            raise OptionError(
+                f"how pixels are shrunk (resampling, --resampling) is 'area' or 'dct', got {self.resampling!r}"
+            )
 
     @property
     def stride(self) -> int:
@@ -135,8 +142,9 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
     scale = snap_scale(spec.mpp / slide_mpp, spec.size_px)
     if scale < 1 and not spec.upsample:
         raise SlideError(
-            f"tiles were asked for at {spec.mpp:g} um/px, but the slide's finest level is {slide_mpp:g} um/px. "
-            f"Ask for mpp >= {slide_mpp:g}, rescan the slide, or allow upsampling (--upsample)."
+            f"tiles were asked for at {spec.mpp:g} um/px, but the slide's finest level has {slide_mpp:g} um/px. "
+            f"Ask for coarser tiles (--tile-mpp {slide_mpp:g} or more; --force, where the encoder is for finer ones), "
+            "or have the slide magnified (--upsample)."
         )
     side = spec.size_px * scale
     xs, ys = (_starts(extent, side, spec.stride * scale) for extent in size)

@@ -57,10 +57,17 @@ class TissueParameters:
     """Whether marker ink (saturated green, blue or black, as no stain is) is left out."""
 
     def __post_init__(self) -> None:
-        if not (self.cell_um > 0 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
-            raise MaskError(f"cell_um must be positive and areas not negative, got {self}")
+        if not (0 < self.cell_um <= 1000 and self.min_area_um2 >= 0 and self.max_hole_um2 >= 0):
+            raise MaskError(
+                "tissue needs a mask cell over 0 and up to 1,000 um, and areas of 0 um2 or more, got "
+                f"--cell-um {self.cell_um:g}, --min-area-um2 {self.min_area_um2:g}, "
+                f"--max-hole-um2 {self.max_hole_um2:g}"
+            )
         if not 0 < self.min_colour <= self.max_colour:
-            raise MaskError(f"needs 0 < min_colour <= max_colour, got {self.min_colour} and {self.max_colour}")
+            raise MaskError(
+                "tissue needs 0 < --min-colour <= --max-colour, got "
+                f"--min-colour {self.min_colour:g}, --max-colour {self.max_colour:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Encoders are what their cards say, on every engine, and weights files cannot run code."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,16 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from wsi_umedpt.encode import check_fit
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.loading import read_tiles
 from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
-from wsi_umedpt.models.encoder import load_encoder, probe_distance, probe_tile
+from wsi_umedpt.models.encoder import describe_encoder, load_encoder, probe_distance, probe_tile
+from wsi_umedpt.models.engines import FullBatches, OpenVinoEngine, TorchEngine
 from wsi_umedpt.models.weights import create, load_network, read_weights, weights_sha256
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.tiling import TileSpec, lay_grid
@@ -123,6 +128,34 @@ def test_openvino_converts_once(default, tiles, tmp_path, monkeypatch):
     load_encoder(TINY, device="cpu", engine="openvino")
 
 
+def test_openvino_does_not_take_a_network_of_other_scaling(tiles, tmp_path, monkeypatch):
+    """Mean and std lie inside the converted network, so that cards which differ in them alone share none."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backbone, card = load_network(TINY)
+    other = replace(card, mean=(0.2, 0.5, 0.8), std=(0.1, 0.2, 0.3))
+    for each in (card, other):
+        found = OpenVinoEngine(backbone, each, "fp32").submit(tiles[:, :176, :176].copy())()
+        expected = TorchEngine(backbone, each, "cpu", "fp32").submit(tiles[:, :176, :176].copy())()
+        assert np.allclose(found, expected, atol=1e-3)
+
+
+@given(st.lists(st.integers(1, 13), min_size=1, max_size=6), st.integers(1, 8))
+def test_a_compiled_network_meets_one_size_of_batch(sizes, full):
+    """Whatever comes, so that it is compiled once; results are those of the tiles alone, in order."""
+    seen = set()
+
+    def network(tiles: torch.Tensor) -> torch.Tensor:
+        seen.add(len(tiles))
+        return tiles.float().mean(dim=(1, 2))
+
+    batches = FullBatches(network, full)
+    for size in sizes:
+        tiles = (torch.arange(size * 48) * 37 % 251).to(torch.uint8).view(size, 4, 4, 3)
+        assert torch.equal(batches(tiles), tiles.float().mean(dim=(1, 2)))
+    assert seen == {full}
+
+
 def test_random_weights_are_the_same_every_time():
     """And leave the caller's random numbers alone."""
     torch.manual_seed(7)
@@ -183,6 +216,16 @@ def test_what_cannot_be_had_is_refused(name, options, reason):
         load_encoder(name, **options)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps"])
+def test_a_described_encoder_needs_no_device(device):
+    """It has the name and card of the loaded one, and refuses to encode."""
+    described = describe_encoder(TINY, device=device, precision="bf16")
+    loaded = load_encoder(TINY, device="cpu", precision="bf16")
+    assert (described.name, described.card, described.device) == (loaded.name, loaded.card, device)
+    with pytest.raises(EncoderError, match="described, not loaded"):
+        described.encode(probe_tile(176))
+
+
 def test_hub_weights_without_network_say_what_to_do(monkeypatch, tmp_path):
     """Offline, the error names the two ways that work."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -199,6 +242,16 @@ def test_any_timm_model_says_its_true_dimension(name):
     assert encoder.encode(probe_tile(encoder.card.size_px)).shape == (1, encoder.dim)
 
 
+def test_timm_cards_claim_no_scale():
+    """Nobody trained them at a um/px, so that any fits; the tile's size is still theirs."""
+    encoder = load_encoder(TINY, device="cpu")
+    assert encoder.card.mpp is None
+    for mpp in (0.25, 0.5, 2.0):
+        check_fit(encoder, TileSpec(size_px=encoder.card.size_px, mpp=mpp))
+    with pytest.raises(EncoderError, match="is for tiles of 176 px, asked for 224 px"):
+        check_fit(encoder, TileSpec(size_px=224))
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     """Never loaded in part."""
     path = tmp_path / "weights.safetensors"
@@ -209,8 +262,6 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_changed_package_weights_are_noticed(monkeypatch):
     """A card that knows its sha256 refuses other weights."""
-    from dataclasses import replace
-
     card = replace(ENCODERS[DEFAULT_ENCODER], weights_sha256="0" * 64)
     monkeypatch.setitem(ENCODERS, DEFAULT_ENCODER, card)
     with pytest.raises(EncoderError, match="another version, or damaged"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_umedpt.errors import SlideError
+from wsi_umedpt.errors import OptionError, SlideError
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask
 
@@ -74,7 +74,7 @@ def test_the_grid_does_not_follow_the_tissue():
 
 def test_a_slide_too_coarse_is_refused():
     """With what to ask for instead."""
-    with pytest.raises(SlideError, match=r"Ask for mpp >= 1"):
+    with pytest.raises(SlideError, match=r"--tile-mpp 1 or more.*--upsample"):
         lay_grid((1000, 1000), 1.0, TileSpec())
     assert lay_grid((1000, 1000), 1.0, TileSpec(upsample=True)).side == 112
 
@@ -87,8 +87,20 @@ def test_equal_specs_have_one_name_and_others_another():
     assert TileSpec.from_dict(TileSpec(mpp=0.7).to_dict()) == TileSpec(mpp=0.7, stride_px=224)
 
 
-@pytest.mark.parametrize("fields", [{"size_px": 0}, {"mpp": -1.0}, {"stride_px": 0}, {"min_tissue": 1.5}])
-def test_a_bad_spec_is_refused(fields):
-    """At the door, naming the field."""
-    with pytest.raises(ValueError, match="TileSpec"):
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        pytest.param({"size_px": 0}, "--size", id="size"),
+        pytest.param({"mpp": -1.0}, "--tile-mpp", id="mpp"),
+        pytest.param({"mpp": float("nan")}, "--tile-mpp", id="mpp-not-a-number"),
+        pytest.param({"stride_px": 0}, "--stride", id="stride"),
+        pytest.param({"min_tissue": 1.5}, "--min-tissue", id="tissue"),
+        pytest.param({"resampling": "cubic"}, "--resampling", id="resampling"),
+    ],
+)
+def test_a_bad_spec_is_refused(fields, flag):
+    """At the door, naming the field and its flag; it is a ValueError too."""
+    (field,) = fields
+    with pytest.raises(OptionError, match=rf"\({field}, {flag}\)") as refused:
         TileSpec(**fields)
+    assert isinstance(refused.value, ValueError)

@@ -41,16 +41,21 @@ for name, summary in _COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; errors that the package raises on purpose are printed, not traced."""
+    """Run the command line; errors of the package and of the system are a line each, not a trace."""
     import logging
+    import os
 
-    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.errors import WsiError, reason_of
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is in our errors
     try:
-        code = app()
-    except (WsiError, FileNotFoundError, PermissionError) as error:
-        print(f"wsi-umedpt: {error}", file=sys.stderr)
+        code = app(sys.argv[1:], result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (WsiError, OSError) as error:
+        print(f"wsi-umedpt: {reason_of(error)}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("\nwsi-umedpt: stopped by Ctrl-C. Run the same command again.", file=sys.stderr)

@@ -14,6 +14,10 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     out
         Folder for the store and the picture.
     """
+    import os
+    import shutil
+    import sys
+
     from wsi_umedpt.cli.embed import embed
     from wsi_umedpt.cli.info import info
     from wsi_umedpt.cli.verify import verify
@@ -28,13 +32,15 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     bag = SlideStore.open(store).bag("efficientnet_lite0.imagenet")
     target = out / "picture.png"
     save(overview(SlideStore.open(store), "efficientnet_lite0.imagenet"), target)
+    beside = os.path.relpath(Path(sys.executable).parent)
+    command = "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{beside}/wsi-umedpt"
     print(
         f"\n{len(bag.features)} tiles of {bag.features.shape[1]} features each are in {store}\n"
         f"Look at the picture:      {target}\n\n"
         "What to type next:\n"
-        f"  wsi-umedpt info {store}\n"
-        f"  wsi-umedpt embed YOUR_SLIDES/ -o {out}           (.venv/bin/wsi-umedpt, if it is not on your PATH)\n"
-        f"  wsi-umedpt embed {slide} -o {out} --engine openvino --precision bf16\n"
-        "  wsi-umedpt --help"
+        f"  {command} info {store}\n"
+        f"  {command} embed YOUR_SLIDES/ -o {out}\n"
+        f"  {command} embed {slide} -o {out} --engine openvino --precision bf16\n"
+        f"  {command} --help"
     )
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions
+from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from wsi_umedpt.models.encoder import Encoder
     from wsi_umedpt.tiling import TileSpec
 
+ALL_GPUS = "cuda:all"
+
 
 def embed(
     slides: list[str],
     /,
     *,
     out: Annotated[Path, Parameter(alias="-o")],
-    model: Annotated[tuple[str, ...], Parameter(alias="-m")] = (),
+    model: Annotated[tuple[str, ...], Parameter(alias="-m", show_default=False)] = (),
     mpp: float | None = None,
     mask: Path | None = None,
     tiles: TileOptions | None = None,
@@ -53,6 +55,7 @@ def embed(
         Folder for the stores.
     model
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
+        By default efficientnet_lite0.imagenet.
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask
@@ -64,29 +67,61 @@ def embed(
     run
         How the work is done.
     dry_run
-        Print what would be done, and do nothing.
+        Print what would be done, and do nothing; the device need not be there.
     """
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
+    from wsi_umedpt.cohort.run import embed_slides
     from wsi_umedpt.errors import ManifestError, StoreError
-    from wsi_umedpt.models.cards import DEFAULT_ENCODER
-    from wsi_umedpt.models.encoder import load_encoder
-    from wsi_umedpt.tissue import TissueParameters
 
-    tiles, tissue, run = tiles or TileOptions(), tissue or TissueOptions(), run or RunOptions()
+    tiles, run = tiles or TileOptions(), run or RunOptions()
+    check_mpp(mpp)
     jobs, failures = list_slides(slides)
     if mask and len(jobs) > 1:
         raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
     jobs = [replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask) for job in jobs]
-    if run.device == "cuda:all" and not dry_run:
+    plan = _plan(out, model, tiles, tissue or TissueOptions(), run, describe=dry_run or run.device == ALL_GPUS)
+    if run.device == ALL_GPUS and not dry_run:
         return _one_process_per_gpu()
+    _print_encoders(plan, tiles, run)
+    if dry_run:
+        return _print_slides(jobs, failures, plan)
+    from wsi_umedpt.cli.progress import Bars
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file has that name" if out.is_file() else error.strerror or error
+        raise StoreError(f"the output folder {out} cannot be made: {why}") from None
+    with Bars(len(jobs)) as bars:
+        try:
+            outcomes = embed_slides(jobs, plan, bars)
+        except KeyboardInterrupt:
+            bars.stopped(out)
+            return 130
+    return summary(outcomes, failures, plan)
+
+
+def _plan(
+    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions, *, describe: bool
+) -> "EmbedPlan":
+    """Load the encoders, or only describe them, so that no device is needed."""
+    from dataclasses import asdict
+    from functools import partial
+
+    from wsi_umedpt.cohort.run import EmbedPlan
+    from wsi_umedpt.models.cards import DEFAULT_ENCODER
+    from wsi_umedpt.models.encoder import describe_encoder, load_encoder
+    from wsi_umedpt.tissue import TissueParameters
+
+    device = "cuda" if run.device == ALL_GPUS else run.device
+    load = describe_encoder if describe else partial(load_encoder, batch_size=run.batch_size)
     encoders = [
-        load_encoder(name, device=run.device, precision=run.precision, engine=run.engine, compiled=run.compile)
+        load(name, device=device, precision=run.precision, engine=run.engine, compiled=run.compile)
         for name in dict.fromkeys(model or (DEFAULT_ENCODER,))
     ]
-    plan = EmbedPlan(
+    return EmbedPlan(
         out=out,
         encoders=encoders,
         specs=[_spec(encoder, tiles) for encoder in encoders],
@@ -95,30 +130,16 @@ def embed(
         threads=run.threads,
         max_unreadable=run.max_unreadable,
     )
-    if dry_run:
-        return _print_plan(jobs, failures, plan)
-    from wsi_umedpt.cli.progress import Bars
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"the output folder {out} cannot be made: {error.strerror or error}") from None
-    with Bars(len(jobs)) as bars:
-        try:
-            outcomes = embed_slides(jobs, plan, bars)
-        except KeyboardInterrupt:
-            bars.stopped(out)
-            return 130
-    return summary(outcomes, failures)
 
 
 def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
     from wsi_umedpt.encode import check_fit
     from wsi_umedpt.tiling import TileSpec
 
+    card = encoder.card
     spec = TileSpec(
-        size_px=encoder.card.size_px if tiles.size is None else tiles.size,
-        mpp=encoder.card.mpp if tiles.tile_mpp is None else tiles.tile_mpp,
+        size_px=card.size_px if tiles.size is None else tiles.size,
+        mpp=next(mpp for mpp in (tiles.tile_mpp, card.mpp, TileSpec.mpp) if mpp is not None),
         stride_px=tiles.stride,
         min_tissue=tiles.min_tissue,
         resampling=tiles.resampling,
@@ -129,7 +150,38 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
     return spec
 
 
-def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int:
+def _print_encoders(plan: "EmbedPlan", tiles: TileOptions, run: RunOptions) -> None:
+    """What embeds which tiles, and where that deserves a thought."""
+    for encoder, spec in zip(plan.encoders, plan.specs, strict=True):
+        where = _devices(run.device, encoder.device)
+        print(f"{encoder.name}: {_words(spec)}, {encoder.engine_name} {encoder.precision} on {where}")
+        if tiles.tile_mpp is None and encoder.card.mpp is None:
+            print(f"{encoder.name} states no um/px; tiles at {spec.mpp:g} um/px, change with --tile-mpp")
+    if len(plan.by_spec()) > 1:
+        print(
+            "warning: these encoders do not share tiles: row i of one is not the tile of row i of another, and "
+            "slides are read once for each grid. To share them, give one --size and --tile-mpp with --force.",
+            file=sys.stderr,
+        )
+
+
+def _words(spec: "TileSpec") -> str:
+    apart = "" if spec.stride == spec.size_px else f", {spec.stride} px apart"
+    return f"tiles of {spec.size_px} px at {spec.mpp:g} um/px{apart}"
+
+
+def _devices(asked: str, settled: str) -> str:
+    """The devices of a run in words, also where they are not on this machine."""
+    from wsi_umedpt.models.encoder import count_devices, is_here
+
+    if asked != ALL_GPUS:
+        return settled if is_here(settled) else f"{settled}, which is not on this machine"
+    count = count_devices("cuda")
+    names = ", ".join(f"cuda:{n}" for n in range(count))
+    return f"{names}, one process each" if count else "every CUDA device, of which this machine has none"
+
+
+def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
     """Print what became of a run; the exit code."""
     done = [o for o in outcomes if o.status == "done"]
     already = [o for o in outcomes if o.status == "already"]
@@ -139,11 +191,13 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int
     earlier = f", {tiles - fresh} of them in an earlier run" if fresh < tiles else ""
     rate = f", {fresh / seconds:.0f} tiles/s" if fresh else ""
     print(f"{len(done)} embedded ({tiles} tiles{earlier}{rate}), {len(already)} already there")
+    _print_tiles(plan, [o.tiles_by_grid for o in (*done, *already)])
     for outcome in (*done, *already):
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
         if not outcome.tiles:
-            print(f"  {outcome.job.slide_id}: no tissue tile; look at it with: wsi-umedpt tissue {outcome.job.path}")
+            look = f"wsi-umedpt tissue {outcome.job.path} -o tissue.png"
+            print(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
     if failed:
         print(f"{len(failed)} failed:", file=sys.stderr)
         for name, reason in failed:
@@ -151,27 +205,43 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"]) -> int
     return 1 if failed else 0
 
 
-def _print_plan(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
-    from wsi_umedpt.cohort.run import Prepared, reason_of
+def _print_tiles(plan: "EmbedPlan", counts: Sequence[tuple[int, ...]]) -> None:
+    """A line per encoder, where they do not share their tiles."""
+    grids = plan.by_spec()
+    if len(grids) > 1:
+        for (spec, encoders), tiles in zip(grids.items(), zip(*counts, strict=True), strict=False):
+            for encoder in encoders:
+                print(f"  {encoder.name}: {sum(tiles)} {_words(spec)}, grid {spec.grid_id}")
 
-    for encoder, spec in zip(plan.encoders, plan.specs, strict=True):
-        print(f"{encoder.name}: {encoder.engine_name} {encoder.precision} on {encoder.device}, grid {spec.grid_id}")
+
+def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
+    """What would be done to each slide; the exit code."""
+    from wsi_umedpt.cohort.run import Prepared
+    from wsi_umedpt.errors import reason_of
+
     failed = [(f.name, f.reason) for f in failures]
+    counts: list[tuple[int, ...]] = []
     for job in jobs:
         try:
             prepared = Prepared(job, plan, read=False)
         except Exception as error:  # noqa: BLE001 - a plan lists every slide's trouble
             failed.append((str(job.path), reason_of(error)))
             continue
-        slide, counts = prepared.slide, " + ".join(str(len(grid)) for grid in prepared.grids)
+        slide = prepared.slide
+        counts.append(tuple(map(len, prepared.grids)))
         prepared.close()
         there = " (store exists)" if prepared.path.exists() else ""
         print(
             f"{job.path} -> {prepared.path}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
-            f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, {counts} tiles"
+            f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, "
+            f"{' + '.join(map(str, counts[-1]))} tiles"
         )
+    print(f"{len(counts)} slides, {sum(map(sum, counts))} tiles")
+    _print_tiles(plan, counts)
+    if failed:
+        print(f"{len(failed)} would fail:", file=sys.stderr)
     for name, reason in failed:
-        print(f"{name}: {reason}", file=sys.stderr)
+        print(f"  {name}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -185,7 +255,7 @@ def _one_process_per_gpu() -> int:
     if not count:
         raise EncoderError("device 'cuda:all' was asked for, but there is no CUDA device (wsi-umedpt doctor)")
     commands = [
-        [sys.executable, "-m", "wsi_umedpt", *(a.replace("cuda:all", f"cuda:{n}") for a in sys.argv[1:])]
+        [sys.executable, "-m", "wsi_umedpt", *(a.replace(ALL_GPUS, f"cuda:{n}") for a in sys.argv[1:])]
         for n in range(count)
     ]
     running = [subprocess.Popen(command) for command in commands]

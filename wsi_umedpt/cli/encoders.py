@@ -15,6 +15,8 @@ def encoders() -> None:
     for card in ENCODERS.values():
         print(f"{card.name}{' (default)' if card.name == DEFAULT_ENCODER else ''}")
         print(f"    {card.about}")
-        print(f"    {card.size_px} px at {card.mpp:g} um/px -> {card.dim} numbers; {card.licence}; {card.source}")
+        at = "at any um/px" if card.mpp is None else f"at {card.mpp:g} um/px"
+        print(f"    {card.size_px} px {at} -> {card.dim} numbers; {card.licence}; {card.source}")
     print("timm:NAME, timm:NAME@FILE, timm:NAME@random")
-    print("    any model of timm, with weights from its hub or cache, from a file, or random")
+    print("    any model of timm, with weights from its hub or cache, from a file, or random;")
+    print("    they state no um/px: choose it with --tile-mpp")

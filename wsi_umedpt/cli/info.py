@@ -6,6 +6,8 @@ from pathlib import Path
 def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
     """Print what slides and stores are: size, physical scale and who states it, levels, contents.
 
+    Exit code 1 if one cannot be opened, or states no physical scale that could be believed.
+
     Examples
     --------
         wsi-umedpt info slide.svs
@@ -20,36 +22,54 @@ def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
         Microns per pixel, instead of what the slide states.
     """
     from wsi_umedpt.cohort.manifest import is_store
-    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.errors import WsiError, reason_of
 
     failed = 0
     for path in paths:
         try:
-            print(_store(path) if is_store(path) else _slide(path, mpp))
+            text, good = (_store(path), True) if is_store(path) else _slide(path, mpp)
         except (WsiError, OSError) as error:
-            print(f"{path}: {error}")
-            failed += 1
+            text, good = f"{path}: {reason_of(error)}", False
+        print(text)
+        failed += not good
     return 1 if failed else 0
 
 
-def _slide(path: Path, mpp: float | None) -> str:
-    from wsi_umedpt.slide import open_slide
+def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
+    """What a slide is, and whether its scale is known; all else is told without it."""
+    from contextlib import closing
 
-    with open_slide(path, mpp=mpp) as slide:
-        width, height = slide.size
+    from wsi_umedpt.errors import SlideError
+    from wsi_umedpt.geometry import Mpp, checked_mpp
+    from wsi_umedpt.readers import open_reader
+    from wsi_umedpt.slide import fingerprint
+
+    with closing(open_reader(path)) as reader:
+        width, height = reader.levels[0].width, reader.levels[0].height
+        um = None  # a pixel's side
+        size = ""
+        try:
+            stated = checked_mpp(reader.info.mpp if mpp is None else Mpp(mpp, mpp, "user"), path.name)
+            um = stated.value
+            size = f", {width * um / 1e3:.2f} x {height * um / 1e3:.2f} mm"
+            scale = f"{um:g} um/px, from {stated.source}"
+        except SlideError as error:
+            scale = f"UNKNOWN: {error}"
+        objective = reader.info.objective
         lines = [
             f"{path}",
-            f"  size        {width} x {height} px, {width * slide.mpp / 1e3:.2f} x {height * slide.mpp / 1e3:.2f} mm",
-            f"  scale       {slide.mpp:g} um/px, from {slide.mpp_source}",
-            f"  format      {slide.vendor}, read by {slide.reader}"
-            + (" (tiles decoded directly)" if slide.native_tiles(0) else ""),
-            f"  objective   {f'{slide.objective:g}x' if slide.objective else 'not stated'}",
-            f"  fingerprint {slide.fingerprint}",
+            f"  size        {width} x {height} px{size}",
+            f"  scale       {scale}",
+            f"  format      {reader.info.vendor}, read by {reader.name}"
+            + (" (tiles decoded directly)" if reader.native_tiles(0) else ""),
+            f"  objective   {f'{objective:g}x' if objective else 'not stated'}",
+            f"  fingerprint {fingerprint(path)}",
         ]
-        for number, level in enumerate(slide.levels):
-            scale = f"{level.scale:g} x smaller, {level.scale * slide.mpp:.4g} um/px"
-            lines.append(f"  level {number}     {level.width} x {level.height} px, {scale}")
-    return "\n".join(lines)
+        for number, level in enumerate(reader.levels):
+            at = f", {level.scale * um:.4g} um/px" if um else ""
+            smaller = "full size" if number == 0 else f"{level.scale:g} x smaller"
+            lines.append(f"  level {number}     {level.width} x {level.height} px, {smaller}{at}")
+    return "\n".join(lines), um is not None
 
 
 def _store(path: Path) -> str:

@@ -12,9 +12,9 @@ class TileOptions:
     """Which tiles are cut. By default those that the encoder was made for."""
 
     size: int | None = None
-    """Side of a tile in pixels, as the encoder sees it."""
+    """Side of a tile in pixels, as the encoder sees it; by default the encoder's own."""
     tile_mpp: float | None = None
-    """Resolution of a tile, microns per pixel (0.5 is about 20x)."""
+    """Resolution of a tile, microns per pixel (0.5 is about 20x); by default what the encoder states, else 0.5."""
     stride: int | None = None
     """Distance between tiles in pixels; less than --size makes them overlap."""
     min_tissue: float = 0.25
@@ -35,7 +35,7 @@ class TissueOptions:
     cell_um: float = 16.0
     """Detail of the tissue mask, microns."""
     min_colour: float = 7.0
-    """Least colour distance of tissue from glass (CIE a*b*); lower keeps paler tissue."""
+    """Least colour distance of tissue from glass (in CIE a and b); lower keeps paler tissue."""
     max_colour: float = 22.0
     """Greatest threshold chosen automatically."""
     min_area_um2: float = 40_000.0
@@ -65,3 +65,11 @@ class RunOptions:
     """Threads that decode; by default one per core, at most 8."""
     max_unreadable: float = 0.05
     """Share of damaged tiles above which a slide fails."""
+
+
+def check_mpp(mpp: float | None) -> None:
+    """Refuse a --mpp that no slide can have, once and not for every slide."""
+    from wsi_umedpt.geometry import Mpp, checked_mpp
+
+    if mpp is not None:
+        checked_mpp(Mpp(mpp, mpp, "user"), "--mpp")

@@ -31,8 +31,9 @@ def picture(
     grid
         Which grid, where the store holds several.
     """
-    from wsi_umedpt.picture import overview, save
+    from wsi_umedpt.picture import check_name, overview, save
     from wsi_umedpt.store import SlideStore
 
+    check_name(out)
     save(overview(SlideStore.open(store), model, grid), out)
     print(out)

@@ -58,8 +58,12 @@ class Bars(Watcher):
         self._whole += outcome.status != "failed"
         self._progress.advance(self._all)
         earlier = f" ({outcome.tiles - outcome.fresh} in an earlier run)" if outcome.fresh < outcome.tiles else ""
-        what = {"done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s", "already": "already there"}
-        line = f"{outcome.job.slide_id}: {what.get(outcome.status, 'FAILED: ' + outcome.reason)}"
+        what = {
+            "done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s",
+            "already": "already there",
+            "failed": "FAILED (why: in the list at the end)",
+        }
+        line = f"{outcome.job.slide_id}: {what[outcome.status]}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stopped(self, out: Path) -> None:

@@ -6,7 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import TissueOptions
+from wsi_umedpt.cli.options import TissueOptions, check_mpp
+
+MIN_SIDE = 32
+"""px; a smaller slide on a sheet shows nothing."""
 
 
 def tissue(
@@ -50,13 +53,18 @@ def tissue(
     from rich.progress import track
 
     from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.cohort.run import reason_of
+    from wsi_umedpt.errors import OptionError, reason_of
     from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
     from wsi_umedpt.slide import open_slide
     from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
 
     check_name(out)
+    if side < MIN_SIDE:
+        raise OptionError(f"a slide on the sheet (--side) must be at least {MIN_SIDE} px, got {side}")
+    if limit < 1:
+        raise OptionError(f"a sheet (--limit) must hold at least 1 slide, got {limit}")
     parameters = TissueParameters(**asdict(options or TissueOptions()))
+    check_mpp(mpp)
     jobs, failures = list_slides(slides)
     failed = [(f.name, f.reason) for f in failures]
     found: dict[str, TissueMask] = {}

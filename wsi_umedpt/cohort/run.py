@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, encode_slide
-from wsi_umedpt.errors import StoreBusyError, StoreError, WsiError
+from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
+from wsi_umedpt.errors import StoreBusyError, StoreError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.locks import locked
@@ -50,6 +50,9 @@ class EmbedPlan:
     threads: int | None = None
     max_unreadable: float = MAX_UNREADABLE
 
+    def __post_init__(self) -> None:
+        check_run(self.batch_size, self.threads, self.max_unreadable)
+
     def by_spec(self) -> dict[TileSpec, list[Encoder]]:
         """Encoders that share tiles, and so one decoding."""
         groups: dict[TileSpec, list[Encoder]] = {}
@@ -70,6 +73,8 @@ class Outcome:
     unreadable: int = 0
     seconds: float = 0.0
     reason: str = ""
+    tiles_by_grid: tuple[int, ...] = ()
+    """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
 
 
 class Watcher:
@@ -170,14 +175,14 @@ def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, floa
     return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
-def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Embedded | Exception:
+def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Outcome | Exception:
     try:
         return _already(job, plan) or Prepared(job, plan)
     except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
         return error
 
 
-def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
+def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
     if not path.exists() or awaits_commit(path):
@@ -186,27 +191,28 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Embedded | None:
     known = store.tissue()
     if (known.method, known.parameters) != _mask_asked_for(job, plan):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
-    tiles = unreadable = 0
+    tiles, unreadable = [], 0
     for spec, encoders in plan.by_spec().items():
         if not all(store.has_features(encoder.name, spec.grid_id) for encoder in encoders):
             return None
         status = store.status(spec.grid_id)
-        tiles, unreadable = tiles + len(status), unreadable + int((status != 0).sum())
+        tiles.append(len(status))
+        unreadable += int((status != 0).sum())
     slide = store.attrs["slide"]
     # A store at the user's scale is not what a run asks for that leaves the scale to the slide.
     other_mpp = slide["mpp_source"] == "user" if job.mpp is None else slide["mpp"] != job.mpp
     if other_mpp or slide["fingerprint"] != fingerprint(job.path):
         return None  # SlideStore.create says what is wrong
-    return Embedded(tiles, unreadable, 0)
+    return Outcome(job, "already", sum(tiles), unreadable=unreadable, tiles_by_grid=tuple(tiles))
 
 
 def _embed(
-    job: SlideJob, prepared: Prepared | Embedded | Exception, plan: EmbedPlan, watcher: Watcher
+    job: SlideJob, prepared: Prepared | Outcome | Exception, plan: EmbedPlan, watcher: Watcher
 ) -> Outcome | None:
     """One slide's outcome; None if another process is writing it."""
     began = time.perf_counter()
-    if isinstance(prepared, Embedded):
-        return Outcome(job, "already", prepared.tiles, unreadable=prepared.unreadable)
+    if isinstance(prepared, Outcome):
+        return prepared
     if isinstance(prepared, Exception):
         return Outcome(job, "failed", reason=reason_of(prepared))
     parts: list[Embedded] = []
@@ -234,24 +240,24 @@ def _embed(
         return _outcome(job, "failed", parts, began, reason_of(error))
     finally:
         prepared.close()
-    return _outcome(job, "done", parts, began)
+    return _outcome(job, "done", parts, began, by_grid=tuple(map(len, prepared.grids)))
 
 
 def _outcome(
-    job: SlideJob, status: Literal["done", "failed"], parts: Sequence[Embedded], began: float, reason: str = ""
+    job: SlideJob,
+    status: Literal["done", "failed"],
+    parts: Sequence[Embedded],
+    began: float,
+    reason: str = "",
+    by_grid: tuple[int, ...] = (),
 ) -> Outcome:
     tiles, fresh, unreadable = (sum(getattr(p, n) for p in parts) for n in ("tiles", "fresh", "unreadable"))
-    return Outcome(job, status, tiles, fresh, unreadable, time.perf_counter() - began, reason)
-
-
-def reason_of(error: Exception) -> str:
-    """An error as a user reads it: ours speak for themselves, others carry their type."""
-    return str(error) if isinstance(error, WsiError) else f"{type(error).__name__}: {error}"
+    return Outcome(job, status, tiles, fresh, unreadable, time.perf_counter() - began, reason, by_grid)
 
 
 def _one_ahead(
-    futures: Iterator["Future[Prepared | Embedded | Exception]"],
-) -> Generator["Future[Prepared | Embedded | Exception]"]:
+    futures: Iterator["Future[Prepared | Outcome | Exception]"],
+) -> Generator["Future[Prepared | Outcome | Exception]"]:
     """Start the next before the current is used, and no more: each holds an open slide.
 
     Closed before its end, as by Ctrl-C, it closes the slides that nobody will take.

@@ -15,9 +15,9 @@ class EncoderCard:
     name: str
     """Identity, ``architecture.tag``; names its features in a store."""
     timm_name: str
-    """Architecture in timm."""
-    mpp: float
-    """um/px of the tiles it was trained on or is used at."""
+    """Architecture in timm; of a UMedPT model, its backbone."""
+    mpp: float | None
+    """um/px of the tiles it was trained on or is used at; None where its makers state none."""
     size_px: int
     """Side of the tile, px."""
     dim: int
@@ -32,6 +32,8 @@ class EncoderCard:
     """Expected sha256 over the weights (see `weights_sha256`); None where it is not known beforehand."""
     about: str = ""
     """One line for people."""
+    model: dict[str, Any] | None = None
+    """Spec of the UMedPT model that the encoder is of (see `ModelSpec`); None for a plain timm network."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON can hold them."""

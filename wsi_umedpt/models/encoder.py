@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Encoder:
         Parameters
         ----------
         pixels : uint8 (batch, h, w, 3)
-            RGB at `card.mpp`, `card.size_px` square.
+            RGB, `card.size_px` square, at `card.mpp` where the card states one.
 
         Returns
         -------
@@ -77,6 +78,7 @@ def load_encoder(
     precision: str = "fp32",
     engine: str = "torch",
     compiled: bool = False,
+    batch_size: int = 64,
 ) -> Encoder:
     """Load an encoder.
 
@@ -92,6 +94,8 @@ def load_encoder(
         'torch', or 'openvino' (CPU only).
     compiled
         Compile the network (CUDA only): slower to start, faster to run.
+    batch_size : tiles
+        What a compiled network is compiled for; it takes others too, filled up to this.
 
     Raises
     ------
@@ -105,10 +109,30 @@ def load_encoder(
     if engine == "openvino":
         made = OpenVinoEngine(backbone, card, precision)
     elif device.startswith("cuda"):
-        made = CudaEngine(backbone, card, device, precision, compiled=compiled)
+        made = CudaEngine(backbone, card, device, precision, batch_size if compiled else None)
     else:
         made = TorchEngine(backbone, card, device, precision)
     return Encoder(card, engine, device, precision, made)
+
+
+def describe_encoder(
+    name: str = DEFAULT_ENCODER,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    engine: str = "torch",
+    compiled: bool = False,
+) -> Encoder:
+    """What `load_encoder` would load, its device untouched and perhaps not there: for plans. It cannot encode."""
+    device = pick_device(device, engine) if device == "auto" else device
+    count_devices(device)
+    _check_choice(device, precision, engine, compiled=compiled)
+    return Encoder(load_network(name)[1], engine, device, precision, _NoEngine())
+
+
+class _NoEngine:
+    def submit(self, pixels: Pixels) -> Wait:
+        raise EncoderError("this encoder was described, not loaded: it has no device. Use load_encoder.")
 
 
 def pick_device(device: str, engine: str = "torch") -> str:
@@ -119,19 +143,28 @@ def pick_device(device: str, engine: str = "torch") -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, number = device.partition(":")
-    there = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(kind)
-    if there is None or (number and not number.isdigit()):
-        raise EncoderError(f"device is 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
-    if there <= int(number or 0):
+    if not is_here(device):
         raise EncoderError(
-            f"device {device!r} was asked for, but {there} {kind} device(s) are there (wsi-umedpt doctor)"
+            f"device {device!r} was asked for, but {count_devices(device)} {device.split(':')[0]} device(s) are there "
+            "(wsi-umedpt doctor)"
         )
     return device
+
+
+def is_here(device: str) -> bool:
+    """Whether this machine has the device."""
+    return count_devices(device) > int(device.partition(":")[2] or 0)
+
+
+def count_devices(device: str) -> int:
+    """How many of this kind of device the machine has; what is no device is refused."""
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
+        raise EncoderError(
+            f"device is 'auto', 'cpu', 'cuda', 'cuda:N', 'mps', or 'cuda:all' of wsi-umedpt embed, got {device!r}"
+        )
+    if device.startswith("cuda"):
+        return torch.cuda.device_count()
+    return int(device.startswith("cpu") or torch.backends.mps.is_available())
 
 
 def _check_choice(device: str, precision: str, engine: str, *, compiled: bool) -> None:

@@ -4,11 +4,13 @@ An engine takes uint8 tiles as they were read and normalises them inside the net
 that a quarter of the bytes travel. `submit` starts work and returns a function that waits
 for its result: on CUDA, copies and computing then overlap.
 
-Read top to bottom: `Network` (what every engine runs), `TorchEngine`, `CudaEngine`,
-`OpenVinoEngine`.
+Read top to bottom: `Network` (what every engine runs), `TorchEngine`, `FullBatches` and
+`CudaEngine`, `OpenVinoEngine`.
 """
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -27,7 +29,7 @@ from torch import nn
 
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.cards import EncoderCard
-from wsi_umedpt.models.weights import create
+from wsi_umedpt.models.weights import network_of
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float32]
@@ -95,14 +97,36 @@ class TorchEngine:
         return torch.split(tiles, _CPU_BATCH) if self._device == "cpu" else (tiles,)
 
 
+class FullBatches:
+    """Shows a network batches of one size alone: each is cut into such, the last one filled up with black tiles.
+
+    A compiled network is compiled anew for every size that it meets: the last batch of each
+    slide, one from which a damaged tile was left out, the probe.
+    """
+
+    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], size: int) -> None:
+        self._network = network
+        self._size = size
+
+    def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Embed tiles, uint8 (batch, h, w, 3)."""
+        missing = -len(tiles) % self._size
+        full = torch.cat([tiles, tiles.new_zeros(missing, *tiles.shape[1:])]) if missing else tiles
+        return torch.cat([self._network(part) for part in torch.split(full, self._size)])[: len(tiles)]
+
+
 class CudaEngine:
     """torch on one GPU: pinned staging, copies on a stream of their own, autocast below fp32."""
 
-    def __init__(self, backbone: nn.Module, card: EncoderCard, device: str, precision: str, *, compiled: bool) -> None:
+    def __init__(
+        self, backbone: nn.Module, card: EncoderCard, device: str, precision: str, compiled_for: int | None = None
+    ) -> None:
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
-        network = Network(backbone, card).to(self._device).eval().at(torch.float32)
-        self._network = torch.compile(network, dynamic=False) if compiled else network
+        self._network: Callable[[torch.Tensor], torch.Tensor]
+        self._network = network = Network(backbone, card).to(self._device).eval().at(torch.float32)
+        if compiled_for:
+            self._network = FullBatches(torch.compile(network, dynamic=False), compiled_for)
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     def submit(self, pixels: Pixels) -> Wait:
@@ -131,7 +155,11 @@ class CudaEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on CPU: 1.5 to 4 times eager fp32 torch (docs/speed.md). Converted once, then cached."""
+    """OpenVINO on CPU: 1.5 to 4 times eager fp32 torch (docs/speed.md). Converted once, then cached.
+
+    `threads` is for comparisons per thread (docs/speed.md): OpenVINO heeds neither
+    OMP_NUM_THREADS nor torch's setting. By default it takes all cores.
+    """
 
     def __init__(self, backbone: nn.Module, card: EncoderCard, precision: str, threads: int | None = None) -> None:
         try:
@@ -158,7 +186,8 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
     Converting takes over 1 GB of memory that is never given back, so another process does it.
     """
     version = importlib.metadata.version("openvino")
-    name = f"{card.timm_name}-{str(card.weights_sha256)[:16]}-{card.size_px}px-ov{version}"
+    scaling = hashlib.sha256(repr((card.mean, card.std)).encode()).hexdigest()[:8]  # it lies inside the network
+    name = f"{card.timm_name}-{str(card.weights_sha256)[:16]}-{scaling}-{card.size_px}px-ov{version}"
     folder = Path(platformdirs.user_cache_dir("wsi_umedpt")) / "openvino"
     target = folder / name / "network.xml"
     if target.exists():
@@ -169,12 +198,14 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
         weights = made / "weights.safetensors"
         state = {k: v.detach().cpu().contiguous().clone() for k, v in backbone.state_dict().items()}
         safetensors.torch.save_file(state, weights)
-        command = [sys.executable, "-m", "wsi_umedpt.models.engines", card.timm_name, str(card.size_px), str(made)]
-        command += [str(v) for v in (*card.mean, *card.std)]
+        description = made / "card.json"
+        description.write_text(json.dumps(card.to_dict()), encoding="utf-8")
+        command = [sys.executable, "-m", "wsi_umedpt.models.engines", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EncoderError(f"OpenVINO cannot convert {card.name}: {done.stderr.strip()[-400:]}")
         weights.unlink()
+        description.unlink()
         try:
             os.rename(made, target.parent)
         except OSError:
@@ -185,23 +216,21 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
     return target
 
 
-def _convert(timm_name: str, size_px: int, folder: Path, scaling: list[float]) -> None:
+def _convert(folder: Path) -> None:
     """Runs in the process that `converted` starts."""
     import openvino
 
-    backbone = create(timm_name)
+    content = json.loads((folder / "card.json").read_bytes())
+    card = EncoderCard(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+    backbone = network_of(card)
     backbone.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
-    card = EncoderCard(
-        name="", timm_name=timm_name, mpp=1, size_px=size_px, dim=1, licence="", source="",
-        mean=(scaling[0], scaling[1], scaling[2]), std=(scaling[3], scaling[4], scaling[5]),
-    )  # fmt: skip
     network = Network(backbone, card).eval()
-    example = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+    example = torch.zeros(2, card.size_px, card.size_px, 3, dtype=torch.uint8)
     with torch.inference_mode():
         model = openvino.convert_model(network, example_input=example)
-    model.reshape([-1, size_px, size_px, 3])
+    model.reshape([-1, card.size_px, card.size_px, 3])
     openvino.save_model(model, folder / "network.xml", compress_to_fp16=False)
 
 
 if __name__ == "__main__":
-    _convert(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), [float(v) for v in sys.argv[4:]])
+    _convert(Path(sys.argv[1]))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wsi_umedpt import checkpoint
 from wsi_umedpt.config import build
 from wsi_umedpt.errors import CheckpointError, ConfigError, EncoderError
@@ -51,7 +49,7 @@ def release_card(path: Path) -> EncoderCard:
     spec = _spec(about, path)
     return EncoderCard(
         name=str(about["name"]),
-        architecture=f"umedpt:{spec.backbone}",
+        timm_name=spec.backbone,
         mpp=about.get("mpp"),
         size_px=int(about.get("size_px") or _SIZE_PX),
         dim=spec.dim,
@@ -60,6 +58,7 @@ def release_card(path: Path) -> EncoderCard:
         licence=str(about.get("licence", "unknown")),
         source="ships with wsi-umedpt" if path.parent == SHIPPED else f"file {path.name}",
         about=str(about.get("about", "")),
+        model=spec.to_dict(),
     )
 
 
@@ -105,8 +104,3 @@ def _spec(about: dict[str, Any], path: Path) -> ModelSpec:
         return build(ModelSpec, dict(about["model"]), f"{path}: model")
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} describes no model that can be built: {error}") from None
-
-
-def parameters(network: torch.nn.Module) -> int:
-    """Number of weights."""
-    return sum(p.numel() for p in network.parameters())

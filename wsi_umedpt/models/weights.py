@@ -2,7 +2,8 @@
 
 What a user may type::
 
-    efficientnet_lite0.imagenet             a card of ENCODERS
+    efficientnet_lite0.imagenet             a card of ENCODERS, or a release that ships
+    umedpt:runs/mine/mine.v1.json           a UMedPT model that you trained or imported
     timm:resnet50                           timm's own weights, from the hub or its cache
     timm:resnet50@weights.safetensors       weights from a file
     timm:resnet50@random                    random weights, for tests and comparisons
@@ -23,11 +24,15 @@ import timm
 import torch
 from torch import nn
 
+from wsi_umedpt.config import build
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.cards import ENCODERS, EncoderCard
+from wsi_umedpt.models.release import SHIPPED, load_release, release_card, shipped
+from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 
 RANDOM_SEED = 0
 _TIMM = "timm:"
+_UMEDPT = "umedpt:"
 
 State = dict[str, torch.Tensor]
 
@@ -49,15 +54,27 @@ def load_network(name: str) -> tuple[nn.Module, EncoderCard]:
     """
     if name.startswith(_TIMM):
         return _load_timm(name.removeprefix(_TIMM))
+    if name.startswith(_UMEDPT):
+        return _load_umedpt(Path(name.removeprefix(_UMEDPT)))
+    if name in shipped():
+        return _load_umedpt(shipped()[name])
     if name not in ENCODERS:
+        hint = f" Did you mean {_TIMM}{name}?" if timm.is_model(name.split(".")[0]) else ""
         raise EncoderError(
-            f"there is no encoder {name!r}. Known: {', '.join(ENCODERS)}; or timm:NAME, timm:NAME@FILE, "
-            "timm:NAME@random (see: wsi-umedpt encoders)."
+            f"there is no encoder {name!r}.{hint} Known: {', '.join([*shipped(), *ENCODERS])}; or umedpt:FILE.json, "
+            "timm:NAME, timm:NAME@FILE, timm:NAME@random (see: wsi-umedpt encoders)."
         )
     card = ENCODERS[name]
     network = create(card.timm_name)
     _load_state(network, _package_state(network), card.source)
     return _finished(network, card)
+
+
+def network_of(card: EncoderCard) -> nn.Module:
+    """The network that a card describes, with random weights."""
+    if card.model is not None:
+        return UMedPT(build(ModelSpec, card.model, card.name))
+    return create(card.timm_name)
 
 
 def create(timm_name: str) -> nn.Module:
@@ -78,6 +95,14 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _load_umedpt(path: Path) -> tuple[nn.Module, EncoderCard]:
+    network, card = _finished(load_release(path).shared, release_card(path))
+    if path.parent == SHIPPED:
+        return network, card
+    # What was trained twice under one name is two encoders.
+    return network, replace(card, name=f"{card.name}.{(card.weights_sha256 or '')[:8]}")
+
+
 def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
     timm_name, _, weights = asked.partition("@")
     with torch.random.fork_rng(devices=[]):
@@ -96,7 +121,7 @@ def _load_timm(asked: str) -> tuple[nn.Module, EncoderCard]:
     card = EncoderCard(
         name=f"timm_{timm_name}",
         timm_name=timm_name,
-        mpp=0.5,
+        mpp=None,  # timm knows photographs, which have no scale
         size_px=size_px,
         dim=_dim(network, size_px),
         mean=tuple(config.get("mean", (0.485, 0.456, 0.406))),

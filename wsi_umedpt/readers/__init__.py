@@ -55,6 +55,8 @@ def open_reader(path: Path) -> Reader:
     if not path.exists():
         raise FileNotFoundError(f"there is no slide at {path}")
     name = path.name.lower()
+    if path.is_dir() and not name.endswith(FOLDER_SUFFIXES):
+        raise UnsupportedSlideError(f"{path} is a folder, not a slide. Name what lies in it, as in {path}/*")
     matching = [entry for entry in READERS if name.endswith(entry.suffixes)]
     reasons = []
     for entry in matching or [e for e in READERS if e.name in ("openslide", "tiff", "image")]:
