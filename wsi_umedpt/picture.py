@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_umedpt.errors import PictureError
 from wsi_umedpt.readers.base import Pixels
+from wsi_umedpt.scores import read_scores
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tissue import TissueMask
 
 _OUTLINE = (0, 160, 60)
 _TILE = (40, 90, 200)
+_BAD = (220, 0, 0)
 _INK = (20, 20, 20)
 
 
@@ -69,22 +71,13 @@ def overview(
     bag = store.bag(encoder_id, grid_id)
     grid = store.grid(grid_id)
     base, zoom = _enlarged(tissue, side)
-    to_px = zoom / tissue.step
+    place = _Place(grid.xy, grid.side, zoom / tissue.step)
 
     tiles, colours = base.copy(), base.copy()
-    for i, (x, y) in enumerate(grid.xy.tolist()):
-        corner, end = (
-            (round(x * to_px), round(y * to_px)),
-            (round((x + grid.side) * to_px), round((y + grid.side) * to_px)),
-        )
-        good = bool(np.isin(i, bag.index))
-        cv2.rectangle(tiles, corner, end, _TILE if good else (220, 0, 0), 1)
-    for (x, y), colour in zip(bag.xy.tolist(), pca_colours(bag.features).tolist(), strict=True):
-        corner, end = (
-            (round(x * to_px), round(y * to_px)),
-            (round((x + grid.side) * to_px), round((y + grid.side) * to_px)),
-        )
-        cv2.rectangle(colours, corner, end, colour, -1)
+    good = np.isin(np.arange(len(grid)), bag.index)
+    place.draw(tiles, [_TILE if ok else _BAD for ok in good], thickness=1)
+    colour_of = dict(zip(bag.index.tolist(), pca_colours(bag.features).tolist(), strict=True))
+    place.draw(colours, [colour_of.get(i) for i in range(len(grid))])
     slide = store.attrs["slide"]
     width, height = slide["size"]
     panels = [
@@ -93,6 +86,40 @@ def overview(
         Panel(colours, f"features as colours (PCA of {bag.features.shape[1]} numbers a tile)"),
     ]
     return sheet(panels, columns=3)
+
+
+def score_sheet(store: SlideStore, model_id: str, grid_id: str | None = None, side: int = 900) -> Image.Image:
+    """The slide with its tissue, and a panel for each column of the scores, 0 dark to 1 bright."""
+    scores, about = read_scores(store, model_id, grid_id)
+    tissue, grid = store.tissue(), store.grid(about["grid_id"])
+    base, zoom = _enlarged(tissue, side)
+    place = _Place(grid.xy, grid.side, zoom / tissue.step)
+    panels = [Panel(outlined(base, tissue, zoom), store.slide_id)]
+    ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    for k, name in enumerate(about["columns"]):
+        drawn = base.copy()
+        levels = np.clip(np.nan_to_num(scores[:, k]) * 255, 0, 255).astype(int)
+        unread = np.isnan(scores[:, k])
+        place.draw(drawn, [None if no else ramp[n].tolist() for n, no in zip(levels, unread, strict=True)])
+        panels.append(Panel(drawn, f"{model_id}: {name}, 0 dark to 1 bright"))
+    return sheet(panels, columns=3)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the tiles of a grid lie in a picture."""
+
+    xy: npt.NDArray[np.int32]
+    side: float
+    to_px: float
+
+    def draw(self, picture: Pixels, colours: Sequence[Sequence[int] | None], thickness: int = -1) -> None:
+        """Draw each tile in its colour; None leaves it out."""
+        for (x, y), colour in zip(self.xy.tolist(), colours, strict=True):
+            if colour is not None:
+                corner = round(x * self.to_px), round(y * self.to_px)
+                end = round((x + self.side) * self.to_px), round((y + self.side) * self.to_px)
+                cv2.rectangle(picture, corner, end, colour, thickness)
 
 
 def outlined(base: Pixels, tissue: TissueMask, zoom: float) -> Pixels:

@@ -23,8 +23,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from wsi_umedpt import __version__, checkpoint
 from wsi_umedpt.annotations import Point, Region
+from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import ProbeError
-from wsi_umedpt.store import SlideBag, SlideStore
+from wsi_umedpt.scores import write_scores
+from wsi_umedpt.store import SlideStore
 
 PENALTY = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
@@ -208,6 +210,33 @@ def fit_probe(tiles: Sequence[LabelledTiles], *, name: str, encoder: Mapping[str
         "version": __version__,
     }
     return Probe(classes, weight, bias, about)
+
+
+def score_store(
+    store: SlideStore, probe: Probe, encoder_id: str | None = None, grid_id: str | None = None
+) -> dict[str, float]:
+    """Score every tile of a store and write the scores into it.
+
+    Returns
+    -------
+    dict
+        Share of the tiles that each class is likeliest for.
+
+    Raises
+    ------
+    ProbeError
+        If the store's features are of another encoder.
+    """
+    bag = store.bag(encoder_id, grid_id)
+    made_by = store.feature_attrs(bag.encoder_id, bag.grid_id)
+    probe.check(made_by, store.path)
+    chances = probe.predict(bag.features)
+    rows = np.full((len(store.grid(bag.grid_id)), len(probe.classes)), np.nan, np.float32)
+    rows[bag.index] = chances
+    about = {"columns": [*probe.classes], "model": {k: v for k, v in probe.about.items() if k != "tensors"}}
+    write_scores(store, probe.name, rows, about, bag.grid_id)
+    likeliest = chances.argmax(axis=1)
+    return {name: float((likeliest == k).mean()) for k, name in enumerate(probe.classes)}
 
 
 def _groups(tiles: Sequence[LabelledTiles], numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.object_], str]:

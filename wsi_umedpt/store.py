@@ -5,14 +5,13 @@ store by one rename: all that is whole when the store is new, or one array or gr
 time when it exists. What is in a ``.zarr`` folder is therefore whole, and a killed run is
 gone on with from its last durable chunk. docs/store.md writes the layout down.
 
-Read top to bottom: `SlideBag`, then `SlideStore` (opening, reading, adding). What can be
+`SlideStore`, read top to bottom: opening, reading, adding. What can be
 interrupted, and the work folder, lie in `wsi_umedpt.growing`.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group
+from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
 from wsi_umedpt.locks import locked
@@ -40,20 +40,6 @@ _OF_SLIDE = {"fingerprint", "size", "mpp", "mpp_source"}
 """What a store must say of its slide."""
 
 Status = npt.NDArray[np.uint8]
-Features = npt.NDArray[np.float16]
-
-
-@dataclass(frozen=True, eq=False)
-class SlideBag:
-    """The readable tiles of one slide and their features: what MIL eats."""
-
-    slide_id: str
-    features: Features
-    """(tile, dim)"""
-    xy: npt.NDArray[np.int32]
-    """(tile, 2) top left corners, level-0 px"""
-    index: npt.NDArray[np.int64]
-    """(tile,) rows of the grid"""
 
 
 class SlideStore:
@@ -184,10 +170,11 @@ class SlideStore:
         for name, values in ((folder.name, features), ("xy", xy), ("status", status)):
             if len(values) != len(xy) or values.dtype != DTYPES.get(name, np.float16):
                 raise StoreError(f"{grid / name} is {values.dtype} of {len(values)} rows for {len(xy)} tiles: damaged")
+        index = np.arange(len(xy))
         if status.any():
             index = np.flatnonzero(status == OK)
-            return SlideBag(self.slide_id, features[index], xy[index], index)
-        return SlideBag(self.slide_id, features, xy, np.arange(len(xy)))
+            features, xy = features[index], xy[index]
+        return SlideBag(self.slide_id, features, xy, index, folder.name, grid.name)
 
     # ---- adding ----
 

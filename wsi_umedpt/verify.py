@@ -12,6 +12,7 @@ from wsi_umedpt.arrays import array_sha256, read_array
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.geometry import snap_scale
 from wsi_umedpt.growing import growing_features
+from wsi_umedpt.scores import score_ids
 from wsi_umedpt.store import DTYPES, SlideStore
 
 _PARTS = {0: {"tissue", "grids"}, 2: {"xy", "tissue", "status", "features"}}
@@ -56,7 +57,7 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
     """Folders are nodes, and nodes hold what they must and nothing else."""
     name = path.relative_to(root).as_posix()
     depth = len(path.relative_to(root).parts)
-    is_array = path.name in DTYPES or path.name == "thumbnail" or path.parent.name == "features"
+    is_array = path.name in DTYPES or path.name == "thumbnail" or path.parent.name in ("features", "scores")
     try:
         meta = json.loads((path / "zarr.json").read_bytes())
         if meta["node_type"] != ("array" if is_array else "group"):
@@ -99,6 +100,8 @@ def _array_problems(path: Path, meta: dict[str, Any], root: Path) -> Iterator[st
 def _dtype(path: Path, root: Path) -> Any:
     if path.parent.name == "features":
         return np.dtype(np.float16)
+    if path.parent.name == "scores":
+        return np.dtype(np.float32)
     if path.parent == root:  # mask and thumbnail
         return np.dtype(np.uint8)
     return np.dtype(DTYPES[path.name])
@@ -114,6 +117,9 @@ def _grid_problems(store: SlideStore, grid_id: str) -> Iterator[str]:
     rows = {name: len(read_array(store.path / "grids" / grid_id / name)) for name in DTYPES}
     for encoder_id in store.encoder_ids(grid_id):
         rows[encoder_id] = len(read_array(store.path / "grids" / grid_id / "features" / encoder_id))
+    for of, name in score_ids(store):
+        if of == grid_id:
+            rows[f"scores/{name}"] = len(read_array(store.path / "grids" / grid_id / "scores" / name))
     for name, count in rows.items():
         if count != len(grid):
             yield f"{name} has {count} rows for {len(grid)} tiles"

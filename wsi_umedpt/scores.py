@@ -1,0 +1,76 @@
+"""Scores of tiles in a store: probabilities, attention; one array a model, whole or absent.
+
+``grids/<grid_id>/scores/<model_id>``, float32 (tile, k). Unlike features, scores may be made
+anew: the same model under another name is cheap, so a name holds what was scored last.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
+from wsi_umedpt.errors import StoreError
+from wsi_umedpt.locks import locked
+from wsi_umedpt.store import SlideStore
+
+Scores = npt.NDArray[np.float32]
+
+
+def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict[str, Any], grid_id: str) -> None:
+    """Put scores into a store; those of the same name are replaced.
+
+    Parameters
+    ----------
+    store
+        Committed.
+    model_id
+        Names the scores.
+    scores : float32 (tile, k)
+        A row for each tile of the grid; nan where the tile could not be read.
+    made_by
+        What made them, ``columns`` (names of the k columns) among it.
+    grid_id
+        Whose tiles were scored.
+
+    Raises
+    ------
+    StoreError
+        If there is not a row for each tile.
+    StoreBusyError
+        If another process is writing the store.
+    """
+    tiles = len(store.grid(grid_id))
+    if scores.ndim != 2 or len(scores) != tiles or len(made_by["columns"]) != scores.shape[1]:
+        raise StoreError(
+            f"scores of shape {scores.shape} with columns {made_by['columns']} do not fit {tiles} tiles of {store.path}"
+        )
+    folder = store.path / "grids" / grid_id / "scores"
+    with locked(store.path):
+        if not (folder / "zarr.json").exists():
+            write_group(folder, {})
+        discard(folder / model_id)
+        write_array(folder / model_id, scores.astype(np.float32), made_by)
+
+
+def read_scores(store: SlideStore, model_id: str, grid_id: str | None = None) -> tuple[Scores, dict[str, Any]]:
+    """Scores and what made them; see `write_scores`.
+
+    Raises
+    ------
+    StoreError
+        If there are none of this name; those that there are, are named.
+    """
+    known = score_ids(store)
+    found = [g for g, name in known if name == model_id and grid_id in (None, g)]
+    if len(found) != 1:
+        names = sorted({f"{name} (grid {g})" for g, name in known})
+        what = "no scores" if not found else "scores in several grids (name one)"
+        raise StoreError(f"{store.path} holds {what} {model_id!r}. It holds: {', '.join(names) or 'none'}")
+    folder = store.path / "grids" / found[0] / "scores" / model_id
+    return read_array(folder), {**read_attrs(folder), "grid_id": found[0]}
+
+
+def score_ids(store: SlideStore) -> list[tuple[str, str]]:
+    """(grid, name) of all scores in a store, sorted."""
+    return sorted((p.parts[-4], p.parts[-2]) for p in store.path.glob("grids/*/scores/*/zarr.json"))
