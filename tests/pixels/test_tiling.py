@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_umedpt.errors import OptionError, SlideError
@@ -33,6 +33,7 @@ SPECS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 9000), height=st.integers(1, 9000), slide_mpp=st.floats(0.1, 0.25), spec=SPECS)
 def test_no_tile_leaves_the_slide_and_none_repeats(width, height, slide_mpp, spec):
     """For any slide and any spec."""
@@ -42,6 +43,7 @@ def test_no_tile_leaves_the_slide_and_none_repeats(width, height, slide_mpp, spe
     assert len(np.unique(grid.xy, axis=0)) == len(grid)
 
 
+@settings(deadline=None)
 @given(slide_mpp=st.floats(0.1, 0.5), spec=SPECS)
 def test_the_footprint_is_what_was_asked_for(slide_mpp, spec):
     """A tile covers size_px * mpp microns; whole-number scales may be off by under half a tile pixel."""
