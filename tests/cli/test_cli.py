@@ -18,7 +18,7 @@ from wsi_umedpt.cli.doctor import complaints
 from wsi_umedpt.cli.embed import summary
 from wsi_umedpt.cli.tissue import doubts
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.run import Outcome
+from wsi_umedpt.cohort.run import EmbedPlan, Outcome
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
@@ -103,9 +103,10 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path)
 def test_speed_is_that_of_this_run(slides, capsys):
     """Tiles of an earlier run count as tiles, never as speed."""
     job = SlideJob(slides / "two.svs", "two")
-    assert summary([Outcome(job, "done", tiles=5000, fresh=100, seconds=10.0)], []) == 0
+    plan = EmbedPlan(out=slides, encoders=[], specs=[])
+    assert summary([Outcome(job, "done", tiles=5000, fresh=100, seconds=10.0)], [], plan) == 0
     assert "1 embedded (5000 tiles, 4900 of them in an earlier run, 10 tiles/s)" in capsys.readouterr().out
-    assert summary([Outcome(job, "done", tiles=5000, fresh=5000, seconds=10.0)], []) == 0
+    assert summary([Outcome(job, "done", tiles=5000, fresh=5000, seconds=10.0)], [], plan) == 0
     assert "1 embedded (5000 tiles, 500 tiles/s)" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_umedpt.encode import check_fit
@@ -140,6 +140,7 @@ def test_openvino_does_not_take_a_network_of_other_scaling(tiles, tmp_path, monk
         assert np.allclose(found, expected, atol=1e-3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 13), min_size=1, max_size=6), st.integers(1, 8))
 def test_a_compiled_network_meets_one_size_of_batch(sizes, full):
     """Whatever comes, so that it is compiled once; results are those of the tiles alone, in order."""
