@@ -69,8 +69,12 @@ class MultiLabelSegmentation(Segmentation):
         labels = masks.clamp(min=0).to(chance.dtype)
         entropy = F.binary_cross_entropy_with_logits(widened(outputs), labels, reduction="none")
         focal = ((1 - torch.exp(-entropy)) ** _GAMMA * entropy)[known].mean() / (0.5**_GAMMA * math.log(2))
-        flat = [torch.where(known, t, 0).transpose(0, 1).flatten(1).T for t in (chance, labels)]
-        loss: torch.Tensor = (soft_dice(flat[0], flat[1]) + focal) / 2
+        if bool((masks == 1).any()):
+            flat = [torch.where(known, t, 0).transpose(0, 1).flatten(1).T for t in (chance, labels)]
+            dice = soft_dice(flat[0], flat[1])
+        else:
+            dice = chance[known].mean()  # nothing is there: what is claimed is wrong
+        loss: torch.Tensor = (dice + focal) / 2
         return loss
 
     def meter(self) -> Meter:
@@ -84,11 +88,9 @@ def soft_dice(chances: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     chances, truth : float (pixel, class)
-        Pooled over a batch.
+        Pooled over a batch; at least one class is there.
     """
     there = truth.sum(0) > 0
-    if not bool(there.any()):
-        return chances.mean()  # nothing is there: what is claimed is wrong
     overlap = 2 * (chances * truth).sum(0) / (chances.sum(0) + truth.sum(0)).clamp(min=1e-7)
     return (1 - overlap)[there].mean()
 
