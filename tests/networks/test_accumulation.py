@@ -1,7 +1,10 @@
 """One backward pass for each task is exact, leaves other tasks alone, and never steps on a bad number."""
 
+import importlib.util
 import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -240,3 +243,19 @@ def test_chance_depends_on_run_step_and_task_only():
 
     assert loss(heads, 3) == loss(heads[1:], 3)
     assert loss(heads, 3) != loss(heads, 4)
+
+
+@pytest.mark.parametrize(("arm", "low", "high"), [("accumulated", 1.0, 1.02), ("joint", 2.5, 4.0)])
+def test_memory_does_not_grow_with_the_number_of_tasks(arm, low, high, monkeypatch):
+    """Four tasks save at their peak what the largest saves alone; in one graph, what all save."""
+    path = Path(__file__).parents[2] / "benchmarks" / "multitask_memory.py"
+    if not path.exists():
+        pytest.skip("the benchmarks are not part of a source distribution")
+    spec = importlib.util.spec_from_file_location("multitask_memory", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "multitask_memory", benchmark)  # where its dataclass looks
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "SIDE_PX", 64)
+    one, four = (benchmark.measure(count, arm, "convnext_atto")["saved_mb"] for count in (1, 4))
+    assert one > 1
+    assert low <= four / one <= high
