@@ -105,14 +105,13 @@ class TimmBackbone(Backbone):
         self.net: nn.Module = net
         c = [int(n) for n in net.feature_info.channels()]
         self.channels = (c[0], c[1], c[2], c[3])
+        # Some networks of timm give (image, h, w, channel); shapes alone cannot tell where h is c.
+        self._channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, images: torch.Tensor) -> Pyramid:
         """See `Backbone.forward`."""
         maps = self.net(images)
-        # Some transformers of timm give (image, h, w, channel).
-        return Pyramid(
-            *(m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self.channels, strict=True))
-        )
+        return Pyramid(*(m.permute(0, 3, 1, 2) for m in maps) if self._channels_last else maps)
 
 
 def make_backbone(name: str) -> Backbone:

@@ -46,10 +46,10 @@ class BoxDecoder(nn.Module):
             x = lateral(level) + F.interpolate(x, size=level.shape[2:], mode="nearest")
             maps.insert(0, x)
         fine = [smooth(m) for smooth, m in zip(self.smooth, maps, strict=True)]
-        # Always float32: on CPU, bfloat16 convolutions of maps narrower than their kernel give
+        # Never in bfloat16: on CPU, bfloat16 convolutions of maps narrower than their kernel give
         # garbage now and then (torch 2.14, oneDNN), and these maps cost next to nothing.
         with torch.autocast(x.device.type, enabled=False):
-            x64 = self.down64(fine[-1].float())
+            x64 = self.down64(fine[-1].to(self.down64.weight.dtype))
             coarse = [x64, self.down128(F.relu(x64))]
             coarse_classes = [self.class_tower(m) for m in coarse]
             coarse_sides = [self.side_tower(m) for m in coarse]

@@ -20,8 +20,8 @@ def rewrite_norms(network: nn.Module, kind: NormKind) -> None:
     """Replace the norms inside `network` by those of `kind`.
 
     BatchNorm becomes GroupNorm of one group, over channels and positions of one image;
-    without affine weights for 'layernorm', where LayerNorm loses its weights too. GroupNorm of
-    several groups is per image already and stays.
+    without affine weights for 'layernorm', where LayerNorm and GroupNorm of one group lose
+    theirs too. GroupNorm of several groups is per image already and stays.
     """
     if kind == "frozenbatchnorm":
         for norm in batch_norms(network):
@@ -34,7 +34,7 @@ def rewrite_norms(network: nn.Module, kind: NormKind) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(parent, name, _per_image(child, affine=affine))
-            elif isinstance(child, nn.LayerNorm) and not affine:
+            elif not affine and (isinstance(child, nn.LayerNorm) or getattr(child, "num_groups", 0) == 1):
                 child.register_parameter("weight", None)
                 child.register_parameter("bias", None)
 

@@ -105,6 +105,11 @@ def needed(value: torch.Tensor | None, what: str) -> torch.Tensor:
     return value
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Float32 where autocast gave less; float64 stays, so that gradients can be checked in it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def nothing(logits: torch.Tensor) -> torch.Tensor:
     """A loss of 0 that is part of the graph: what a batch without labels gives."""
-    return logits.float().sum() * 0
+    return widened(logits).sum() * 0

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from wsi_umedpt.cases import IGNORED, Batch
 from wsi_umedpt.models.umedpt import Features, UMedPT
-from wsi_umedpt.tasks.base import DROPOUT, HeadSpec, Meter, Task, needed, nothing
+from wsi_umedpt.tasks.base import DROPOUT, HeadSpec, Meter, Task, needed, nothing, widened
 
 
 def scaled_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ def scaled_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.T
     """
     if not bool((classes != IGNORED).any()):
         return nothing(logits)
-    entropy = F.cross_entropy(logits.float(), classes, ignore_index=IGNORED)
+    entropy = F.cross_entropy(widened(logits), classes, ignore_index=IGNORED)
     return entropy / math.log(max(2, logits.shape[1]))
 
 
@@ -65,7 +65,8 @@ class MultiLabel(LinearHead):
         known = labels != IGNORED
         if not bool(known.any()):
             return nothing(outputs)
-        return F.binary_cross_entropy_with_logits(outputs.float()[known], labels.float()[known]) / math.log(2)
+        logits = widened(outputs)[known]
+        return F.binary_cross_entropy_with_logits(logits, labels[known].to(logits.dtype)) / math.log(2)
 
     def meter(self) -> Meter:
         """See `LabelMeter`."""
@@ -91,11 +92,12 @@ class Regression(LinearHead):
         if not bool(known.any()):
             return nothing(outputs)
         standard = (values - self.centre) / self.spread
-        return F.mse_loss(outputs.float()[known], standard.float()[known])
+        found = widened(outputs)[known]
+        return F.mse_loss(found, standard[known].to(found.dtype))
 
     def values(self, outputs: torch.Tensor) -> torch.Tensor:
         """Outputs in the unit of the labels."""
-        return outputs.float() * self.spread + self.centre
+        return widened(outputs) * self.spread + self.centre
 
     def meter(self) -> Meter:
         """See `ValueMeter`."""
@@ -119,18 +121,17 @@ class BagClassification(Task):
 
     def pooled(self, vectors: torch.Tensor, bags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (bag, class), and attention (image,) that sums to 1 in each bag."""
-        vectors = vectors.float()
-        scores = self.attention(torch.tanh(self.value(vectors)) * torch.sigmoid(self.gate(vectors)))[:, 0]
         count = int(bags.max()) + 1
-        # Softmax in each bag; the highest score of a bag is taken off first.
-        highest = torch.full((count,), -torch.inf, device=scores.device).scatter_reduce(
-            0, bags, scores.detach(), "amax"
-        )
-        weights = torch.exp(scores - highest[bags])
-        attention = weights / torch.zeros(count, device=scores.device).index_add(0, bags, weights)[bags]
-        mixed = torch.zeros(count, vectors.shape[1], device=scores.device)
-        mixed = mixed.index_add(0, bags, attention[:, None] * vectors)
-        return self.head(mixed), attention
+        # Not under autocast: sums over thousands of images need more digits than bfloat16 has.
+        with torch.autocast(vectors.device.type, enabled=False):
+            vectors = widened(vectors)
+            scores = self.attention(torch.tanh(self.value(vectors)) * torch.sigmoid(self.gate(vectors)))[:, 0]
+            # Softmax in each bag; the highest score of a bag is taken off first.
+            highest = scores.new_full((count,), -torch.inf).scatter_reduce(0, bags, scores.detach(), "amax")
+            weights = torch.exp(scores - highest[bags])
+            attention = weights / scores.new_zeros(count).index_add(0, bags, weights)[bags]
+            mixed = vectors.new_zeros(count, vectors.shape[1]).index_add(0, bags, attention[:, None] * vectors)
+            return self.head(mixed), attention
 
     def loss_of(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """See `scaled_cross_entropy`, over bags."""
@@ -156,7 +157,7 @@ class ClassMeter(Meter):
         """See `Meter.add`."""
         classes = needed(batch.labels, "classes")
         known = classes != IGNORED
-        self._chances.append(self._logits_of(outputs, batch).float().softmax(1)[known].cpu())
+        self._chances.append(widened(self._logits_of(outputs, batch)).softmax(1)[known].cpu())
         self._classes.append(classes[known].cpu())
 
     def figures(self) -> dict[str, float]:
@@ -183,7 +184,7 @@ class LabelMeter(Meter):
 
     def add(self, outputs: torch.Tensor, batch: Batch) -> None:
         """See `Meter.add`."""
-        self._chances.append(outputs.float().sigmoid().cpu())
+        self._chances.append(widened(outputs).sigmoid().cpu())
         self._labels.append(needed(batch.labels, "labels").cpu())
 
     def figures(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from wsi_umedpt.errors import DataError
 from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.tasks.average_precision import mean_average_precision
-from wsi_umedpt.tasks.base import HeadSpec, Meter, Task
+from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, widened
 from wsi_umedpt.tasks.fcos import (
     PRIOR,
     Detections,
@@ -61,12 +61,12 @@ class Detection(Task):
         """See `BoxOutputs`."""
         maps = shared.boxes(features.pyramid)
         points = lay_points([(m.shape[2], m.shape[3]) for m in maps.classes], maps.classes[0].device)
-        sides = [F.relu(self.sides(m).float() * scale) for m, scale in zip(maps.sides, self.scales, strict=True)]
+        sides = [F.relu(widened(self.sides(m)) * scale) for m, scale in zip(maps.sides, self.scales, strict=True)]
         return BoxOutputs(
             points,
-            torch.cat([_flat(self.classes(m).float()) for m in maps.classes], 1),
+            torch.cat([_flat(widened(self.classes(m))) for m in maps.classes], 1),
             torch.cat([_flat(s) for s in sides], 1),
-            torch.cat([_flat(self.centre(m).float()) for m in maps.sides], 1)[:, :, 0],
+            torch.cat([_flat(widened(self.centre(m))) for m in maps.sides], 1)[:, :, 0],
             features.size,
         )
 

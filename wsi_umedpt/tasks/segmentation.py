@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from wsi_umedpt.cases import IGNORED, Batch
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.models.unet import PixelDecoder
-from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, needed, nothing
+from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, needed, nothing, widened
 
 _GAMMA = 2.0
 
@@ -32,7 +32,7 @@ class Segmentation(Task):
 
     def logits(self, embedded: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Logits of a pixel embedding that other heads may share."""
-        small = self.head(embedded).float()
+        small = widened(self.head(embedded))
         full = F.interpolate(small, scale_factor=float(PixelDecoder.stride), mode="bilinear", align_corners=False)
         return full[:, :, : size[0], : size[1]]
 
@@ -43,7 +43,7 @@ class Segmentation(Task):
         k = outputs.shape[1]
         if k == 1 or not bool(known.any()):
             return nothing(outputs)
-        logs = outputs.permute(0, 2, 3, 1)[known].float().log_softmax(1)  # (pixel, class)
+        logs = widened(outputs.permute(0, 2, 3, 1)[known]).log_softmax(1)  # (pixel, class)
         classes = masks[known]
         true = logs.gather(1, classes[:, None])[:, 0]
         focal = ((1 - true.exp()) ** _GAMMA * -true).mean()
@@ -65,12 +65,16 @@ class MultiLabelSegmentation(Segmentation):
         known = masks != IGNORED
         if not bool(known.any()):
             return nothing(outputs)
-        chance = outputs.float().sigmoid()
+        chance = widened(outputs).sigmoid()
         labels = masks.clamp(min=0).to(chance.dtype)
-        entropy = F.binary_cross_entropy_with_logits(outputs.float(), labels, reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(widened(outputs), labels, reduction="none")
         focal = ((1 - torch.exp(-entropy)) ** _GAMMA * entropy)[known].mean() / (0.5**_GAMMA * math.log(2))
-        flat = [torch.where(known, t, 0).transpose(0, 1).flatten(1).T for t in (chance, labels)]
-        loss: torch.Tensor = (soft_dice(flat[0], flat[1]) + focal) / 2
+        if bool((masks == 1).any()):
+            flat = [torch.where(known, t, 0).transpose(0, 1).flatten(1).T for t in (chance, labels)]
+            dice = soft_dice(flat[0], flat[1])
+        else:
+            dice = chance[known].mean()  # nothing is there: what is claimed is wrong
+        loss: torch.Tensor = (dice + focal) / 2
         return loss
 
     def meter(self) -> Meter:
@@ -84,11 +88,9 @@ def soft_dice(chances: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     chances, truth : float (pixel, class)
-        Pooled over a batch.
+        Pooled over a batch; at least one class is there.
     """
     there = truth.sum(0) > 0
-    if not bool(there.any()):
-        return chances.mean()  # nothing is there: what is claimed is wrong
     overlap = 2 * (chances * truth).sum(0) / (chances.sum(0) + truth.sum(0)).clamp(min=1e-7)
     return (1 - overlap)[there].mean()
 

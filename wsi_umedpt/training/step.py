@@ -52,7 +52,7 @@ def train_step(
     Raises
     ------
     TrainingError
-        If a loss is not finite; the optimiser has not been stepped.
+        If a loss or a gradient is not finite; the optimiser has not been stepped.
     """
     optimizer.zero_grad(set_to_none=True)
     losses = {}
@@ -71,7 +71,9 @@ def train_step(
         (loss / total_tasks).backward()  # type: ignore[no-untyped-call]
     sum_gradients(shared)
     # Each part by itself: the same on every process, however tasks are spread.
-    for part in (shared, *tasks):
-        nn.utils.clip_grad_norm_(part.parameters(), clip_norm)
+    for part, name in ((shared, "the shared model"), *((task, f"task {task.name}") for task in tasks)):
+        norm = nn.utils.clip_grad_norm_(part.parameters(), clip_norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(f"the gradient of {name} is {float(norm)} at step {seeds[1]}; a lower lr may help")
     optimizer.step()
     return losses
