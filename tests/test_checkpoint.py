@@ -79,7 +79,9 @@ def test_a_changed_byte_is_refused_or_changes_nothing(saved, data, which):
 
 
 @pytest.mark.parametrize("which", [pytest.param(0, id="json"), pytest.param(1, id="tensors")])
-@pytest.mark.parametrize("keep", [pytest.param(None, id="gone"), pytest.param(0, id="empty"), pytest.param(50, id="cut")])
+@pytest.mark.parametrize(
+    "keep", [pytest.param(None, id="gone"), pytest.param(0, id="empty"), pytest.param(50, id="cut")]
+)
 def test_half_a_checkpoint_is_refused(saved, which, keep):
     """Either file missing or cut short: refused by name."""
     whole = saved[which].read_bytes()
