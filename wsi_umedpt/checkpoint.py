@@ -1,9 +1,10 @@
 """Tensors and what is known of them: a safetensors file and a JSON file side by side.
 
-``NAME.json`` is written last and holds the sha256 of the tensors file that it belongs to, so
-that a pair is whole or refused. No pickle is read or written.
+``NAME.json`` is written last and holds the sha256 of the tensors file that it belongs to and
+of what it says itself, so that a pair is whole or refused. No pickle is read or written.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 
@@ -31,14 +33,21 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, Any])
         Of any device; written as they are in dtype.
     about
         What JSON can hold.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or does not take it; the old pair is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     file = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
-    _write(file, content)
-    _write(path, json.dumps({**about, "tensors": file.name, "tensors_sha256": digest}, indent=1).encode())
-    for old in path.parent.glob(f"{path.stem}.????????????.safetensors"):
+    _write(file, content, path)
+    said = {**about, "tensors": file.name, "tensors_sha256": digest}
+    said["sha256"] = _digest(json.loads(json.dumps(said)))
+    _write(path, json.dumps(said, indent=1).encode(), path)
+    for old in path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * 12}.safetensors"):
         if old != file:
             old.unlink()
 
@@ -57,29 +66,40 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"{path} names no tensors file beside it")
     try:
         content = path.with_name(name).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"the tensors of {path} cannot be read: {error}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != about.get("tensors_sha256"):
         raise CheckpointError(
             f"{path.with_name(name)} has sha256 {found[:12]}, expected {str(about.get('tensors_sha256'))[:12]}: damaged"
         )
-    return safetensors.torch.load(content), about
+    try:
+        return safetensors.torch.load(content), about
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path.with_name(name)} holds no tensors: {error}") from None
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the JSON file alone; see `load`."""
+    """Read the JSON file alone; see `load`. One without a sha256 of its own is of an earlier version."""
     try:
         about = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(about, dict):
         raise CheckpointError(f"{path} is no checkpoint")
+    if "sha256" in about and about["sha256"] != _digest(about):
+        raise CheckpointError(f"{path} does not say what was written to it: damaged or edited")
     return about
 
 
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.fresh")
+def _digest(about: dict[str, Any]) -> str:
+    said = {key: value for key, value in about.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes, pair: Path) -> None:
+    # One name for all that is half written: what a kill leaves, the next save overwrites.
+    fresh = pair.with_name(f".{pair.name}.fresh")
     with fresh.open("wb") as file:
         file.write(content)
         file.flush()

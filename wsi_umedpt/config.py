@@ -7,6 +7,7 @@ that it has.
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -81,7 +82,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    if (
+        not isinstance(value, hint)
+        or (isinstance(value, bool) and hint is not bool)
+        or (isinstance(value, float) and not math.isfinite(value))  # TOML can say nan and inf
+    ):
         raise ConfigError(f"{where} is {_named(hint)}, got {value!r}")
     return value
 

@@ -53,7 +53,7 @@ def pretrain(
     from rich.console import Console
 
     from wsi_umedpt.cli.training_view import TrainingView
-    from wsi_umedpt.datasets.taskdata import check as check_data
+    from wsi_umedpt.datasets.door import check as check_data
     from wsi_umedpt.training.run import find_data
     from wsi_umedpt.training.run import pretrain as train
     from wsi_umedpt.training.settings import read_pretrain_config

@@ -37,8 +37,9 @@ def read_image(path: Path) -> Image:
     found = found.astype(np.uint8)
     if found.ndim == 2:
         return grey(found)
-    if found.shape[2] == 4:
-        found = found[:, :, :3]
+    if found.shape[2] not in (3, 4):
+        raise DataError(f"{path} has {found.shape[2]} channels, expected 1, 3 or 4")
+    found = found[:, :, :3]
     return np.ascontiguousarray(found[:, :, ::-1])  # OpenCV gives blue first
 
 
@@ -52,19 +53,53 @@ def read_mask(path: Path) -> Mask:
     return found.astype(np.int32)
 
 
-def read_volume(path: Path) -> npt.NDArray[np.float32]:
-    """Read a NIfTI volume as float32 (slice, row, col), in the orientation it is stored in."""
+def read_volume(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Read a NIfTI volume.
+
+    Returns
+    -------
+    values : float32 (slice, row, col)
+        In the orientation they are stored in.
+    affine : float64 (4, 4)
+        Where they lie: voxel (col, row, slice) to mm.
+    """
+    volume = _open_volume(path)
+    try:
+        values = np.asarray(volume.dataobj, np.float32)
+    except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
+        raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} holds values that are not finite")
+    return np.ascontiguousarray(values.transpose(2, 1, 0)), np.asarray(volume.affine, np.float64)
+
+
+def read_labels(path: Path) -> tuple[Mask, npt.NDArray[np.float64]]:
+    """Read a NIfTI volume of classes as int32 (slice, row, col), and its affine; see `read_volume`."""
+    values, affine = read_volume(path)
+    classes = np.rint(values)
+    if (np.abs(values - classes) > 1e-3).any():
+        raise DataError(f"{path} holds values between whole numbers, expected classes")
+    return classes.astype(np.int32), affine
+
+
+def count_slices(path: Path) -> int:
+    """Slices of a NIfTI volume, by its header."""
+    return int(_open_volume(path).shape[2])
+
+
+def _open_volume(path: Path) -> Any:
     try:
         import nibabel
     except ImportError:
         raise DataError("reading NIfTI needs nibabel: pip install 'wsi-umedpt[train]'") from None
     try:
-        values = np.asarray(nibabel.load(path).dataobj, np.float32)  # type: ignore[attr-defined]
+        volume: Any = nibabel.load(path)
+        axes = len(volume.shape)
     except Exception as error:  # noqa: BLE001 - a foreign file can be wrong in any way
         raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
-    if values.ndim != 3:
-        raise DataError(f"{path} has {values.ndim} axes, expected 3")
-    return np.ascontiguousarray(values.transpose(2, 1, 0))
+    if axes != 3:
+        raise DataError(f"{path} has {axes} axes, expected 3")
+    return volume
 
 
 def stretch(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

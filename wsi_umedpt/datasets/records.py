@@ -4,6 +4,7 @@ A record's `group` is the patient where one is known, else the image. All record
 fall on the same side of every split (see `splits`).
 """
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt.cases import Case
-from wsi_umedpt.datasets.images import read_image, read_mask, read_volume, stretch
+from wsi_umedpt.datasets.images import read_image, read_labels, read_mask, read_volume, stretch
 from wsi_umedpt.errors import DataError
 
 Source = Literal["class_folders", "table", "masks", "boxes", "volumes"]
@@ -32,7 +33,8 @@ class DataSpec:
     labels: Path | None = None
     """Table, folder of masks, or boxes."""
     table: Path | None = None
-    """CSV that says more of each image: patient, split, what `where` selects by."""
+    """CSV that says more of each image: patient, split, what `where` selects by. Only images that
+    it names are used. A CSV of labels can say all this itself."""
     collection: str = ""
     """Data of one name are split alike, whatever the task. By default the name of `images`' parent."""
     image_column: str = "image"
@@ -55,6 +57,27 @@ class DataSpec:
     """Instances are the connected parts of what is not 0."""
     drop_empty_boxes: bool = False
     """Leave out boxes without area; else they are refused, as every label that cannot be right."""
+    bag_column: str = ""
+    """Column that names the bag an image is part of: the images of a bag have one label (bag_classification)."""
+
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise ValueError("separator must not be empty")
+        try:
+            groups = re.compile(self.patient_pattern).groups
+        except re.error as error:
+            raise ValueError(f"patient_pattern {self.patient_pattern!r} is no regular expression: {error}") from None
+        if self.patient_pattern and not groups:
+            raise ValueError(f"patient_pattern {self.patient_pattern!r} has no group in brackets, which is the patient")
+        tells = self.source == "table" or (self.source == "boxes" and str(self.labels).lower().endswith(".csv"))
+        if not tells and not self.table and (self.where or self.patient_column or self.split_column):
+            raise ValueError("where, patient_column and split_column need a table")
+        if self.source == "table" and self.table:
+            raise ValueError("with source table, the table is labels")
+        if (self.instances or self.components) and self.source != "masks":
+            raise ValueError("instances and components are for source masks")
+        if self.bag_column and self.source != "table":
+            raise ValueError("bag_column is for source table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +90,8 @@ class Record(ABC):
     """Patient, or the image where no patient is known; prefixed by the collection."""
     split: str = ""
     """train, val or test where the data says so."""
+    bag: str = ""
+    """Bag that the image is part of, where bags are labelled."""
 
     @abstractmethod
     def read(self) -> Case:
@@ -128,7 +153,10 @@ class BoxRecord(Record):
         image = read_image(self.path)
         xyxy = np.array(self.xyxy, np.float32).reshape(-1, 4)
         height, width = image.shape[:2]
-        bad = (xyxy[:, 2:] <= xyxy[:, :2]).any(1) | (xyxy < -1).any(1) | (xyxy[:, 2:] > (width + 1, height + 1)).any(1)
+        # Said of good boxes, because comparisons with nan are false.
+        bad = ~(
+            (xyxy[:, 2:] > xyxy[:, :2]).all(1) & (xyxy >= -1).all(1) & (xyxy[:, 2:] <= (width + 1, height + 1)).all(1)
+        )
         if bad.any():
             raise DataError(
                 f"{self.path} is {width} x {height} px; {int(bad.sum())} of its boxes are empty or leave it, "
@@ -153,9 +181,12 @@ class SliceRecord(Record):
     @staticmethod
     def read_all(path: Path, mask: Path) -> list[Case]:
         """All slices of a volume: channels are the slice before, itself, and the one after."""
-        volume, classes = stretch(read_volume(path)), read_volume(mask).astype(np.int32)
-        if volume.shape != classes.shape:
-            raise DataError(f"{path} is {volume.shape}, its mask {mask} is {classes.shape}")
+        (values, placed), (classes, mask_placed) = read_volume(path), read_labels(mask)
+        if values.shape != classes.shape:
+            raise DataError(f"{path} is {values.shape}, its mask {mask} is {classes.shape}")
+        if not np.allclose(placed, mask_placed, atol=1e-2):
+            raise DataError(f"{path} and its mask {mask} lie differently in space (their affines differ)")
+        volume = stretch(values)
         last = len(volume) - 1
         return [
             Case(

@@ -4,20 +4,26 @@ Nothing here opens an image; tables, box files and folders are read, and every l
 checked against the task's classes. All that is wrong is said in one error.
 """
 
-import csv
-import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import defusedxml.ElementTree
-
-from wsi_umedpt.datasets.images import IMAGE_SUFFIXES, read_volume
+from wsi_umedpt.datasets.boxes import read_boxes
+from wsi_umedpt.datasets.images import IMAGE_SUFFIXES, count_slices
 from wsi_umedpt.datasets.records import BoxRecord, DataSpec, LabelRecord, MaskRecord, Record, SliceRecord
+from wsi_umedpt.datasets.tables import Row, read_rows, refuse, stem_of
+from wsi_umedpt.datasets.targets import BORDER, FROM_MASK
 from wsi_umedpt.errors import DataError
 
-Row = dict[str, str]
-_SHOWN = 20
+_SERVES = {
+    "class_folders": ("classification",),
+    "table": ("classification", "multilabel", "regression", "bag_classification"),
+    "masks": ("segmentation", "detection", "multilabel", "regression"),
+    "boxes": ("detection",),
+    "volumes": ("segmentation", "multilabel", "regression"),
+}
+"""Kinds of label that a source gives."""
 
 
 def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Record]:
@@ -33,8 +39,11 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Re
     Raises
     ------
     DataError
-        Naming all files and rows that cannot be used, or if there are none at all.
+        Naming the files and rows that cannot be used (how many, and the first twenty), or if
+        there are none at all.
     """
+    if reason := _unfit(data, kind, classes):
+        raise DataError(reason)
     if not data.images.is_dir():
         raise DataError(f"there is no folder of images at {data.images}")
     problems: list[str] = []
@@ -52,48 +61,53 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Re
     return records
 
 
-def refuse(problems: list[str], what: str) -> None:
-    """Raise a `DataError` that lists `problems`, if there are any."""
-    if problems:
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(f"{what} ({len(problems)}):\n  " + "\n  ".join(problems[:_SHOWN]) + more)
+def _unfit(data: DataSpec, kind: str, classes: tuple[str, ...]) -> str:
+    """Why a source cannot give what a task needs; empty if it can."""
+    numbered = data.instances or data.components
+    if kind not in _SERVES[data.source]:
+        return f"source {data.source} gives labels for {', '.join(_SERVES[data.source])}, not what {kind} needs"
+    if data.source == "table" and not data.label_column and kind in ("classification", "bag_classification"):
+        return f"{kind} from a table needs label_column"
+    if data.source not in ("masks", "volumes"):
+        return ""
+    if kind == "detection" and not numbered:
+        return "detection from masks needs instances = true or components = true"
+    if kind == "multilabel" and numbered:
+        return "multilabel asks which classes are in view; masks of instances hold none"
+    if kind == "segmentation" and numbered and (len(classes) < 2 or classes[2:] not in ((), (BORDER,))):
+        return f"masks of instances give two classes, or three whose last is {BORDER!r}; got {', '.join(classes)}"
+    strange = [c for c in classes if c not in FROM_MASK] if kind == "regression" else []
+    if strange:
+        return f"a mask gives {', '.join(FROM_MASK)}, not {', '.join(strange)}"
+    if kind == "regression" and "count" in classes and not numbered:
+        return "count needs masks with instances = true or components = true"
+    return ""
 
 
 def _group(data: DataSpec, path: Path, row: Row | None) -> str:
     collection = data.collection or data.images.resolve().parent.name
-    patient = path.stem
+    patient = stem_of(path.name)
     if data.patient_column:
         patient = (row or {}).get(data.patient_column, "")
         if not patient:
             raise DataError(f"{path.name}: no patient in column {data.patient_column!r}")
     elif data.patient_pattern:
         match = re.search(data.patient_pattern, path.name)
-        if not match or not match.groups():
+        if not match or not match.group(1):
             raise DataError(f"{path.name}: no patient by the pattern {data.patient_pattern!r}")
         patient = match.group(1)
+    elif data.bag_column:
+        patient = (row or {}).get(data.bag_column, "")
     return f"{collection}/{patient.strip().lower()}"
 
 
-def _split(data: DataSpec, row: Row | None) -> str:
+def _split(data: DataSpec, path: Path, row: Row | None) -> str:
     if not data.split_column:
         return ""
     found = (row or {}).get(data.split_column, "").strip().lower()
     if found not in ("train", "val", "test"):
-        raise DataError(f"split is train, val or test, got {found!r}")
+        raise DataError(f"{path.name}: split is train, val or test, got {found!r}")
     return found
-
-
-def _rows(path: Path, data: DataSpec) -> list[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from None
-    asked = [data.image_column, data.label_column, data.patient_column, data.split_column, *data.where]
-    absent = [c for c in asked if c and rows and c not in rows[0]]
-    if absent:
-        raise DataError(f"{path} has no column {', '.join(absent)}; it has {', '.join(rows[0])}")
-    return [row for row in rows if all(row[c] == v for c, v in data.where.items())]
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -106,7 +120,18 @@ def _listed(data: DataSpec) -> dict[str, Row] | None:
     """Rows of the table that says more of each image, by stem; None if there is no such table."""
     if data.table is None:
         return None
-    return {Path(row[data.image_column]).stem: row for row in _rows(data.table, data)}
+    telling = [c for c in (data.patient_column, data.split_column) if c]
+    out: dict[str, Row] = {}
+    problems = []
+    for number, row in read_rows(data.table, [data.image_column, *telling], data.where).items():
+        first = out.setdefault(stem_of(row[data.image_column]), row)
+        problems += [
+            f"row {number}: {c} of {row[data.image_column]} is {row[c]!r}, in an earlier row {first[c]!r}"
+            for c in telling
+            if row[c] != first[c]
+        ]
+    refuse(problems, f"{data.table} contradicts itself")
+    return out
 
 
 def _need(data: DataSpec, what: str) -> Path:
@@ -116,16 +141,19 @@ def _need(data: DataSpec, what: str) -> Path:
 
 
 def _class_folders(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
-    if kind != "classification":
-        raise DataError(f"source class_folders labels one class an image, not what {kind} needs")
+    listed = _listed(data)
     for k, name in enumerate(classes):
         folder = data.images / name
-        if not folder.is_dir():
-            problems.append(f"{folder} is no folder; one is needed for each of the classes {', '.join(classes)}")
-            continue
-        for path in sorted(set(_images(folder).values())):
+        found = sorted(set(_images(folder).values())) if folder.is_dir() else []
+        if not found:
+            problems.append(f"{folder} is no folder of images; one is needed for each of {', '.join(classes)}")
+        for path in found:
+            row = None if listed is None else listed.get(path.stem)
+            if listed is not None and row is None:
+                continue  # not among the rows that `where` selects
             try:
-                yield LabelRecord(name=f"{name}/{path.name}", group=_group(data, path, None), path=path, label=(k,))
+                group, split = _group(data, path, row), _split(data, path, row)
+                yield LabelRecord(name=f"{name}/{path.name}", group=group, split=split, path=path, label=(k,))
             except DataError as error:
                 problems.append(str(error))
 
@@ -133,16 +161,43 @@ def _class_folders(data: DataSpec, kind: str, classes: tuple[str, ...], problems
 def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
     images = _images(data.images)
     table = _need(data, "a CSV file")
-    for number, row in enumerate(_rows(table, data), start=2):
+    columns = [data.image_column, data.patient_column, data.split_column, data.bag_column]
+    seen: dict[Path, int] = {}
+    bags: dict[str, tuple[int, LabelRecord]] = {}
+    positive = [False] * len(classes)
+    for number, row in read_rows(
+        table, [*columns, *([data.label_column] if data.label_column else classes)], data.where
+    ).items():
         try:
             path = images.get(row[data.image_column])
             if path is None:
                 raise DataError(f"no image {row[data.image_column]!r} in {data.images}")
+            if path in seen:
+                raise DataError(f"{path.name} stands in row {seen[path]} too")
+            seen[path] = number
             label = _label(row, data, kind, classes)
-            group, split = _group(data, path, row), _split(data, row)
-            yield LabelRecord(name=path.name, group=group, split=split, path=path, label=label)
-        except (DataError, KeyError) as error:
+            positive = [p or v > 0 for p, v in zip(positive, label, strict=False)]
+            group, split = _group(data, path, row), _split(data, path, row)
+            bag = row[data.bag_column].strip() if data.bag_column else ""
+            record = LabelRecord(name=path.name, group=group, split=split, path=path, label=label, bag=bag)
+            if data.bag_column:
+                _agree(record, *bags.setdefault(bag, (number, record)))
+            yield record
+        except DataError as error:
             problems.append(f"{table.name} row {number}: {error}")
+    if kind == "multilabel" and data.label_column and seen:
+        problems += [
+            f"{table.name}: no row has the label {c!r}" for c, p in zip(classes, positive, strict=True) if not p
+        ]
+
+
+def _agree(record: LabelRecord, number: int, first: LabelRecord) -> None:
+    """Refuse a record that says another thing of its bag than the bag's first row."""
+    if not record.bag:
+        raise DataError("the bag has no name")
+    for what in ("label", "group", "split"):
+        if getattr(record, what) != getattr(first, what):
+            raise DataError(f"bag {record.bag!r} has another {what} than in row {number}")
 
 
 def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tuple[float, ...]:
@@ -155,17 +210,23 @@ def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tup
         if data.label_column:
             named = {part.strip() for part in row[data.label_column].split(data.separator)}
             return tuple(float(name in named) for name in classes)
-        return tuple(_number(row[name], empty=-1) for name in classes)
-    if kind == "regression":
-        return tuple(_number(row[data.label_column or name], empty=float("nan")) for name in classes)
-    raise DataError(f"a table cannot label what {kind} needs")
+        values = tuple(_number(row[name], empty=-1) for name in classes)
+        if not {*values} <= {-1.0, 0.0, 1.0}:
+            raise DataError(
+                f"a label is 1, 0, or -1 or empty where it is not known; got {[row[name] for name in classes]}"
+            )
+        return values
+    return tuple(_number(row[data.label_column or name], empty=float("nan")) for name in classes)
 
 
 def _number(text: str, empty: float) -> float:
     try:
-        return float(text) if text.strip() else empty
+        value = float(text) if text.strip() else empty
     except ValueError:
         raise DataError(f"{text!r} is no number") from None
+    if math.isinf(value):
+        raise DataError(f"{text!r} is no number to learn")
+    return value
 
 
 def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
@@ -173,13 +234,13 @@ def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
     for path in sorted(set(_images(data.images).values())):
         row = None if listed is None else listed.get(path.stem)
         if listed is not None and row is None:
-            continue  # not among the rows that `where` selects
+            continue
         try:
             mask = masks.get(path.name) or masks.get(path.stem)
             if mask is None:
                 raise DataError(f"{path.name}: no mask of this name in {data.labels}")
             yield MaskRecord(
-                name=path.name, group=_group(data, path, row), split=_split(data, row), path=path, mask=mask,
+                name=path.name, group=_group(data, path, row), split=_split(data, path, row), path=path, mask=mask,
                 components=data.components, instances=data.instances,
             )  # fmt: skip
         except DataError as error:
@@ -187,96 +248,46 @@ def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
 
 
 def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
-    if kind != "detection":
-        raise DataError(f"source boxes labels boxes, not what {kind} needs")
     labels = _need(data, "a CSV or COCO JSON file, or a folder of VOC XML")
-    read = _voc if labels.is_dir() else {".json": _coco, ".csv": _box_rows}.get(labels.suffix.lower())
-    if read is None:
-        raise DataError(f"boxes are read from .csv, .json (COCO) or a folder of .xml (VOC), not from {labels}")
     images, listed = _images(data.images), _listed(data)
-    for name, (row, boxes) in read(labels, data).items():
-        row = row if listed is None else listed.get(Path(name).stem)
+    seen: dict[Path, str] = {}
+    for name, (own, boxes) in read_boxes(labels, data, problems).items():
+        row = own if listed is None else listed.get(stem_of(name))
         if listed is not None and row is None:
             continue
         try:
-            path = images.get(name) or images.get(Path(name).stem)
+            path = images.get(name) or images.get(stem_of(name))
             if path is None:
                 raise DataError(f"{labels.name}: no image {name!r} in {data.images}")
+            if path in seen:
+                raise DataError(f"{labels.name}: {seen[path]!r} and {name!r} are both {path.name}")
+            seen[path] = name
             strange = sorted({kind for kind, _ in boxes} - {*classes})
             if strange:
                 raise DataError(f"{name}: class {', '.join(strange)} is none of {', '.join(classes)}")
             if data.drop_empty_boxes:
-                boxes = [(kind, b) for kind, b in boxes if b[2] > b[0] and b[3] > b[1]]
+                boxes = [(kind, b) for kind, b in boxes if not (b[2] <= b[0] or b[3] <= b[1])]
             yield BoxRecord(
-                name=path.name, group=_group(data, path, row), split=_split(data, row), path=path,
+                name=path.name, group=_group(data, path, row), split=_split(data, path, row), path=path,
                 xyxy=tuple(box for _, box in boxes), classes=tuple(classes.index(kind) for kind, _ in boxes),
             )  # fmt: skip
         except DataError as error:
             problems.append(str(error))
 
 
-Named = dict[str, tuple[Row | None, list[tuple[str, tuple[float, float, float, float]]]]]
-
-
-def _box_rows(labels: Path, data: DataSpec) -> Named:
-    """CSV with a row a box: xmin ymin xmax ymax, or x y w h; an image without boxes has one empty row."""
-    out: Named = {}
-    column = data.label_column or "cls"
-    for number, row in enumerate(_rows(labels, data), start=2):
-        try:
-            _, boxes = out.setdefault(row[data.image_column], (row, []))
-            if row.get("xmin"):
-                x0, y0, x1, y1 = (float(row[c]) for c in ("xmin", "ymin", "xmax", "ymax"))
-                boxes.append((row[column], (x0, y0, x1, y1)))
-            elif row.get("w"):
-                x, y, w, h = (float(row[c]) for c in ("x", "y", "w", "h"))
-                boxes.append((row[column], (x, y, x + w, y + h)))
-        except (KeyError, ValueError) as error:
-            raise DataError(f"{labels} row {number}: {error!r}; columns are xmin ymin xmax ymax or x y w h") from None
-    return out
-
-
-def _coco(labels: Path, data: DataSpec) -> Named:
-    try:
-        content = json.loads(labels.read_bytes())
-        names = {c["id"]: str(c["name"]) for c in content["categories"]}
-        files = {i["id"]: str(i["file_name"]) for i in content["images"]}
-        out: Named = {name: (None, []) for name in files.values()}
-        for annotation in content["annotations"]:
-            x, y, w, h = (float(v) for v in annotation["bbox"])
-            if not annotation.get("iscrowd"):
-                out[files[annotation["image_id"]]][1].append((names[annotation["category_id"]], (x, y, x + w, y + h)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{labels} cannot be read as COCO: {error!r}") from None
-    return out
-
-
-def _voc(labels: Path, data: DataSpec) -> Named:
-    out: Named = {}
-    for path in sorted(labels.glob("*.xml")):
-        try:
-            root = defusedxml.ElementTree.parse(path).getroot()
-            boxes = []
-            for thing in root.iter("object"):
-                box = thing.find("bndbox")
-                x0, y0, x1, y1 = (float(box.findtext(c)) for c in ("xmin", "ymin", "xmax", "ymax"))
-                boxes.append((str(thing.findtext("name")), (x0, y0, x1, y1)))
-            out[str(root.findtext("filename") or path.stem)] = (None, boxes)
-        except (OSError, ValueError, TypeError, AttributeError, defusedxml.ElementTree.ParseError) as error:
-            raise DataError(f"{path} cannot be read as VOC: {error!r}") from None
-    return out
-
-
 def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
-    labels = _need(data, "a folder of NIfTI masks")
+    labels, listed = _need(data, "a folder of NIfTI masks"), _listed(data)
     for path in sorted(p for p in data.images.iterdir() if p.name.endswith((".nii", ".nii.gz"))):
+        stem = stem_of(path.name)
+        row = None if listed is None else listed.get(stem)
+        if listed is not None and row is None:
+            continue
         try:
             mask = labels / path.name
             if not mask.is_file():
                 raise DataError(f"{path.name}: no mask of this name in {labels}")
-            stem = path.name.split(".nii")[0]
-            group = _group(data, Path(stem), None)
-            for z in range(len(read_volume(path))):
-                yield SliceRecord(name=f"{stem} slice {z}", group=group, path=path, mask=mask, index=z)
+            group, split = _group(data, path, row), _split(data, path, row)
+            for z in range(count_slices(path)):
+                yield SliceRecord(name=f"{stem} slice {z}", group=group, split=split, path=path, mask=mask, index=z)
         except DataError as error:
             problems.append(str(error))

@@ -1,26 +1,30 @@
-"""`TaskData`: the records of one task, split, checked at the door, and the batches made of them.
+"""`TaskData`: the records of one task, split, and the batches made of them.
 
 `batch(i)` is a pure function of the seed and i: which cases, which crops, which colours. So
 training can stop and go on at any step, with any number of loader processes, and see the same.
+
+What is shown together is a unit: one image, or all images of a bag.
 """
 
-import hashlib
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
 
 from wsi_umedpt.cases import Batch, Boxes, Case
-from wsi_umedpt.datasets.augment import Framing, Modality, draw_view, recolour, still_view, take
-from wsi_umedpt.datasets.records import DataSpec, Record, SliceRecord
-from wsi_umedpt.datasets.sources import find_records, refuse
-from wsi_umedpt.datasets.splits import SPLITS, split_records
+from wsi_umedpt.datasets.augment import Framing, Modality, Rng, View, draw_view, recolour, still_view, take
+from wsi_umedpt.datasets.records import DataSpec, Record
+from wsi_umedpt.datasets.sources import find_records
+from wsi_umedpt.datasets.splits import split_records
 from wsi_umedpt.datasets.targets import class_mask, label_of
 from wsi_umedpt.errors import DataError
 
+Kind = Literal["classification", "multilabel", "segmentation", "detection", "regression", "bag_classification"]
+"""What there is data for."""
+Unit = list[Record]
 _STRIDE = 32
 _MOMENT_BATCHES = 32
 
@@ -31,8 +35,8 @@ class TaskSpec:
 
     name: str
     """Names the head; letters, digits, '-' and '_'."""
-    kind: str
-    """classification, multilabel, segmentation, detection, regression."""
+    kind: Kind
+    """What is predicted: a class, labels, or values of an image; a class of every pixel; boxes; a class of a bag."""
     classes: tuple[str, ...]
     """Names of classes, labels or values; of segmentation the first is the background."""
     modality: Modality
@@ -45,7 +49,7 @@ class TaskSpec:
     size_px: tuple[int, int] = (96, 192)
     """Least and greatest side of a batch's images; multiples of 32 between them are drawn."""
     batch_size: int = 16
-    """Images a batch, fewer where `max_pixels` asks for it."""
+    """Images, or bags, a batch; where `max_pixels` cuts a batch short, the rest is left for the next epoch."""
     mpp: float | None = None
     """um/px of the images at zoom 1, where known; recorded with the head."""
 
@@ -58,6 +62,12 @@ class TaskSpec:
             raise ValueError(f"size_px is (least, greatest), multiples of {_STRIDE}, got {self.size_px}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        if not self.classes or len({*self.classes}) < len(self.classes):
+            raise ValueError(f"classes need names of their own, got {[*self.classes]}")
+        if self.mpp is not None and self.mpp <= 0:
+            raise ValueError(f"mpp must be positive, got {self.mpp}")
+        if (self.kind == "bag_classification") != bool(self.data.bag_column):
+            raise ValueError("bag_classification needs data.bag_column, and nothing else does")
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class TaskData:
     max_pixels: int
     """Most pixels in one batch."""
     cases: dict[Record, Case] = field(default_factory=dict, repr=False)
-    """What `check` read and had room to keep."""
+    """What `door.check` read and had room to keep."""
 
     @classmethod
     def find(
@@ -88,21 +98,25 @@ class TaskData:
         rng = np.random.default_rng([self.seed, zlib.crc32(self.spec.name.encode()), number])
         least, greatest = (side // _STRIDE for side in self.spec.size_px)
         height, width = (int(n) * _STRIDE for n in rng.integers(least, greatest + 1, 2))
-        count = max(1, min(self.spec.batch_size, self.max_pixels // (height * width)))
+        units = _fitting(self._turn(number), max(1, self.max_pixels // (height * width)), rng)
         shown = []
-        for record in self._turn(number)[:count]:
+        for record in (r for unit in units for r in unit):
             case = self._read(record)
             spec = self.spec
             seen = take(case, draw_view(case, (height, width), spec.zoom, spec.framing, spec.modality, rng))
-            shown.append(Case(**{**vars(seen), "image": recolour(seen.image, spec.modality, rng)}))
-        return self._collate(shown)
+            shown.append(replace(seen, image=recolour(seen.image, spec.modality, rng)))
+        return self._collate(units, shown)
 
     def evaluated(self, split: str) -> Iterator[Batch]:
-        """Whole images of a split as they are, at the middle zoom, one a batch."""
+        """Whole images of a split as they are, at the middle zoom; one image, or one bag, a batch."""
         zoom = float(np.sqrt(self.spec.zoom[0] * self.spec.zoom[1]))
-        for record in self.splits[split]:
-            case = self._read(record)
-            yield self._collate([take(case, still_view(case, zoom, self.spec.framing, self.spec.size_px[1]))])
+        for unit in self._units(split):
+            cases = [self._read(record) for record in unit]
+            views = [still_view(case, zoom, self.spec.framing, self.spec.size_px[1]) for case in cases]
+            # Images of a bag may differ in size: smaller ones get a border.
+            shape = max(v.shape[0] for v in views), max(v.shape[1] for v in views)
+            seen = [take(case, View(v.matrix, shape)) for case, v in zip(cases, views, strict=True)]
+            yield self._collate([unit], seen)
 
     def label_moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each value over the first training batches (regression).
@@ -112,28 +126,40 @@ class TaskData:
         labels = np.concatenate(
             [batch.labels for i in range(_MOMENT_BATCHES) if (batch := self.batch(i)).labels is not None]
         )
+        unknown = [n for n, known in zip(self.spec.classes, np.isfinite(labels).any(0), strict=True) if not known]
+        if unknown:
+            raise DataError(f"task {self.spec.name}: no training image has a value for {', '.join(unknown)}")
         centre, spread = np.nanmean(labels, 0), np.nanstd(labels, 0)
         return tuple(float(c) for c in centre), tuple(float(s) for s in spread)
 
-    def _turn(self, number: int) -> list[Record]:
-        """The records whose turn it is: every epoch a new order, no record twice in it."""
-        records = self.splits["train"]
-        out: list[Record] = []
+    def _units(self, split: str) -> list[Unit]:
+        """What is shown together, in the order of the records."""
+        if self.spec.kind != "bag_classification":
+            return [[record] for record in self.splits[split]]
+        bags: dict[str, Unit] = {}
+        for record in self.splits[split]:
+            bags.setdefault(record.bag, []).append(record)
+        return [*bags.values()]
+
+    def _turn(self, number: int) -> list[Unit]:
+        """The units whose turn it is: every epoch a new order, no unit twice in it."""
+        units = self._units("train")
+        out: list[Unit] = []
         at = number * self.spec.batch_size
         while len(out) < self.spec.batch_size:
-            epoch, first = divmod(at, len(records))
+            epoch, first = divmod(at, len(units))
             order = np.random.default_rng([self.seed, zlib.crc32(self.spec.name.encode()), epoch, 1]).permutation(
-                len(records)
+                len(units)
             )
             taken = order[first : first + self.spec.batch_size - len(out)]
-            out += [records[i] for i in taken]
+            out += [units[i] for i in taken]
             at += len(taken)
         return out
 
     def _read(self, record: Record) -> Case:
         return self.cases.get(record) or record.read()
 
-    def _collate(self, cases: list[Case]) -> Batch:
+    def _collate(self, units: list[Unit], cases: list[Case]) -> Batch:
         spec, data = self.spec, self.spec.data
         images = torch.from_numpy(np.stack([c.image for c in cases])).permute(0, 3, 1, 2)
         if spec.kind == "detection":
@@ -149,100 +175,17 @@ class TaskData:
             return Batch(images=images, masks=torch.from_numpy(np.stack(masks)))
         labels = torch.from_numpy(np.stack([label_of(c, spec.kind, spec.classes) for c in cases]))
         if spec.kind == "classification":
-            labels = labels[:, 0].long()
+            return Batch(images=images, labels=labels[:, 0].long())
+        if spec.kind == "bag_classification":
+            bags = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+            first = np.searchsorted(bags, np.arange(len(units)))  # the label of a bag stands with each of its images
+            return Batch(images=images, labels=labels[first, 0].long(), bags=torch.from_numpy(bags))
         return Batch(images=images, labels=labels)
 
 
-_Job = tuple[TaskData, str, list[Record]]
-_AHEAD = 64
-
-
-def check(tasks: list[TaskData], *, cache_bytes: int, progress: Callable[[int, int], None] | None = None) -> None:
-    """Read every record once, keep what fits, and refuse what cannot be trained on.
-
-    Parameters
-    ----------
-    tasks
-        Their `cases` are filled, shared between tasks that show the same image and labels.
-    cache_bytes
-        Room for decoded cases, all tasks together.
-    progress
-        Called with (done, all).
-
-    Raises
-    ------
-    DataError
-        Listing every file that is damaged or whose labels do not fit, or every image that is
-        in one split of one task and in another split of the same or another task.
-    """
-    jobs = [(data, split, part) for data in tasks for split in SPLITS for part in _parts(data.splits[split])]
-    total = sum(len(part) for _, _, part in jobs)
-    problems: list[str] = []
-    sides: dict[bytes, dict[str, str]] = {}
-    room, done = cache_bytes, 0
-    with ThreadPoolExecutor(4) as pool:
-        for (data, split, part), cases in _read_ahead(pool, jobs):
-            for record, case in zip(part, cases, strict=True):
-                reason = str(case) if isinstance(case, DataError) else _unfit(case, data.spec)
-                if reason:
-                    problems.append(f"{data.spec.name}: {reason}")
-                elif isinstance(case, Case):
-                    digest = hashlib.sha256(case.image.tobytes()).digest()
-                    sides.setdefault(digest, {}).setdefault(split, f"{data.spec.name}: {record.name}")
-                    room -= case.image.nbytes + (case.mask.nbytes if case.mask is not None else 0)
-                    if room > 0:
-                        data.cases[record] = case
-            done += len(part)
-            if progress:
-                progress(done, total)
-    refuse(problems, "labelled images cannot be used")
-    shared = [f"{' and '.join(f'{where} ({side})' for side, where in s.items())}" for s in sides.values() if len(s) > 1]
-    refuse(shared, "the same image is in several splits; give them one collection and patient")
-
-
-def _read_ahead(pool: ThreadPoolExecutor, jobs: list[_Job]) -> Iterator[tuple[_Job, list[Case | DataError]]]:
-    for first in range(0, len(jobs), _AHEAD):  # not all at once: what is read must fit in memory
-        window = jobs[first : first + _AHEAD]
-        yield from zip(window, pool.map(lambda job: _read_part(job[2]), window), strict=True)
-
-
-def _parts(records: list[Record]) -> Iterator[list[Record]]:
-    """Records that are read together: the slices of one volume, else one by one."""
-    volume: list[Record] = []
-    for record in records:
-        if not isinstance(record, SliceRecord):
-            yield [record]
-        elif volume and isinstance(volume[0], SliceRecord) and record.path == volume[0].path:
-            volume.append(record)
-        else:
-            if volume:
-                yield volume
-            volume = [record]
-    if volume:
-        yield volume
-
-
-def _read_part(records: list[Record]) -> list[Case | DataError]:
-    first = records[0]
-    try:
-        if isinstance(first, SliceRecord):
-            every = SliceRecord.read_all(first.path, first.mask)
-            return [every[r.index] for r in records if isinstance(r, SliceRecord)]
-        return [first.read()]
-    except DataError as error:
-        return [error] * len(records)
-
-
-def _unfit(case: Case | DataError, spec: TaskSpec) -> str:
-    """Why a case cannot be trained on; empty if it can."""
-    if isinstance(case, DataError):
-        return str(case)
-    if spec.kind == "segmentation":
-        if case.mask is None:
-            return "segmentation needs masks"
-        highest = int(case.mask.max(initial=0))
-        if not (spec.data.instances or spec.data.components) and highest >= len(spec.classes):
-            return f"a mask holds class {highest}; the task names {len(spec.classes)}"
-    if spec.kind == "detection" and case.xyxy is None:
-        return "detection needs boxes, or masks with instances = true"
-    return ""
+def _fitting(units: list[Unit], room: int, rng: Rng) -> list[Unit]:
+    """The first units, whole, with no more than `room` images; of a first one that is larger, a random part."""
+    if len(units[0]) > room:
+        return [[units[0][i] for i in np.sort(rng.permutation(len(units[0]))[:room])]]
+    ends = np.cumsum([len(unit) for unit in units])
+    return units[: int((ends <= room).sum())]

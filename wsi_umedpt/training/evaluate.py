@@ -32,8 +32,12 @@ def evaluate(shared: UMedPT, task: Task, batches: Iterable[Batch], device: str, 
     return {"loss": sum(losses) / len(losses), **meter.figures()}
 
 
-def main_score(figures: dict[str, Figures], tasks: Iterable[Task]) -> float:
-    """Mean over tasks of the figure each is compared by; tasks without one are left out."""
-    scores = [figures[t.name][t.meter().main] for t in tasks if t.name in figures]
+def main_scores(figures: dict[str, Figures], tasks: Iterable[Task]) -> list[float]:
+    """The figure by which each task is compared."""
+    return [figures[t.name][t.meter().main] for t in tasks]
+
+
+def mean_score(scores: Iterable[float]) -> float:
+    """Mean over tasks; those that the split cannot tell of are left out."""
     known = [s for s in scores if not math.isnan(s)]
     return sum(known) / len(known) if known else math.nan

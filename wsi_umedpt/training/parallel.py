@@ -14,13 +14,16 @@ from torch import distributed, nn
 T = TypeVar("T")
 
 
-def join(device: str) -> tuple[int, int]:
-    """Join the group that ``torchrun`` announces; (rank, number of processes), (0, 1) without one."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        return 0, 1
+def join(device: str) -> tuple[int, int, str]:
+    """Join the group that ``torchrun`` announces: (rank, number of processes, this one's device)."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1, device
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)  # what `gathered` goes through, too
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return distributed.get_rank(), distributed.get_world_size()
+    return distributed.get_rank(), distributed.get_world_size(), device
 
 
 def mine(items: Sequence[T], rank: int, count: int) -> list[T]:

@@ -59,6 +59,9 @@ def fingerprint(config: PretrainConfig) -> str:
     content = config_dict(config)
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
+    for task in content["task"]:
+        if not task["data"]["bag_column"]:  # younger than the first checkpoints, which have none
+            del task["data"]["bag_column"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

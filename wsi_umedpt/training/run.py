@@ -1,34 +1,35 @@
 """`pretrain`: the loop around `train_step`; checkpoints, resume, validation, weights at the end.
 
 Everything random is a function of the seed and the step (`TaskData.batch`, `train_step`), so a
-checkpoint is weights, optimiser and step number, and a run that was stopped and resumed equals
-one that was not, bit for bit on CPU.
+checkpoint (see `state`) is weights, optimiser and step number, and a run that was stopped and
+resumed equals one that was not, bit for bit on CPU.
 """
 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wsi_umedpt import __version__, checkpoint
 from wsi_umedpt.cases import Batch
-from wsi_umedpt.datasets.taskdata import TaskData, check
-from wsi_umedpt.errors import CheckpointError, EncoderError
+from wsi_umedpt.datasets.door import check
+from wsi_umedpt.datasets.tables import refuse
+from wsi_umedpt.datasets.taskdata import TaskData
+from wsi_umedpt.errors import ConfigError, DataError, EncoderError
 from wsi_umedpt.models.encoder import pick_device
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.tasks import make_task
 from wsi_umedpt.tasks.base import HeadSpec, Task
-from wsi_umedpt.training.evaluate import Figures, evaluate, main_score
+from wsi_umedpt.training.evaluate import Figures, evaluate, main_scores, mean_score
 from wsi_umedpt.training.parallel import gathered, join, mine
-from wsi_umedpt.training.release import config_dict, fingerprint, release
+from wsi_umedpt.training.release import release
 from wsi_umedpt.training.schedule import lr_factor
 from wsi_umedpt.training.settings import PretrainConfig
+from wsi_umedpt.training.state import Run, restore, save
 from wsi_umedpt.training.step import train_step
 
 
@@ -43,24 +44,6 @@ class Watcher:
 
     def validated(self, step: int, figures: dict[str, Figures]) -> None:
         """Every task was measured on the validation split."""
-
-
-@dataclass
-class Run:
-    """The state of a run: all that a checkpoint holds."""
-
-    shared: UMedPT
-    tasks: list[Task]
-    """This process's tasks."""
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    """Steps done."""
-    seconds: float = 0.0
-    """CPU seconds of this process spent training, over all its stretches."""
-    images: int = 0
-    """Images shown, over all processes."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a validation."""
 
 
 def pretrain(
@@ -79,7 +62,7 @@ def pretrain(
     until
         Stop after this step, with a checkpoint; None trains to the end.
     watcher
-        Told of progress.
+        Told of progress; of several processes, the first one's.
 
     Returns
     -------
@@ -89,43 +72,56 @@ def pretrain(
     Raises
     ------
     DataError
-        If labelled images cannot be used; all are listed.
+        If labelled images cannot be used; they are listed.
+    ConfigError
+        If there are more processes than tasks.
     CheckpointError
-        If `out` holds the run of another config.
+        If `out` holds the run of another config, or a damaged one.
     TrainingError
         If a loss is not finite.
     """
-    watcher = watcher or Watcher()
-    device = pick_device(device)
-    rank, processes = join(device)
-    if device == "cuda" and processes > 1:
-        device = f"cuda:{rank}"
+    rank, processes, device = join(pick_device(device))
+    if processes > len(config.task):
+        raise ConfigError(f"{processes} processes share {len(config.task)} tasks; start no more than one for each task")
+    watcher = watcher if watcher is not None and rank == 0 else Watcher()
     data = find_data(config)
     check(data, cache_bytes=config.training.cache_mb << 20, progress=watcher.checking)
-    run = _begin(config, mine(data, rank, processes), device)
-    saved = out / "checkpoint" / f"rank{rank}.json"
-    if saved.exists():
-        _restore(run, saved, config)
-    last = min(config.training.steps, until or config.training.steps)
+    run = _begin(config, mine(data, rank, processes), device, rank)
+    saved = out / "checkpoint" / "rank0.json"
+    restore(run, saved, config)
+    last = config.training.steps if until is None else min(config.training.steps, until)
     log = out / "log.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        _forget_after(log, run.step)
     _train(config, run, data, last, device, saved, log if rank == 0 else None, watcher)
-    _save(run, saved, config)
+    save(run, saved, config)
     if run.step < config.training.steps:
         return saved
-    heads = {t.name: (t.spec, t.state_dict()) for t in run.tasks}
+    heads = {t.name: (t.spec, {k: v.cpu() for k, v in t.state_dict().items()}) for t in run.tasks}
     everyone = {name: head for part in gathered(heads) for name, head in part.items()}
     ordered = {d.spec.name: everyone[d.spec.name] for d in data}
-    return release(config, out, run.shared, ordered, run.history, run.seconds, run.images)
+    seconds, images = run.cost()
+    path = release(config, out, run.shared, ordered, run.history, seconds, images) if rank == 0 else None
+    written: Path = gathered(path)[0]
+    return written
 
 
 def find_data(config: PretrainConfig) -> list[TaskData]:
     """Records of all tasks, split; nothing is read yet."""
     t = config.training
-    return [
-        TaskData.find(spec, val=t.val, test=t.test, split_seed=t.split_seed, seed=t.seed, max_pixels=t.max_pixels)
-        for spec in config.task
-    ]
+    found, problems = [], []
+    for spec in config.task:
+        try:
+            found.append(
+                TaskData.find(
+                    spec, val=t.val, test=t.test, split_seed=t.split_seed, seed=t.seed, max_pixels=t.max_pixels
+                )
+            )
+        except DataError as error:
+            problems.append(f"{spec.name}: {error}")
+    refuse(problems, "tasks whose data cannot be used")
+    return found
 
 
 def head_spec(data: TaskData) -> HeadSpec:
@@ -133,7 +129,7 @@ def head_spec(data: TaskData) -> HeadSpec:
     spec = data.spec
     centre, spread = data.label_moments() if spec.kind == "regression" else ((), ())
     return HeadSpec(
-        name=spec.name, kind=spec.kind, classes=spec.classes, modality=spec.modality,  # type: ignore[arg-type]
+        name=spec.name, kind=spec.kind, classes=spec.classes, modality=spec.modality,
         centre=centre, spread=spread, mpp=spec.mpp,
     )  # fmt: skip
 
@@ -157,7 +153,7 @@ def initial_model(config: PretrainConfig) -> UMedPT:
     return shared
 
 
-def _begin(config: PretrainConfig, data: list[TaskData], device: str) -> Run:
+def _begin(config: PretrainConfig, data: list[TaskData], device: str, rank: int) -> Run:
     shared = initial_model(config).to(device).train()
     shared = shared.to(memory_format=torch.channels_last)
     shared.float32_encoder = config.training.precision == "bf16_decoders"
@@ -170,7 +166,7 @@ def _begin(config: PretrainConfig, data: list[TaskData], device: str) -> Run:
     rest = [p for part in (shared.squeezer, shared.pixels, shared.boxes, *tasks) for p in part.parameters()]
     groups = [{"params": encoder, "factor": t.encoder_lr_factor}, {"params": rest, "factor": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=t.lr, weight_decay=t.weight_decay)
-    return Run(shared, tasks, optimizer)
+    return Run(shared, tasks, optimizer, rank)
 
 
 class _Stream(Dataset[Batch]):
@@ -214,18 +210,20 @@ def _train(
         run.step += 1
         run.images += sum(len(b.images) for b in batches.values())
         run.seconds = before + time.process_time() - began
+        losses = {k: v for part in gathered(losses) for k, v in part.items()}
         watcher.stepped(run.step, losses, t.lr * factor)
         if log is not None:
             _write_line(log, {"step": run.step, "lr": t.lr * factor, "loss": losses})
         if run.step % t.validate_every == 0 or run.step == t.steps:
             figures = validate(run.shared, run.tasks, own, "val", device, autocast=t.precision != "fp32")
             every = {k: v for part in gathered(figures) for k, v in part.items()}
+            scores = [score for part in gathered(main_scores(figures, run.tasks)) for score in part]
             run.history.append({"step": run.step, "seconds": run.seconds, "val": every})
             watcher.validated(run.step, every)
             if log is not None:
-                _write_line(log, {"step": run.step, "score": main_score(figures, run.tasks), "val": every})
+                _write_line(log, {"step": run.step, "score": mean_score(scores), "val": every})
         if run.step % t.checkpoint_every == 0:
-            _save(run, saved, config)
+            save(run, saved, config)
 
 
 def validate(
@@ -236,39 +234,18 @@ def validate(
     return {t.name: evaluate(shared, t, sources[t.name].evaluated(split), device, autocast=autocast) for t in tasks}
 
 
+def _forget_after(log: Path, step: int) -> None:
+    """Drop what a run that was killed logged after its last checkpoint: those steps are done again."""
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else ():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # the kill cut this line short
+            break
+    log.write_text("".join(kept), encoding="utf-8")
+
+
 def _write_line(path: Path, content: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(content) + "\n")
-
-
-def _save(run: Run, path: Path, config: PretrainConfig) -> None:
-    tensors = {f"shared.{k}": v for k, v in run.shared.state_dict().items()}
-    for task in run.tasks:
-        tensors |= {f"heads.{task.name}.{k}": v for k, v in task.state_dict().items()}
-    for i, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
-    about = {
-        "schema": 1, "kind": "checkpoint", "version": __version__, "torch": torch.__version__,
-        "config": config_dict(config), "config_sha256": fingerprint(config), "step": run.step, "seconds": run.seconds,
-        "images": run.images, "history": run.history,
-    }  # fmt: skip
-    checkpoint.save(path, tensors, about)
-
-
-def _restore(run: Run, path: Path, config: PretrainConfig) -> None:
-    tensors, about = checkpoint.load(path)
-    if about.get("config_sha256") != fingerprint(config):
-        raise CheckpointError(
-            f"{path.parent.parent} holds a run of another config, stopped at step {about.get('step')}. "
-            "Train into another folder, or remove that one."
-        )
-    run.shared.load_state_dict(checkpoint.tensors_under(tensors, "shared"))
-    for task in run.tasks:
-        task.load_state_dict(checkpoint.tensors_under(tensors, f"heads.{task.name}"))
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in checkpoint.tensors_under(tensors, "adam").items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
-    run.step, run.seconds, run.images = int(about["step"]), float(about["seconds"]), int(about["images"])
-    run.history = list(about["history"])

@@ -1,5 +1,6 @@
 """What a pretraining config may say; `wsi_umedpt.config` turns TOML into these."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,7 @@ class TrainingSpec:
     clip_norm: float = 1.0
     """Gradients of the shared model, and of each head, are scaled down to this norm."""
     max_pixels: int = 262_144
-    """Most pixels in one batch of one task."""
+    """Most pixels in one training batch of one task."""
     precision: Literal["fp32", "bf16", "bf16_decoders"] = "bf16"
     """bf16: autocast of the forward pass; weights and losses stay float32. bf16_decoders: the
     encoder stays float32 too, which is faster on CPU for networks of depthwise convolutions."""
@@ -52,8 +53,9 @@ class TrainingSpec:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
             raise ValueError(f"val and test are shares below 1 together, got {self.val} and {self.test}")
-        if min(self.warmup, self.workers, self.cache_mb) < 0:
-            raise ValueError("warmup, workers and cache_mb must not be negative")
+        for name in ("encoder_lr_factor", "weight_decay", "warmup", "seed", "split_seed", "workers", "cache_mb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,14 @@ class PretrainConfig:
         names = [t.name for t in self.task]
         if not names or len({*names}) < len(names):
             raise ValueError(f"tasks need names of their own, got {names}")
+        if not re.fullmatch(r"[\w-][\w.-]*", self.name):
+            raise ValueError(f"name is letters, digits, '.', '-' and '_', as it names files; got {self.name!r}")
+        for task in self.task:
+            if task.size_px[1] ** 2 > self.training.max_pixels:
+                raise ValueError(
+                    f"an image of task {task.name} may have {task.size_px[1]} x {task.size_px[1]} px, more than "
+                    f"training.max_pixels = {self.training.max_pixels} allows for a whole batch"
+                )
 
 
 def read_pretrain_config(path: Path, data_root: Path | None = None) -> PretrainConfig:

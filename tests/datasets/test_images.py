@@ -1,0 +1,158 @@
+"""Pictures and volumes arrive as uint8 (h, w, 3) and masks as int32 (h, w), whatever they were on disk."""
+
+import numpy as np
+import pytest
+
+from wsi_umedpt.datasets.images import count_slices, read_image, read_labels, read_mask, read_volume, stretch
+from wsi_umedpt.errors import DataError
+
+RAMP = np.arange(32 * 40, dtype=np.float32).reshape(32, 40)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.PNG"])
+def test_colours_arrive_in_order(folder, name):
+    """Red is first in memory whatever is first on disk."""
+    wrote = folder.picture(name)
+    assert np.array_equal(read_image(folder.path / name), wrote)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        pytest.param(np.uint8([[0, 7], [200, 255]]), [[0, 7], [200, 255]], id="grey"),
+        pytest.param(np.uint16([[0, 257], [51400, 65535]]), [[0, 1], [200, 255]], id="16-bit-grey"),
+    ],
+)
+def test_grey_repeats_its_channel(folder, array, expected):
+    """Grey pictures have three equal channels; 16 bits are scaled so that white stays white."""
+    folder.array("a.png", array)
+    assert np.array_equal(read_image(folder.path / "a.png"), np.repeat(np.uint8(expected)[:, :, None], 3, 2))
+
+
+def test_sixteen_bit_colours_are_scaled(folder):
+    """16-bit colour becomes its upper byte within one part in 257."""
+    wrote = folder.picture("a.png", dtype=np.uint16)
+    found = read_image(folder.path / "a.png")
+    assert found.dtype == np.uint8
+    assert np.abs(found * 257.0 - wrote).max() < 257
+
+
+def test_transparency_is_left_out(folder):
+    """Of four channels the first three are the image."""
+    bgra = np.random.default_rng(0).integers(0, 256, (8, 9, 4), np.uint8)
+    import cv2
+
+    assert cv2.imwrite(str(folder.path / "a.png"), bgra)
+    assert np.array_equal(read_image(folder.path / "a.png"), bgra[:, :, 2::-1])
+
+
+def test_masks_keep_their_numbers(folder):
+    """A mask of many instances keeps numbers above 255; grey saved as colour counts as grey; colours are refused."""
+    wrote = folder.blobs("m.png", ids=(300, 65535))
+    found = read_mask(folder.path / "m.png")
+    assert found.dtype == np.int32
+    assert np.array_equal(found, wrote)
+    folder.array("grey.png", np.repeat(np.uint8([[0, 3]])[:, :, None], 3, 2))
+    assert read_mask(folder.path / "grey.png").tolist() == [[0, 3]]
+    folder.picture("colour.png")
+    with pytest.raises(DataError, match=r"colour\.png is a colour picture"):
+        read_mask(folder.path / "colour.png")
+
+
+def dicom(path, values, photometric="MONOCHROME2", **more):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.PhotometricInterpretation = photometric
+    data.SamplesPerPixel = 1
+    data.Rows, data.Columns = values.shape[-2:]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    for key, value in more.items():
+        setattr(data, key, value)
+    data.PixelData = values.astype("<u2").tobytes()
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+
+
+def test_an_x_ray_is_white_where_it_says(tmp_path):
+    """MONOCHROME1 shows low values white, MONOCHROME2 high ones; both are stretched to the whole range."""
+    for name in ("MONOCHROME1", "MONOCHROME2"):
+        dicom(tmp_path / f"{name}.dcm", RAMP, name)
+    bright, dark = read_image(tmp_path / "MONOCHROME2.dcm"), read_image(tmp_path / "MONOCHROME1.dcm")
+    assert bright.shape == (32, 40, 3)
+    assert (bright[0, 0].tolist(), bright[-1, -1].tolist()) == ([0, 0, 0], [255, 255, 255])
+    assert (np.diff(bright[:, :, 0].ravel().astype(int)) >= 0).all()
+    assert np.array_equal(dark, 255 - bright)
+
+
+def test_a_dicom_of_several_frames_is_refused(tmp_path):
+    """One picture is asked for; a film is not one."""
+    dicom(tmp_path / "film.dcm", np.stack([RAMP, RAMP]), NumberOfFrames=2)
+    with pytest.raises(DataError, match=r"film\.dcm has pixels of shape \(2, 32, 40\)"):
+        read_image(tmp_path / "film.dcm")
+
+
+def test_stretching_clips_the_tails():
+    """Percentiles 2.5 and 97.5 become 0 and 255; one value everywhere is black, not an error."""
+    found = stretch(np.arange(1001, dtype=np.float32))
+    assert found[[25, 500, 975]].tolist() == [0, 128, 255]
+    assert found[[28, 972]].tolist() == [1, 254]
+    assert stretch(np.full((3, 3), 5, np.float32)).max() == 0
+
+
+DAMAGED = ["a.png", "a.jpg", "a.tif", "a.bmp", "v.nii", "v.nii.gz", "x.dcm"]
+
+
+@pytest.mark.parametrize(
+    "keep", [pytest.param(0, id="empty"), pytest.param(0.6, id="cut"), pytest.param(None, id="text")]
+)
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_refused_by_name(folder, name, keep):
+    """An empty file, one that was cut short, and a text under an image's name are refused, and named."""
+    path = folder.path / name
+    if name.startswith("v"):
+        folder.volume(name, np.random.default_rng(0).normal(size=(6, 32, 40)).astype(np.float32))
+    elif name.startswith("x"):
+        dicom(path, RAMP)
+    else:
+        folder.picture(name)
+    whole = path.read_bytes()
+    path.write_bytes(b"this is not an image" if keep is None else whole[: int(len(whole) * keep)])
+    with pytest.raises(DataError, match=name):
+        (read_volume if name.startswith("v") else read_image)(path)
+
+
+def test_volumes_are_slices_of_rows(folder):
+    """The last axis on disk is the slice, the first the column; the header alone tells how many slices."""
+    values = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    folder.volume("v.nii.gz", values)
+    found, affine = read_volume(folder.path / "v.nii.gz")
+    assert np.array_equal(found, values)
+    assert np.diag(affine).tolist() == [0.5, 0.75, 2.0, 1.0]
+    assert count_slices(folder.path / "v.nii.gz") == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param(np.zeros((2, 3, 4, 5), np.float32), "4 axes, expected 3", id="4-axes"),
+        pytest.param(np.float32([[[0, np.nan]]]), "not finite", id="nan"),
+        pytest.param(np.float32([[[0, 1.5]]]), "between whole numbers", id="half-a-class"),
+    ],
+)
+def test_volumes_that_hold_no_classes_are_refused(folder, values, said):
+    """Labels are finite whole numbers on three axes."""
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder.path / "m.nii")
+    with pytest.raises(DataError, match=said):
+        read_labels(folder.path / "m.nii")
+
+
+def test_classes_that_were_scaled_on_disk_are_rounded(folder):
+    """A class that became 0.99999 by scaling is class 1, not 0."""
+    folder.volume("m.nii", np.float32([[[0, 0.99999, 2.00001]]]))
+    assert read_labels(folder.path / "m.nii")[0].tolist() == [[[0, 1, 2]]]
