@@ -1,0 +1,250 @@
+"""Few labels: which tiles they mean, what is fitted on them, and that its figures do not flatter."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from wsi_umedpt.annotations import Point, Region, read_points, read_regions
+from wsi_umedpt.errors import AnnotationError, CheckpointError, ProbeError, StoreError
+from wsi_umedpt.probe import PENALTY, LabelledTiles, Probe, fit_probe, label_tiles, score_store
+from wsi_umedpt.scores import read_scores, write_scores
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.verify import problems_of
+
+GOLDEN = Path(__file__).parent / "golden" / "store_v1.zarr"
+ENCODER = {"name": "e", "weights_sha256": "0" * 64}
+
+
+@pytest.fixture
+def store(tmp_path) -> SlideStore:
+    """A whole store that may be written to."""
+    shutil.copytree(GOLDEN, tmp_path / "slide.zarr")
+    (node,) = (tmp_path / "slide.zarr").glob("grids/*/features/*/zarr.json")
+    meta = json.loads(node.read_text())
+    card = {**meta["attributes"]["card"], "name": "mean"}  # the golden store says the least there is
+    meta["attributes"] |= {"weights_sha256": "1" * 64, "precision": "fp32", "card": card}
+    node.write_text(json.dumps(meta))
+    return SlideStore.open(tmp_path / "slide.zarr")
+
+
+def slides(rng, count=6, tiles=20, signal=3.0, dim=16, slide_noise=0.0):
+    """Labelled tiles of slides, half 'a' and half 'b', which differ in one number by `signal`."""
+    made = []
+    for n in range(count):
+        labels = tuple("ab"[i % 2] for i in range(tiles))
+        features = rng.normal(size=(tiles, dim)) + slide_noise * rng.normal(size=dim)
+        features[:, 0] += signal * np.array([label == "b" for label in labels])
+        made.append(LabelledTiles(f"s{n}", "", features.astype(np.float32), labels, (f"s{n}/0/0",) * tiles))
+    return made
+
+
+def test_a_region_labels_the_tiles_whose_centre_it_holds(store):
+    """Not those that it only touches."""
+    bag, side = store.bag(), store.grid().side
+    x, y = bag.xy[0] + side / 2
+    tight = Region("tumour", shapely.box(x - 1, y - 1, x + 1, y + 1))
+    touching = Region("tumour", shapely.box(bag.xy[0][0] - 500, bag.xy[0][1] - 500, x - 1, y - 1))
+    labelled = label_tiles(store, bag, side, regions=[tight])
+    assert labelled.labels == ("tumour",)
+    assert np.array_equal(labelled.features, bag.features[:1].astype(np.float32))
+    assert label_tiles(store, bag, side, regions=[touching]).labels == ()
+
+
+def test_a_point_labels_the_tile_that_holds_it(store):
+    """Corner included, far corner not."""
+    bag, side = store.bag(), store.grid().side
+    for row in (0, len(bag.xy) - 1):
+        x, y = (float(v) for v in bag.xy[row])
+        for at in ((x, y), (x + side - 1, y + side - 1)):
+            labelled = label_tiles(store, bag, side, points=[Point("slide", *at, "a", "")])
+            assert np.array_equal(labelled.features[0], bag.features[row].astype(np.float32))
+
+
+def test_labels_that_contradict_or_miss_are_refused(store):
+    """Two labels for one tile, or a point on glass, are errors that name the place."""
+    bag, side = store.bag(), store.grid().side
+    everywhere = shapely.box(-1e6, -1e6, 1e6, 1e6)
+    with pytest.raises(ProbeError, match="labelled both 'a' and 'b'"):
+        label_tiles(store, bag, side, regions=[Region("a", everywhere), Region("b", everywhere)])
+    with pytest.raises(ProbeError, match=r"1 labelled points lie in no readable tile.*level-0"):
+        label_tiles(store, bag, side, points=[Point("slide", -50, -50, "a", "")])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 4))
+def test_predictions_equal_scikit_learns(seed, classes):
+    """The saved weights, on features as they are stored, give what the fitted model gives."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(3, 2, (60, 8)).astype(np.float32)
+    names = tuple("abcd"[i % classes] for i in range(60))
+    probe = fit_probe([LabelledTiles("s", "", features, names, ("s/0/0",) * 60)], name="p", encoder=ENCODER)
+    scaled = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    model = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=1000).fit(scaled, names)
+    np.testing.assert_allclose(probe.predict(features), model.predict_proba(scaled), atol=2e-4)
+
+
+def test_cross_validation_keeps_slides_apart(rng):
+    """Where tiles of a slide resemble each other but labels mean nothing, the figure says chance."""
+    made = []
+    for n in range(12):
+        labels = ("ab"[n % 2],) * 10  # the label is the slide's, and carries no signal
+        features = (rng.normal(size=16) * 5 + rng.normal(size=(10, 16))).astype(np.float32)
+        made.append(LabelledTiles(f"s{n}", "", features, labels, (f"s{n}/0/0",) * 10))
+    figures = fit_probe(made, name="p", encoder=ENCODER).about["cross_validation"]
+    assert figures["groups"] == "slide"
+    assert figures["auc"] < 0.8  # by tiles it would be 1
+
+
+def test_patients_are_kept_together_where_they_are_known(rng):
+    """Two slides of one patient never stand on both sides; with one patient there is no figure."""
+    made = [LabelledTiles(t.slide_id, f"p{n // 2}", t.features, t.labels, t.blocks) for n, t in enumerate(slides(rng))]
+    figures = fit_probe(made, name="p", encoder=ENCODER).about["cross_validation"]
+    assert (figures["groups"], figures["folds"]) == ("patient", 3)
+    alone = [LabelledTiles(t.slide_id, "p", t.features, t.labels, t.blocks) for t in made]
+    assert fit_probe(alone, name="p", encoder=ENCODER).about["cross_validation"] == {"groups": "none"}
+
+
+def test_signal_is_found(rng):
+    """Labels that differ in one of 16 numbers by three spreads are told apart on slides left out."""
+    figures = fit_probe(slides(rng), name="p", encoder=ENCODER).about["cross_validation"]
+    assert figures["auc"] > 0.9
+
+
+def test_one_class_is_refused(rng):
+    """A classifier needs two."""
+    only = [LabelledTiles("s", "", np.zeros((3, 2), np.float32), ("a",) * 3, ("s/0/0",) * 3)]
+    with pytest.raises(ProbeError, match="at least two classes must be labelled, got a"):
+        fit_probe(only, name="p", encoder=ENCODER)
+
+
+def test_a_probe_is_saved_whole_or_refused(tmp_path, rng):
+    """It predicts the same after loading; a changed byte of its weights is found."""
+    probe = fit_probe(slides(rng), name="p", encoder=ENCODER)
+    probe.save(tmp_path / "p.json")
+    features = rng.normal(size=(5, 16))
+    assert np.array_equal(Probe.load(tmp_path / "p.json").predict(features), probe.predict(features))
+    (weights,) = tmp_path.glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Probe.load(tmp_path / "p.json")
+
+
+def fitted_on(store: SlideStore, rng) -> Probe:
+    """A probe for the features of a store."""
+    bag = store.bag()
+    made_by = store.feature_attrs(bag.encoder_id)
+    labels = tuple("ab"[i % 2] for i in range(len(bag.xy)))
+    tiles = LabelledTiles("slide", "", bag.features.astype(np.float32), labels, ("slide/0/0",) * len(labels))
+    return fit_probe([tiles], name="p", encoder={"name": "e", "weights_sha256": made_by["weights_sha256"]})
+
+
+def test_scores_lie_in_the_store_row_for_row(store, rng):
+    """A row for each tile, what made them beside them, and the store is still whole; again replaces them."""
+    probe = fitted_on(store, rng)
+    for _ in range(2):
+        shares = score_store(store, probe)
+        scores, about = read_scores(store, "p")
+        bag = store.bag()
+        assert scores.shape == (len(store.grid()), 2)
+        assert np.array_equal(scores[bag.index], probe.predict(bag.features))
+        assert about["columns"] == ["a", "b"]
+        assert about["model"]["encoder"] == probe.about["encoder"]
+        assert sum(shares.values()) == pytest.approx(1)
+        assert problems_of(store.path) == []
+
+
+def test_features_of_another_encoder_are_refused(store, rng):
+    """Whatever they are called."""
+    probe = fitted_on(store, rng)
+    other = Probe(probe.classes, probe.weight, probe.bias, {**probe.about, "encoder": ENCODER})
+    with pytest.raises(ProbeError, match=r"was embedded with weights .*, the probe was fitted on 000000000000 \(e\)"):
+        score_store(store, other)
+
+
+def test_scores_that_do_not_fit_are_refused_and_asked_for_by_name(store):
+    """A row too few is no score; a name that is not there is answered with those that are."""
+    grid_id = store.grid_ids[0]
+    with pytest.raises(StoreError, match="do not fit"):
+        write_scores(store, "x", np.zeros((1, 2), np.float32), {"columns": ["a", "b"]}, grid_id)
+    write_scores(store, "x", np.zeros((len(store.grid()), 1), np.float32), {"columns": ["a"]}, grid_id)
+    with pytest.raises(StoreError, match=r"no scores 'y'. It holds: x"):
+        read_scores(store, "y")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param('{"type": "FeatureCollection"}', "features", id="no-features"),
+        pytest.param("not json", "cannot be read", id="not-json"),
+        pytest.param(
+            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {"name": "a"}}',
+            "Point without area", id="a-point",
+        ),
+        pytest.param(
+            '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,0],[1,0],[1,1],[0,0]]]}}',
+            "has no name", id="no-name",
+        ),
+    ],
+)  # fmt: skip
+def test_regions_that_cannot_be_used_are_refused(tmp_path, content, reason):
+    """The file and the reason are named."""
+    path = tmp_path / "r.geojson"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=reason):
+        read_regions(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param("slide_id,x,label\ns,1,a\n", "missing: y", id="no-column"),
+        pytest.param("slide_id,x,y,label\ns,one,2,a\n", "row 2: x and y are 'one', '2'", id="no-number"),
+        pytest.param("slide_id,x,y,label\ns,1,2,\n", "row 2: the label is empty", id="no-label"),
+    ],
+)
+def test_points_that_cannot_be_used_are_refused(tmp_path, content, reason):
+    """The row and the reason are named."""
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=reason):
+        read_points(path)
+
+
+def test_from_labels_to_a_picture_at_the_command_line(store, say, tmp_path):
+    """fit, predict, picture; the cross-validation says what it kept together."""
+    bag, side = store.bag(), store.grid().side
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["slide_id", "x", "y", "label"])
+        for i, (x, y) in enumerate(bag.xy.tolist()):
+            rows.writerow(["slide", x + side / 2, y + side / 2, "ab"[i % 2]])
+    code, out, err = say("probe", "fit", store.path, "-l", "labels.csv", "-o", "p.json")
+    assert code == 0, err
+    assert "a: " in out
+    assert "too few labelled slides or places to cross-validate" in out
+    code, out, err = say("probe", "predict", tmp_path, "-p", "p.json")
+    assert (code, err) == (0, "")
+    assert out.startswith("slide: a ")
+    code, out, err = say("picture", store.path, "--scores", "p", "-o", "p.png")
+    assert code == 0, err
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_labels_of_slides_that_are_not_there_are_refused(store, say, tmp_path):
+    """The missing slide and those that are there are named."""
+    (tmp_path / "labels.csv").write_text("slide_id,x,y,label\nother,1,2,a\n")
+    code, _, err = say("probe", "fit", store.path, "-l", "labels.csv", "-o", "p.json")
+    assert code == 1
+    assert "1 labelled slides have no store" in err
+    assert "other" in err
+    assert "slide" in err
