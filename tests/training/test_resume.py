@@ -14,6 +14,7 @@ import torch
 from wsi_umedpt import checkpoint
 from wsi_umedpt.errors import CheckpointError, TrainingError
 from wsi_umedpt.tasks.classification import Classification
+from wsi_umedpt.training import run
 from wsi_umedpt.training.release import fingerprint
 from wsi_umedpt.training.run import find_data, initial_model, pretrain
 from wsi_umedpt.training.run import head_spec as spec_of
@@ -64,6 +65,15 @@ def test_dropout_is_on_and_a_function_of_seed_and_step(config):
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
+
+
+def test_every_step_has_its_own_seed(config, tmp_path, monkeypatch):
+    """Also after a resume: the seed of a step is the run's and the number of steps done before it."""
+    seeds, small = [], config(("grade",))
+    monkeypatch.setattr(run, "train_step", lambda *given, **more: seeds.append(more["seeds"]) or {"grade": 1.0})
+    for until in (2, 5):
+        pretrain(small, tmp_path, device="cpu", until=until)
+    assert seeds == [(5, 0), (5, 1), (5, 2), (5, 3), (5, 4)]
 
 
 def test_loader_processes_change_nothing(config, reference, same, tmp_path):
