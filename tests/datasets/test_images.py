@@ -20,7 +20,7 @@ def test_colours_arrive_in_order(folder, name):
     ("array", "expected"),
     [
         pytest.param(np.uint8([[0, 7], [200, 255]]), [[0, 7], [200, 255]], id="grey"),
-        pytest.param(np.uint16([[0, 257], [51400, 65535]]), [[0, 1], [200, 255]], id="16-bit-grey"),
+        pytest.param(np.uint16([[256, 257], [51400, 65535]]), [[0, 1], [200, 255]], id="16-bit-grey"),
     ],
 )
 def test_grey_repeats_its_channel(folder, array, expected):

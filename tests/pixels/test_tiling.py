@@ -34,7 +34,6 @@ SPECS = st.builds(
 
 
 @given(width=st.integers(1, 9000), height=st.integers(1, 9000), slide_mpp=st.floats(0.1, 0.25), spec=SPECS)
-@settings(deadline=None)
 def test_no_tile_leaves_the_slide_and_none_repeats(width, height, slide_mpp, spec):
     """For any slide and any spec."""
     grid = lay_grid((width, height), slide_mpp, spec)
@@ -44,7 +43,6 @@ def test_no_tile_leaves_the_slide_and_none_repeats(width, height, slide_mpp, spe
 
 
 @given(slide_mpp=st.floats(0.1, 0.5), spec=SPECS)
-@settings(deadline=None)
 def test_the_footprint_is_what_was_asked_for(slide_mpp, spec):
     """A tile covers size_px * mpp microns; whole-number scales may be off by under half a tile pixel."""
     if slide_mpp > spec.mpp:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from wsi_umedpt.datasets.taskdata import TaskData
 from wsi_umedpt.training.evaluate import Figures
@@ -63,7 +63,7 @@ class TrainingView(Watcher):
 
     def validated(self, step: int, figures: dict[str, Figures]) -> None:
         """See `Watcher.validated`."""
-        table = Table("task", "loss", "validation", title=f"step {step}")
+        table = _table("task", "loss", "validation", title=f"step {step}")
         for name, found in figures.items():
             table.add_row(
                 name, f"{found['loss']:.3f}", ", ".join(f"{k} {v:.3f}" for k, v in found.items() if k != "loss")
@@ -75,7 +75,7 @@ class TrainingView(Watcher):
 
     def describe(self, data: list[TaskData]) -> None:
         """Print how many records and groups each task has in each split."""
-        table = Table("task", "kind", "modality", *(f"{s}: images (groups)" for s in ("train", "val", "test")))
+        table = _table("task", "kind", "modality", *(f"{s}: images (groups)" for s in ("train", "val", "test")))
         for one in data:
             counts = [f"{len(r)} ({len({x.group for x in r})})" for r in one.splits.values()]
             table.add_row(one.spec.name, one.spec.kind, one.spec.modality, *counts)
@@ -85,3 +85,8 @@ class TrainingView(Watcher):
         if what not in self._bars:
             self._bars[what] = self._progress.add_task(what, total=total, loss="")
         self._progress.update(self._bars[what], completed=done, loss=loss)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    # Names that do not fit go on in the next line: cut off, they could not be told apart.
+    return Table(*(Column(name, overflow="fold") for name in columns), title=title)

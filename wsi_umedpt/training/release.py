@@ -7,6 +7,7 @@ validation history and the cost; `models.release` loads the pair. ``NAME.md`` sa
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,14 @@ def release(
 
 
 def config_dict(config: PretrainConfig) -> dict[str, Any]:
-    """A config as JSON can hold it; of paths only the last two parts, so that nobody's folders are told."""
-    return dict(json.loads(json.dumps(dataclasses.asdict(config), default=lambda p: "/".join(Path(p).parts[-2:]))))
+    """A config as JSON can hold it; paths begin where all its data lies, so that nobody's folders are told."""
+    paths = [p for task in config.task for p in (task.data.images, task.data.labels, task.data.table) if p]
+    root = os.path.commonpath([os.path.abspath(p) for p in paths])
+    content = json.loads(
+        json.dumps(dataclasses.asdict(config), default=lambda p: Path(os.path.relpath(p, root)).as_posix())
+    )
+    name, at, weights = config.initial.partition("@")  # timm:NAME@FILE
+    return {**content, "initial": name + at + Path(weights).name}
 
 
 def fingerprint(config: PretrainConfig) -> str:
