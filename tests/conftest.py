@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from wsi_umedpt.cli import main
 from wsi_umedpt.errors import SlideError
@@ -15,6 +16,8 @@ from wsi_umedpt.sample import sample_slide
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+settings.register_profile("no-clock", deadline=None)  # a busy machine breaks no law
+settings.load_profile("no-clock")
 
 
 @pytest.fixture(scope="session")
