@@ -8,10 +8,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from wsi_umedpt.drawn import mask_from_file
 from wsi_umedpt.errors import MaskError, SlideError
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.testing import tissue_image
-from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
+from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue
 
 MPP = 4.0  # the pictures below are whole slides seen from afar
 SIZE = 1000

@@ -53,10 +53,11 @@ def tissue(
     from rich.progress import track
 
     from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.drawn import mask_from_file
     from wsi_umedpt.errors import OptionError, reason_of
     from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
     from wsi_umedpt.slide import open_slide
-    from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue, mask_from_file
+    from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue
 
     check_name(out)
     if side < MIN_SIDE:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
 from wsi_umedpt.errors import StoreBusyError, StoreError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
@@ -29,9 +30,7 @@ from wsi_umedpt.tissue import (
     METHOD,
     TissueMask,
     TissueParameters,
-    drawn_by,
     find_tissue,
-    mask_from_file,
     read_thumbnail,
 )
 

@@ -112,7 +112,8 @@ def load_encoder(
         made = CudaEngine(backbone, card, device, precision, batch_size if compiled else None)
     else:
         made = TorchEngine(backbone, card, device, precision)
-    return Encoder(card, engine, device, precision, made)
+    # Compiled and eager rows differ in their last bits: not to be mixed.
+    return Encoder(card, f"{engine}-compiled" if compiled else engine, device, precision, made)
 
 
 def describe_encoder(
@@ -127,7 +128,7 @@ def describe_encoder(
     device = pick_device(device, engine) if device == "auto" else device
     count_devices(device)
     _check_choice(device, precision, engine, compiled=compiled)
-    return Encoder(load_network(name)[1], engine, device, precision, _NoEngine())
+    return Encoder(load_network(name)[1], f"{engine}-compiled" if compiled else engine, device, precision, _NoEngine())
 
 
 class _NoEngine:
