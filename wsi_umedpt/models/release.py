@@ -70,8 +70,8 @@ def load_release(path: Path) -> Release:
     CheckpointError
         If it is damaged, or its weights are not those of the model that it describes.
     """
-    tensors, about = checkpoint.load(path)
     _about(path)
+    tensors, about = checkpoint.load(path)
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     shared = UMedPT(_spec(about, path))
     own = checkpoint.tensors_under(state, "shared")
