@@ -29,6 +29,7 @@ from torch import nn
 
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.cards import EncoderCard
+from wsi_umedpt.models.folding import folded
 from wsi_umedpt.models.weights import network_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -82,7 +83,7 @@ class TorchEngine:
 
     def __init__(self, backbone: nn.Module, card: EncoderCard, device: str, precision: str) -> None:
         self._device = device
-        self._network = Network(backbone, card).to(device).eval().at(DTYPES[precision])
+        self._network = Network(folded(backbone, card.size_px), card).to(device).eval().at(DTYPES[precision])
 
     def submit(self, pixels: Pixels) -> Wait:
         """Embed at once; see `Engine.submit`."""
@@ -124,7 +125,8 @@ class CudaEngine:
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._network: Callable[[torch.Tensor], torch.Tensor]
-        self._network = network = Network(backbone, card).to(self._device).eval().at(torch.float32)
+        network = Network(folded(backbone, card.size_px), card).to(self._device).eval().at(torch.float32)
+        self._network = network
         if compiled_for:
             self._network = FullBatches(torch.compile(network, dynamic=False), compiled_for)
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
@@ -155,7 +157,7 @@ class CudaEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on CPU: 1.5 to 4 times eager fp32 torch (docs/speed.md). Converted once, then cached.
+    """OpenVINO on CPU: 1.5 to 2.5 times fp32 torch, 5 times in bf16 (docs/speed.md). Converted once, then cached.
 
     `threads` is for comparisons per thread (docs/speed.md): OpenVINO heeds neither
     OMP_NUM_THREADS nor torch's setting. By default it takes all cores.
