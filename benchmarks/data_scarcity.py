@@ -237,6 +237,39 @@ def report() -> None:
                 print(f"| {arm} | " + " | ".join(cells) + " |")
 
 
+def plot(path: Path) -> None:
+    """Curves of all arms, a panel a target and mode; bands are the 95 % intervals."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    found = results()
+    panels = [
+        (t, m)
+        for t in TARGETS
+        for m in ("probe", "fine-tune")
+        if any((r["target"], r["mode"]) == (t, m) for r in found)
+    ]
+    figure, axes = pyplot.subplots(2, -(-len(panels) // 2), figsize=(5 * -(-len(panels) // 2), 8), squeeze=False)
+    for axis, (name, mode) in zip(axes.flat, panels, strict=False):
+        rows = [r for r in found if (r["target"], r["mode"]) == (name, mode)]
+        for arm in dict.fromkeys(r["arm"] for r in rows):
+            mine = [[r for r in rows if (r["arm"], r["fraction"]) == (arm, f)] for f in FRACTIONS]
+            mean = [np.mean([r["auc"] for r in group]) for group in mine]
+            low, high = zip(
+                *(np.percentile(np.mean([r["drawn"] for r in g], axis=0), (2.5, 97.5)) for g in mine), strict=True
+            )
+            style = "-" if "UMedPT" in arm else "--"
+            (line,) = axis.plot(range(len(FRACTIONS)), mean, style, marker="o", label=arm)
+            axis.fill_between(range(len(FRACTIONS)), low, high, color=line.get_color(), alpha=0.1)
+        axis.set_xticks(range(len(FRACTIONS)), [f"{f:.0%}" for f in FRACTIONS])
+        axis.set(title=f"{name}, {mode}", xlabel="labels used", ylabel="AUC")
+    axes.flat[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -244,11 +277,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the pretraining runs")
     parser.add_argument("--no-fine-tuning", action="store_true")
     parser.add_argument("--report", action="store_true", help="only print what is measured")
+    parser.add_argument("--plot", type=Path, help="also draw all curves to this PNG")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     if not asked.report:
         measure(asked.data, asked.runs, fine=not asked.no_fine_tuning)
     report()
+    if asked.plot:
+        plot(asked.plot)
 
 
 if __name__ == "__main__":
