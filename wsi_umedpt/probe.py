@@ -31,7 +31,7 @@ from wsi_umedpt.store import SlideStore
 PENALTY = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
 _FOLDS = 5
-_BLOCK = 8
+_BLOCK = 4
 """Tiles across a block of neighbours that cross-validation keeps together within a slide."""
 _ROUNDS = 1000
 _SCHEMA = 1
@@ -269,26 +269,30 @@ def _fit(features: Floats, numbers: npt.NDArray[np.int64], classes: int) -> tupl
 def _cross_validate(
     features: Floats, numbers: npt.NDArray[np.int64], groups: npt.NDArray[np.object_], classes: int, seed: int
 ) -> dict[str, Any]:
-    """AUC and balanced accuracy of predictions made on groups that were left out; empty if there are too few."""
+    """AUC and balanced accuracy on groups that were left out, mean over folds; empty if there are too few.
+
+    Folds in which a class is missing are left out: they have no AUC.
+    """
     if not len(groups):
         return {}
     least = min(len({*groups[numbers == k]}) for k in range(classes))
     folds = min(_FOLDS, least)
-    chances = np.full((len(numbers), classes), np.nan, np.float32)
+    areas, accuracies, tiles = [], [], 0
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in dealer.split(features, numbers, groups):
-        if len(np.unique(numbers[train])) < classes:
+        if len(np.unique(numbers[train])) < classes or len(np.unique(numbers[test])) < classes:
             continue
         weight, bias = _fit(features[train], numbers[train], classes)
-        chances[test] = Probe((), weight, bias, {}).predict(features[test])
-    known = ~np.isnan(chances[:, 0])
-    if len(np.unique(numbers[known])) < classes:
+        chances = Probe((), weight, bias, {}).predict(features[test])
+        one = chances[:, 1] if classes == 2 else chances
+        areas.append(float(roc_auc_score(numbers[test], one, multi_class="ovr")))
+        accuracies.append(float(balanced_accuracy_score(numbers[test], chances.argmax(axis=1))))
+        tiles += len(test)
+    if not areas:
         return {}
-    truth = numbers[known]
-    one = chances[known, 1] if classes == 2 else chances[known]
     return {
-        "folds": folds,
-        "auc": float(roc_auc_score(truth, one, multi_class="ovr")),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, chances[known].argmax(axis=1))),
-        "tiles": int(known.sum()),
+        "folds": len(areas),
+        "auc": float(np.mean(areas)),
+        "balanced_accuracy": float(np.mean(accuracies)),
+        "tiles": tiles,
     }
