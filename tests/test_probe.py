@@ -240,6 +240,23 @@ def test_from_labels_to_a_picture_at_the_command_line(store, say, tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
+def test_patients_come_from_a_table(store, say, tmp_path):
+    """With --patients slides of one patient are kept together; a slide that it leaves out is refused."""
+    shutil.copytree(store.path, tmp_path / "other.zarr")
+    x, y = (float(v) for v in store.bag().xy[0] + 1)
+    u, v = (float(v) for v in store.bag().xy[5] + 1)
+    rows = [f"{s},{a},{b},{label}" for s in ("slide", "other") for a, b, label in ((x, y, "a"), (u, v, "b"))]
+    (tmp_path / "labels.csv").write_text("slide_id,x,y,label\n" + "\n".join(rows))
+    (tmp_path / "patients.csv").write_text("slide_id,patient\nslide,p\nother,p\n")
+    code, out, err = say("probe", "fit", tmp_path, "-l", "labels.csv", "-o", "p.json", "--patients", "patients.csv")
+    assert code == 0, err
+    assert "too few" in out, "both slides are of one patient"
+    (tmp_path / "patients.csv").write_text("slide_id,patient\nslide,p\n")
+    code, _, err = say("probe", "fit", tmp_path, "-l", "labels.csv", "-o", "p.json", "--patients", "patients.csv")
+    assert code == 1
+    assert "does not say whose slides these are: other" in err
+
+
 def test_labels_of_slides_that_are_not_there_are_refused(store, say, tmp_path):
     """The missing slide and those that are there are named."""
     (tmp_path / "labels.csv").write_text("slide_id,x,y,label\nother,1,2,a\n")

@@ -76,16 +76,8 @@ def read_points(path: Path) -> list[Point]:
     AnnotationError
         If columns are missing or a row cannot be read.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(f"{path} cannot be read as CSV: {error}") from None
-    absent = [c for c in POINT_COLUMNS if not rows or c not in rows[0]]
-    if absent:
-        raise AnnotationError(f"{path} needs the columns {', '.join(POINT_COLUMNS)}; missing: {', '.join(absent)}")
     points = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(_rows(path, POINT_COLUMNS), start=2):
         try:
             x, y = float(row["x"]), float(row["y"])
         except (ValueError, TypeError):
@@ -94,3 +86,32 @@ def read_points(path: Path) -> list[Point]:
             raise AnnotationError(f"{path} row {number}: the label is empty")
         points.append(Point(row["slide_id"], x, y, row["label"], row.get("patient") or ""))
     return points
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read which patient each slide is of: a CSV with the columns slide_id and patient.
+
+    Raises
+    ------
+    AnnotationError
+        If columns are missing, or a slide is given to two patients.
+    """
+    patients: dict[str, str] = {}
+    for number, row in enumerate(_rows(path, ("slide_id", "patient")), start=2):
+        if not row["patient"]:
+            raise AnnotationError(f"{path} row {number}: the patient of {row['slide_id']} is empty")
+        if patients.setdefault(row["slide_id"], row["patient"]) != row["patient"]:
+            raise AnnotationError(f"{path} row {number}: {row['slide_id']} is of two patients")
+    return patients
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AnnotationError(f"{path} cannot be read as CSV: {error}") from None
+    absent = [c for c in columns if not rows or c not in rows[0]]
+    if absent:
+        raise AnnotationError(f"{path} needs the columns {', '.join(columns)}; missing: {', '.join(absent)}")
+    return rows

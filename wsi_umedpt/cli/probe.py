@@ -22,6 +22,7 @@ def fit(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     grid: str | None = None,
+    patients: Path | None = None,
     seed: int = 0,
 ) -> int:
     """Fit a classifier on labelled tiles of embedded slides, and cross-validate it.
@@ -48,9 +49,13 @@ def fit(
         Which features, where the stores hold several.
     grid
         Which grid, where the stores hold several.
+    patients
+        CSV with the columns slide_id and patient, so that slides of one patient are cross-validated
+        together.
     seed
         Deals slides to the folds of the cross-validation.
     """
+    from wsi_umedpt.annotations import read_patients
     from wsi_umedpt.errors import ProbeError
     from wsi_umedpt.probe import fit_probe, label_tiles
     from wsi_umedpt.store import SlideStore
@@ -58,8 +63,11 @@ def fit(
     if out.suffix != ".json":
         raise ProbeError(f"--out names a JSON file; {out} does not end in .json")
     regions, points = _read_labels(labels)
+    patient_of = read_patients(patients) if patients else {}
     found = {path.name.removesuffix(".zarr"): path for path in _stores(stores)}
     asked = {*regions, *points}
+    if patient_of and (unknown := sorted(asked - set(patient_of))):
+        raise ProbeError(f"{patients} does not say whose slides these are: {', '.join(unknown[:5])}")
     if absent := sorted(asked - set(found)):
         raise ProbeError(
             f"{len(absent)} labelled slides have no store in {', '.join(map(str, stores))}: {', '.join(absent[:5])}. "
@@ -80,7 +88,14 @@ def fit(
             raise ProbeError(f"{store.path} was embedded as {mine}, the slides before as {encoder}; they must agree")
         encoder = mine
         tiles.append(
-            label_tiles(store, bag, spec.side, regions=regions.get(slide_id, ()), points=points.get(slide_id, ()))
+            label_tiles(
+                store,
+                bag,
+                spec.side,
+                regions=regions.get(slide_id, ()),
+                points=points.get(slide_id, ()),
+                patient=patient_of.get(slide_id, ""),
+            )
         )
     made = fit_probe(tiles, name=out.stem, encoder=encoder, seed=seed)
     made.save(out)
