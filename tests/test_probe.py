@@ -55,7 +55,8 @@ def test_a_region_labels_the_tiles_whose_centre_it_holds(store):
     labelled = label_tiles(store, bag, side, regions=[tight])
     assert labelled.labels == ("tumour",)
     assert np.array_equal(labelled.features, bag.features[:1].astype(np.float32))
-    assert label_tiles(store, bag, side, regions=[touching]).labels == ()
+    with pytest.raises(ProbeError, match="1 labels hold no readable tile, the first: region 'tumour'"):
+        label_tiles(store, bag, side, regions=[touching])
 
 
 def test_a_point_labels_the_tile_that_holds_it(store):
@@ -74,7 +75,7 @@ def test_labels_that_contradict_or_miss_are_refused(store):
     everywhere = shapely.box(-1e6, -1e6, 1e6, 1e6)
     with pytest.raises(ProbeError, match="labelled both 'a' and 'b'"):
         label_tiles(store, bag, side, regions=[Region("a", everywhere), Region("b", everywhere)])
-    with pytest.raises(ProbeError, match=r"1 labelled points lie in no readable tile.*level-0"):
+    with pytest.raises(ProbeError, match=r"1 labels hold no readable tile, the first: point -50, -50.*level-0"):
         label_tiles(store, bag, side, points=[Point("slide", -50, -50, "a", "")])
 
 
@@ -110,6 +111,18 @@ def test_patients_are_kept_together_where_they_are_known(rng):
     assert (figures["groups"], figures["folds"]) == ("patient", 3)
     alone = [LabelledTiles(t.slide_id, "p", t.features, t.labels, t.blocks) for t in made]
     assert fit_probe(alone, name="p", encoder=ENCODER).about["cross_validation"] == {"groups": "none"}
+
+
+def test_patients_that_are_half_known_or_contradict_are_refused(store, rng):
+    """Else slides of one patient would stand on both sides, under the name of patients."""
+    made = slides(rng)
+    half = [LabelledTiles(t.slide_id, "p" * (n < 3), t.features, t.labels, t.blocks) for n, t in enumerate(made)]
+    with pytest.raises(ProbeError, match="the patient of 3 of 6 slides is not stated"):
+        fit_probe(half, name="p", encoder=ENCODER)
+    x, y = (float(v) for v in store.bag().xy[0] + 1)
+    points = [Point("slide", x, y, "a", "P1"), Point("slide", x, y, "a", "P2"), Point("slide", x, y, "a", "")]
+    with pytest.raises(ProbeError, match="several patients: P1, P2"):
+        label_tiles(store, store.bag(), store.grid().side, points=points)
 
 
 def test_signal_is_found(rng):
@@ -169,6 +182,32 @@ def test_features_of_another_encoder_are_refused(store, rng):
     other = Probe(probe.classes, probe.weight, probe.bias, {**probe.about, "encoder": ENCODER})
     with pytest.raises(ProbeError, match=r"was embedded with weights .*, the probe was fitted on 000000000000 \(e\)"):
         score_store(store, other)
+
+
+def test_tiles_of_another_scale_are_refused(store, rng):
+    """The same weights at another um/px are other features."""
+    probe = fitted_on(store, rng)
+    encoder = {**probe.about["encoder"], "mpp": 1.0, "size_px": 64}
+    other = Probe(probe.classes, probe.weight, probe.bias, {**probe.about, "encoder": encoder})
+    with pytest.raises(ProbeError, match=r"tiles of 64 px at 0.5 um/px, the probe was fitted on 64 px at 1"):
+        score_store(store, other)
+
+
+@pytest.mark.parametrize("name", ["../features/mean", "", "..", "/x", "a/b"])
+def test_scores_have_names_that_stay_in_their_folder(store, name):
+    """A probe that somebody sent cannot write, or delete, anywhere else."""
+    before = sorted(p.relative_to(store.path) for p in store.path.rglob("*"))
+    scores = np.zeros((len(store.grid()), 1), np.float32)
+    with pytest.raises(StoreError, match="scores cannot be called"):
+        write_scores(store, name, scores, {"columns": ["a"]}, store.grid_ids[0])
+    assert sorted(p.relative_to(store.path) for p in store.path.rglob("*")) == before
+
+
+def test_the_slides_it_was_fitted_on_stay_with_the_probe(store, rng):
+    """Stores of another cohort do not name them."""
+    score_store(store, fitted_on(store, rng))
+    _, about = read_scores(store, "p")
+    assert "slides" not in about["model"]
 
 
 def test_scores_that_do_not_fit_are_refused_and_asked_for_by_name(store):

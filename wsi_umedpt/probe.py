@@ -27,6 +27,7 @@ from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import ProbeError
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tiling import TileSpec
 
 PENALTY = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
@@ -98,8 +99,15 @@ class Probe:
             raise ProbeError(f"{path} is no probe that this version reads")
         return cls(tuple(about["classes"]), tensors["weight"].numpy(), tensors["bias"].numpy(), about)
 
-    def check(self, made_by: Mapping[str, Any], where: object) -> None:
-        """Refuse features that are not those of the encoder it was fitted on."""
+    def check(self, made_by: Mapping[str, Any], spec: TileSpec, where: object) -> None:
+        """Refuse features of another encoder, or of tiles of another size or scale, than it was fitted on."""
+        encoder = self.about["encoder"]
+        for name, found in (("mpp", spec.mpp), ("size_px", spec.size_px)):
+            if name in encoder and encoder[name] != found:
+                raise ProbeError(
+                    f"{where} has tiles of {spec.size_px} px at {spec.mpp:g} um/px, the probe was fitted on "
+                    f"{encoder['size_px']} px at {encoder['mpp']:g}. Embed the slide with such tiles."
+                )
         if made_by["weights_sha256"] != self.about["encoder"]["weights_sha256"]:
             raise ProbeError(
                 f"{where} was embedded with weights {str(made_by['weights_sha256'])[:12]}, the probe was fitted on "
@@ -133,7 +141,7 @@ def label_tiles(
     Raises
     ------
     ProbeError
-        If a tile gets two different labels, or a point lies in no tile.
+        If a tile gets two different labels, a region or a point holds no tile, or the slide gets two patients.
     """
     centres = shapely.points(bag.xy + side / 2)
     found: dict[int, str] = {}
@@ -146,21 +154,28 @@ def label_tiles(
                 "regions of different classes must not overlap"
             )
 
-    for region in regions:
-        for row in np.flatnonzero(shapely.contains(region.area, centres)):
-            put(int(row), region.label)
     lost = []
+    for region in regions:
+        rows = np.flatnonzero(shapely.contains(region.area, centres))
+        if not len(rows):
+            left, top, right, bottom = region.area.bounds
+            lost.append(f"region {region.label!r}, x {left:g} to {right:g}, y {top:g} to {bottom:g}")
+        for row in rows:
+            put(int(row), region.label)
     for point in points:
         rows = np.flatnonzero(((bag.xy <= (point.x, point.y)) & ((point.x, point.y) < bag.xy + side)).all(axis=1))
         if not len(rows):
-            lost.append(f"{point.x:g}, {point.y:g}")
+            lost.append(f"point {point.x:g}, {point.y:g}")
         for row in rows[:1]:
             put(int(row), point.label)
-        patient = point.patient or patient
+    stated = {p.patient for p in points if p.patient} | ({patient} if patient else set())
+    if len(stated) > 1:
+        raise ProbeError(f"{store.slide_id} is said to be of several patients: {', '.join(sorted(stated))}")
+    patient = next(iter(stated), "")
     if lost:
         raise ProbeError(
-            f"{store.slide_id}: {len(lost)} labelled points lie in no readable tile, the first at {lost[0]}. "
-            "x and y are level-0 pixels; tiles cover tissue only."
+            f"{store.slide_id}: {len(lost)} labels hold no readable tile, the first: {lost[0]}. Coordinates are "
+            f"level-0 pixels; tiles of {side:g} px cover tissue only, and a region labels those whose centre it holds."
         )
     rows = np.array(sorted(found), np.int64)
     blocks = (bag.xy[rows] // (side * _BLOCK)).astype(int)
@@ -189,6 +204,13 @@ def fit_probe(tiles: Sequence[LabelledTiles], *, name: str, encoder: Mapping[str
     ProbeError
         If fewer than two classes are labelled.
     """
+    known = [t.slide_id for t in tiles if t.patient]
+    if 0 < len(known) < len(tiles):
+        unknown = [t.slide_id for t in tiles if not t.patient]
+        raise ProbeError(
+            f"the patient of {len(unknown)} of {len(tiles)} slides is not stated, the first {unknown[0]}; state all or "
+            "none, or slides of one patient stand on both sides of the cross-validation"
+        )
     features = np.concatenate([t.features for t in tiles])
     labels = np.concatenate([np.array(t.labels, object) for t in tiles])
     classes = tuple(sorted({*labels}))
@@ -228,12 +250,15 @@ def score_store(
         If the store's features are of another encoder.
     """
     bag = store.bag(encoder_id, grid_id)
-    made_by = store.feature_attrs(bag.encoder_id, bag.grid_id)
-    probe.check(made_by, store.path)
+    if not len(bag.index):
+        raise ProbeError(f"{store.path} has no readable tiles to score")
+    probe.check(store.feature_attrs(bag.encoder_id, bag.grid_id), store.grid(bag.grid_id).spec, store.path)
     chances = probe.predict(bag.features)
     rows = np.full((len(store.grid(bag.grid_id)), len(probe.classes)), np.nan, np.float32)
     rows[bag.index] = chances
-    about = {"columns": [*probe.classes], "model": {k: v for k, v in probe.about.items() if k != "tensors"}}
+    # Slides that it was fitted on may be of other people's patients.
+    kept = {k: v for k, v in probe.about.items() if k not in ("tensors", "slides")}
+    about = {"columns": [*probe.classes], "model": kept}
     write_scores(store, probe.name, rows, about, bag.grid_id)
     likeliest = chances.argmax(axis=1)
     return {name: float((likeliest == k).mean()) for k, name in enumerate(probe.classes)}
@@ -242,7 +267,7 @@ def score_store(
 def _groups(tiles: Sequence[LabelledTiles], numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.object_], str]:
     """What cross-validation keeps together, and its name: the largest unit that every class is found in twice."""
     by = {
-        "patient": [t.patient or t.slide_id for t in tiles for _ in t.labels] if any(t.patient for t in tiles) else [],
+        "patient": [t.patient for t in tiles for _ in t.labels] if any(t.patient for t in tiles) else [],
         "slide": [t.slide_id for t in tiles for _ in t.labels],
         "block of neighbours": [b for t in tiles for b in t.blocks],
     }

@@ -4,6 +4,7 @@
 anew: the same model under another name is cheap, so a name holds what was scored last.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from wsi_umedpt.locks import locked
 from wsi_umedpt.store import SlideStore
 
 Scores = npt.NDArray[np.float32]
+_NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
+"""It becomes a folder's name, and may come from a file that somebody sent."""
 
 
 def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict[str, Any], grid_id: str) -> None:
@@ -40,6 +43,8 @@ def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict
     StoreBusyError
         If another process is writing the store.
     """
+    if not _NAME.fullmatch(model_id):
+        raise StoreError(f"scores cannot be called {model_id!r}: letters, digits, '.', '-' and '_', no dot first")
     tiles = len(store.grid(grid_id))
     if scores.ndim != 2 or len(scores) != tiles or len(made_by["columns"]) != scores.shape[1]:
         raise StoreError(

@@ -69,6 +69,16 @@ def test_an_instance_without_inner_part_is_one_all_the_same():
     assert (found > 0).sum() == 17
 
 
+def test_a_border_never_joins_an_instance_across_the_background():
+    """The nearest inner part may be another nucleus's; a gap parts them."""
+    classes = np.zeros((5, 30), int)
+    classes[1:4, 2:4], classes[1:4, 4:12] = 1, 2
+    classes[1:4, 14:22] = 1
+    found = instances_of(classes, min_pixels=1)
+    assert found.max() == 2
+    assert {*found[1:4, 2:12].ravel()} == {1}
+
+
 def test_nothing_gives_nothing():
     """An empty map has no instance."""
     assert instances_of(np.zeros((8, 8), int)).max() == 0

@@ -57,6 +57,21 @@ def test_an_encoder_gives_the_models_vector(trained):
     assert encoder.name.startswith("tiny.v1."), "what was trained twice under one name is two encoders"
 
 
+def test_what_tensors_do_not_tell_is_part_of_the_name(trained, tmp_path):
+    """The same weights with other pooling or normalisation are another encoder; drawn decoders are not."""
+    tensors, about = checkpoint.load(trained[0])
+    about = {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")}
+    names = []
+    for n, change in enumerate(({}, {"pooling": "before"}, {"mean": [0.1, 0.1, 0.1]})):
+        checkpoint.save(tmp_path / f"{n}.json", tensors, about | {"model": SPEC.to_dict() | change})
+        names.append(load_encoder(f"umedpt:{tmp_path / f'{n}.json'}").name)
+    assert len({*names}) == 3
+    encoder = {k: v for k, v in tensors.items() if k.startswith(("shared.encoder", "shared.squeezer"))}
+    checkpoint.save(tmp_path / "e.json", encoder, about | {"heads": [], "encoder_only": True})
+    first, again = (load_encoder(f"umedpt:{tmp_path / 'e.json'}").name for _ in range(2))
+    assert first == again
+
+
 def test_openvino_gives_the_same(trained):
     """The converted network is the same network, to rounding."""
     pytest.importorskip("openvino")

@@ -64,7 +64,10 @@ def fit(
         raise ProbeError(f"--out names a JSON file; {out} does not end in .json")
     regions, points = _read_labels(labels)
     patient_of = read_patients(patients) if patients else {}
-    found = {path.name.removesuffix(".zarr"): path for path in _stores(stores)}
+    found: dict[str, Path] = {}
+    for path in _stores(stores):
+        if (first := found.setdefault(path.name.removesuffix(".zarr"), path)) != path:
+            raise ProbeError(f"{first} and {path} are both called {path.name}; labels cannot tell them apart")
     asked = {*regions, *points}
     if patient_of and (unknown := sorted(asked - set(patient_of))):
         raise ProbeError(f"{patients} does not say whose slides these are: {', '.join(unknown[:5])}")
@@ -109,6 +112,8 @@ def fit(
         )
         if figures["groups"] == "block of neighbours":
             print("  neighbours were kept together, but all is from the same slides: other slides will be harder")
+            if spec.spec.stride < spec.spec.size_px:
+                print("  and tiles overlap, so that tiles at the border of two blocks share pixels: it flatters")
     else:
         print("too few labelled slides or places to cross-validate: no figure can be given")
     print(out)

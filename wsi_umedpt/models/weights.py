@@ -14,6 +14,7 @@ else of a pickle is ever run.
 
 import hashlib
 import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,15 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def _load_umedpt(path: Path) -> tuple[nn.Module, EncoderCard]:
-    network, card = _finished(load_release(path).shared, release_card(path))
+    release, card = load_release(path), release_card(path)
+    network = release.shared
+    # What the tensors do not tell is part of what the features are: pooling, mean and std. Decoders
+    # that an imported encoder lacks are not.
+    content = {"encoder": network.encoder, "squeezer": network.squeezer} if release.about.get("encoder_only") else {}
+    parts = [weights_sha256(part) for part in content.values()] or [weights_sha256(network)]
+    made_of = json.dumps([card.model, *parts], sort_keys=True)
+    card = replace(card, weights_sha256=hashlib.sha256(made_of.encode()).hexdigest())
+    network.eval().requires_grad_(False)
     if path.parent == SHIPPED:
         return network, card
     # What was trained twice under one name is two encoders.

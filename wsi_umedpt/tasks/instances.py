@@ -32,8 +32,13 @@ def instances_of(classes: npt.NDArray[np.integer], *, min_pixels: int = 10) -> L
     has_inner = np.unique(parts[inner > 0])
     alone = front & ~np.isin(parts, has_inner)
     seeds = np.where(alone, parts + count, inner)
-    nearest = ndimage.distance_transform_edt(seeds == 0, return_distances=False, return_indices=True)
-    labels = np.where(front, seeds[tuple(nearest)], 0)
+    labels = np.zeros_like(seeds)
+    for number, where in enumerate(ndimage.find_objects(parts), start=1):
+        # Nearest in its own connected front: never across the background.
+        mine = parts[where] == number
+        own = np.where(mine, seeds[where], 0)
+        nearest = ndimage.distance_transform_edt(own == 0, return_distances=False, return_indices=True)
+        labels[where] = np.where(mine, own[tuple(nearest)], labels[where])
     numbers, flat, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     kept = (sizes >= min_pixels) & (numbers > 0)
     renumbered = np.where(kept, np.cumsum(kept), 0)
