@@ -5,9 +5,9 @@
 Every arm sees the same splits: the test set is fixed, or a third of the groups (patients) for
 each seed; a stratified share of the rest is trained on. Printed: mean AUC over seeds with its
 95 % interval over test sets (bootstrap over groups, the same draws for every arm). Results are
-kept in benchmarks/data/scarcity.jsonl, so that a run that was stopped goes on; ``--report``
-only prints. The arms and their settings were fixed before the first run; nothing is chosen on
-test data.
+kept in benchmarks/data/scarcity.jsonl with the weights that they are of, so that a run that was
+stopped goes on and other weights are measured anew; ``--report`` only prints. Settings are alike
+for all arms and were fixed before any trained arm was measured; nothing is chosen on test data.
 
 Read top to bottom: the arms, one measurement, the table.
 """
@@ -32,7 +32,7 @@ from torchvision.models import mobilenet_v2
 from wsi_umedpt.models.norms import batch_norms
 from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
-from wsi_umedpt.models.weights import load_network
+from wsi_umedpt.models.weights import load_network, weights_sha256
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1.0)
 SEEDS = 5
@@ -122,16 +122,27 @@ def auc(labels: np.ndarray, chances: np.ndarray) -> float:
     return float(roc_auc_score(labels, chances[:, 1] if chances.shape[1] == 2 else chances, multi_class="ovr"))
 
 
-def scores(target: Target, test: np.ndarray, chances: np.ndarray, seed: int) -> dict:
-    """AUC on the test set, and on `DRAWS` draws of its groups."""
+def scores(target: Target, test: np.ndarray, chances: np.ndarray) -> dict:
+    """AUC on the test set, and on `DRAWS` draws of the target's groups, the same for every seed and arm.
+
+    A draw is of all groups of the target, of which a seed's test set then sees its own: so what
+    is uncertain because patients are few does not average out over seeds that share them.
+    """
     labels, groups = target.labels[test], target.groups[test]
-    names, rng, drawn = np.unique(groups), np.random.default_rng(seed), []
+    names, rng, drawn = np.unique(target.groups), np.random.default_rng(0), []
     rows = {name: np.flatnonzero(groups == name) for name in names}
-    while len(drawn) < DRAWS:
+    for _ in range(DRAWS):
         chosen = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
-        if len(np.unique(labels[chosen])) == chances.shape[1]:
-            drawn.append(round(auc(labels[chosen], chances[chosen]), 4))
+        whole = len(np.unique(labels[chosen])) == chances.shape[1]
+        drawn.append(round(auc(labels[chosen], chances[chosen]), 4) if whole else None)
     return {"auc": auc(labels, chances), "drawn": drawn}
+
+
+def interval(rows: list[dict]) -> tuple[float, float]:
+    """95 % interval of the mean over seeds; draws without all classes in a seed's test set are left out of it."""
+    drawn = np.array([r["drawn"] for r in rows], float)  # (seed, draw), nan where there is no AUC
+    low, high = np.nanpercentile(np.nanmean(drawn, axis=0), (2.5, 97.5))
+    return float(low), float(high)
 
 
 @torch.inference_mode()
@@ -153,6 +164,7 @@ def fine_tune(make: Callable[[], Arm], target: Target, train: np.ndarray, test: 
     """Chances after training all weights and a linear head for `STEPS` steps on images at half size."""
     torch.manual_seed(seed)
     arm = make().requires_grad_(True)
+    torch.manual_seed(seed)  # arms that begin at random set a seed of their own
     images = torch.from_numpy(target.images[:, ::2, ::2].copy())
     labels = torch.from_numpy(target.labels)
     head = nn.Linear(arm(images[:2]).shape[1], int(labels.max()) + 1)
@@ -186,13 +198,14 @@ def measure(root: Path, runs: Path, *, fine: bool) -> None:
     for name, load in TARGETS.items():
         target = load(root)
         for arm_name, make in arms(runs).items():
-            features = None
+            features, weights = None, weights_sha256(make())[:12]
             for mode in ("probe", "fine-tune") if fine and name in FINE_TUNED else ("probe",):
                 if mode == "fine-tune" and "MobileNet" in arm_name:
                     continue  # the same comparison as ImageNet Lite0, left out for its cost
                 for fraction in FRACTIONS:
                     for seed in range(SEEDS):
                         entry = {"target": name, "arm": arm_name, "mode": mode, "fraction": fraction, "seed": seed}
+                        entry["weights"] = weights
                         if _key(entry) in done:
                             continue
                         train, test = splits(target, fraction, seed)
@@ -201,19 +214,21 @@ def measure(root: Path, runs: Path, *, fine: bool) -> None:
                             chances = probe(features, target, train, test)
                         else:
                             chances = fine_tune(make, target, train, test, seed)
-                        entry |= {"n": len(train), **scores(target, test, chances, seed)}
+                        entry |= {"n": len(train), **scores(target, test, chances)}
                         with RESULTS.open("a") as file:
                             file.write(json.dumps(entry) + "\n")
             print(f"{name}: {arm_name} done", flush=True)
 
 
 def results() -> list[dict]:
-    """All measurements so far."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """All measurements so far, of the weights that each arm was measured with last."""
+    found = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    latest = {r["arm"]: r["weights"] for r in found}
+    return [r for r in found if r["weights"] == latest[r["arm"]]]
 
 
 def _key(entry: dict) -> tuple:
-    return tuple(entry[k] for k in ("target", "arm", "mode", "fraction", "seed"))
+    return tuple(entry.get(k) for k in ("target", "arm", "mode", "fraction", "seed", "weights"))
 
 
 def report() -> None:
@@ -224,7 +239,7 @@ def report() -> None:
             rows = [r for r in found if (r["target"], r["mode"]) == (name, mode)]
             if not rows:
                 continue
-            sizes = {f: next(r["n"] for r in rows if r["fraction"] == f) for f in FRACTIONS}
+            sizes = {f: next((r["n"] for r in rows if r["fraction"] == f), "-") for f in FRACTIONS}
             print(f"\n### {name}, {mode}\n")
             print("| arm | " + " | ".join(f"{f:.0%} (n = {sizes[f]})" for f in FRACTIONS) + " |")
             print("|---|" + "---|" * len(FRACTIONS))
@@ -232,7 +247,10 @@ def report() -> None:
                 cells = []
                 for f in FRACTIONS:
                     mine = [r for r in rows if (r["arm"], r["fraction"]) == (arm, f)]
-                    low, high = np.percentile(np.mean([r["drawn"] for r in mine], axis=0), (2.5, 97.5))
+                    if not mine:
+                        cells.append("not measured")
+                        continue
+                    low, high = interval(mine)
                     cells.append(f"{np.mean([r['auc'] for r in mine]):.3f} [{low:.3f}, {high:.3f}]")
                 print(f"| {arm} | " + " | ".join(cells) + " |")
 
@@ -256,10 +274,10 @@ def plot(path: Path) -> None:
         rows = [r for r in found if (r["target"], r["mode"]) == (name, mode)]
         for arm in dict.fromkeys(r["arm"] for r in rows):
             mine = [[r for r in rows if (r["arm"], r["fraction"]) == (arm, f)] for f in FRACTIONS]
+            if not all(mine):
+                continue
             mean = [np.mean([r["auc"] for r in group]) for group in mine]
-            low, high = zip(
-                *(np.percentile(np.mean([r["drawn"] for r in g], axis=0), (2.5, 97.5)) for g in mine), strict=True
-            )
+            low, high = zip(*(interval(g) for g in mine), strict=True)
             style = "-" if "UMedPT" in arm else "--"
             (line,) = axis.plot(range(len(FRACTIONS)), mean, style, marker="o", label=arm)
             axis.fill_between(range(len(FRACTIONS)), low, high, color=line.get_color(), alpha=0.1)

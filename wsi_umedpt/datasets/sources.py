@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from wsi_umedpt.cases import IGNORED
 from wsi_umedpt.datasets.boxes import read_boxes
 from wsi_umedpt.datasets.images import IMAGE_SUFFIXES, count_slices
 from wsi_umedpt.datasets.records import BoxRecord, DataSpec, LabelRecord, MaskRecord, Record, SliceRecord
@@ -208,6 +209,8 @@ def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tup
         return (float(classes.index(value)),)
     if kind == "multilabel":
         if data.label_column:
+            if not row[data.label_column].strip():
+                return (float(IGNORED),) * len(classes)  # unknown, which is not the same as none
             named = {part.strip() for part in row[data.label_column].split(data.separator)}
             return tuple(float(name in named) for name in classes)
         values = tuple(_number(row[name], empty=-1) for name in classes)

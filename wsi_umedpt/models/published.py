@@ -119,14 +119,23 @@ def _squeezer(rest: State, deepest: int) -> State:
     stem = convs[0].removesuffix("weight")
     dim = rest[convs[0]].shape[0]
     out = {"conv.weight": rest[convs[0]], "conv.bias": rest.get(f"{stem}bias", torch.zeros(dim))}
-    # Its norm is the next layer of the same sequence.
+    # Its norm lies in the same sequence.
     root = stem.rstrip(".").rpartition(".")[0]
-    for part in ("weight", "bias"):
-        norms = [k for k, v in rest.items() if k.startswith(root) and k.endswith(part) and v.shape == (dim,)]
-        norms = [k for k in norms if k != f"{stem}{part}"]
-        if len(norms) == 1:
-            out[f"norm.{part}"] = rest[norms[0]]
-    return out
+    norms = {
+        part: [
+            k
+            for k, v in rest.items()
+            if k.startswith(root) and k.endswith(f".{part}") and v.shape == (dim,) and k != f"{stem}{part}"
+        ]
+        for part in ("weight", "bias")
+    }
+    if [len(found) for found in norms.values()] not in ([0, 0], [1, 1]):
+        beside = [*norms["weight"], *norms["bias"]][:4]
+        raise EncoderError(
+            f"beside the squeezer {convs[0]} stand several norms, or half of one: {', '.join(beside)}. "
+            "Save the squeezer's state_dict() to a file of its own."
+        )
+    return out | {f"norm.{part}": rest[found[0]] for part, found in norms.items() if found}
 
 
 def _load(shared: UMedPT, encoder: State, squeezer: State) -> None:
@@ -142,6 +151,8 @@ def _load(shared: UMedPT, encoder: State, squeezer: State) -> None:
         )
     shared.encoder.load_state_dict(given, strict=False)
     norm = {k for k in shared.squeezer.state_dict() if k.startswith("norm.")}
+    if set(squeezer) - set(shared.squeezer.state_dict()):
+        raise EncoderError("the squeezer's norm has weights, the encoder's norms have none: not one model's files")
     if norm - set(squeezer):
         # Affine norms elsewhere, none here: a norm of ones and zeros is the same.
         dim = shared.spec.dim

@@ -58,6 +58,8 @@ def config_dict(config: PretrainConfig) -> dict[str, Any]:
         json.dumps(dataclasses.asdict(config), default=lambda p: Path(os.path.relpath(p, root)).as_posix())
     )
     name, at, weights = config.initial.partition("@")  # timm:NAME@FILE
+    if name.startswith("umedpt:"):
+        name = f"umedpt:{Path(name.removeprefix('umedpt:')).name}"
     return {**content, "initial": name + at + Path(weights).name}
 
 

@@ -140,6 +140,7 @@ def initial_model(config: PretrainConfig) -> UMedPT:
     shared = UMedPT(config.model)
     if config.initial:
         network, card = load_network(config.initial)
+        network = network.encoder if isinstance(network, UMedPT) else network
         own = shared.encoder.state_dict()
         given = {key.removeprefix("net."): value for key, value in network.state_dict().items()}
         names = {key: key.removeprefix("net.") for key in own}
