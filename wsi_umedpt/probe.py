@@ -252,9 +252,10 @@ def score_store(
     bag = store.bag(encoder_id, grid_id)
     if not len(bag.index):
         raise ProbeError(f"{store.path} has no readable tiles to score")
-    probe.check(store.feature_attrs(bag.encoder_id, bag.grid_id), store.grid(bag.grid_id).spec, store.path)
+    grid = store.grid(bag.grid_id)
+    probe.check(store.feature_attrs(bag.encoder_id, bag.grid_id), grid.spec, store.path)
     chances = probe.predict(bag.features)
-    rows = np.full((len(store.grid(bag.grid_id)), len(probe.classes)), np.nan, np.float32)
+    rows = np.full((len(grid), len(probe.classes)), np.nan, np.float32)
     rows[bag.index] = chances
     # Slides that it was fitted on may be of other people's patients.
     kept = {k: v for k, v in probe.about.items() if k not in ("tensors", "slides")}

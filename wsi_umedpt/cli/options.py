@@ -1,6 +1,8 @@
 """Groups of flags that several commands share; each field's docstring is its help."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -73,3 +75,8 @@ def check_mpp(mpp: float | None) -> None:
 
     if mpp is not None:
         checked_mpp(Mpp(mpp, mpp, "user"), "--mpp")
+
+
+def stores_in(paths: Sequence[Path]) -> list[Path]:
+    """The stores among and in the paths that a user named."""
+    return [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]

@@ -166,9 +166,10 @@ def predict(
 
 
 def _stores(paths: list[Path]) -> list[Path]:
+    from wsi_umedpt.cli.options import stores_in
     from wsi_umedpt.errors import StoreError
 
-    found = [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]
+    found = stores_in(paths)
     if not found:
         raise StoreError(f"no store (*.zarr) was found in {', '.join(map(str, paths))}; `embed` makes them")
     return found

@@ -23,9 +23,10 @@ def verify(paths: list[Path], /) -> int:
     """
     from rich.progress import track
 
+    from wsi_umedpt.cli.options import stores_in
     from wsi_umedpt.verify import note_on_work, problems_of
 
-    stores = [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]
+    stores = stores_in(paths)
     places = [(path.parent, path.name) if path.suffix == ".zarr" else (path, "*.zarr") for path in paths]
     unfinished = [p for folder, name in places for p in sorted(folder.glob(f"{name}.partial"))]
     bad = 0

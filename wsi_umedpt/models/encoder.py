@@ -112,8 +112,7 @@ def load_encoder(
         made = CudaEngine(backbone, card, device, precision, batch_size if compiled else None)
     else:
         made = TorchEngine(backbone, card, device, precision)
-    # Compiled and eager rows differ in their last bits: not to be mixed.
-    return Encoder(card, f"{engine}-compiled" if compiled else engine, device, precision, made)
+    return Encoder(card, _engine_name(engine, compiled=compiled), device, precision, made)
 
 
 def describe_encoder(
@@ -128,7 +127,12 @@ def describe_encoder(
     device = pick_device(device, engine) if device == "auto" else device
     count_devices(device)
     _check_choice(device, precision, engine, compiled=compiled)
-    return Encoder(load_network(name)[1], f"{engine}-compiled" if compiled else engine, device, precision, _NoEngine())
+    return Encoder(load_network(name)[1], _engine_name(engine, compiled=compiled), device, precision, _NoEngine())
+
+
+def _engine_name(engine: str, *, compiled: bool) -> str:
+    """What a store records: compiled and eager rows differ in their last bits, and are not to be mixed."""
+    return f"{engine}-compiled" if compiled else engine
 
 
 class _NoEngine:

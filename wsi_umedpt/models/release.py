@@ -74,15 +74,14 @@ def load_release(path: Path) -> Release:
     tensors, about = checkpoint.load(path)
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     shared = UMedPT(_spec(about, path))
-    own = checkpoint.tensors_under(state, "shared")
     # A model that was imported may have no decoders; they are left as they begin.
-    absent = [key for key in shared.state_dict() if key not in own and not about.get("encoder_only")]
+    parts = ["shared.encoder", "shared.squeezer"] if about.get("encoder_only") else ["shared"]
     try:
-        shared.load_state_dict(own, strict=not about.get("encoder_only"))
+        for part in parts:
+            module = shared.get_submodule(part.removeprefix("shared").lstrip("."))
+            module.load_state_dict(checkpoint.tensors_under(state, part))
     except RuntimeError as error:
         raise CheckpointError(f"the weights of {path} are not of its model: {str(error).splitlines()[0]}") from None
-    if absent:
-        raise CheckpointError(f"{path} lacks {len(absent)} weights, the first {absent[:3]}")
     heads = list(about.get("heads", []))
     return Release(shared.eval().requires_grad_(False), heads, checkpoint.tensors_under(state, "heads"), about)
 

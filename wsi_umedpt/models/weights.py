@@ -101,11 +101,9 @@ def _load_umedpt(path: Path) -> tuple[nn.Module, EncoderCard]:
     network = release.shared
     # What the tensors do not tell is part of what the features are: pooling, mean and std. Decoders
     # that an imported encoder lacks are not.
-    content = {"encoder": network.encoder, "squeezer": network.squeezer} if release.about.get("encoder_only") else {}
-    parts = [weights_sha256(part) for part in content.values()] or [weights_sha256(network)]
-    made_of = json.dumps([card.model, *parts], sort_keys=True)
+    parts = [network.encoder, network.squeezer] if release.about.get("encoder_only") else [network]
+    made_of = json.dumps([card.model, *map(weights_sha256, parts)], sort_keys=True)
     card = replace(card, weights_sha256=hashlib.sha256(made_of.encode()).hexdigest())
-    network.eval().requires_grad_(False)
     if path.parent == SHIPPED:
         return network, card
     # What was trained twice under one name is two encoders.
