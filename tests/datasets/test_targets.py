@@ -48,6 +48,14 @@ def test_the_end_of_the_picture_is_no_border():
     assert found.tolist() == [[1, 1, 2, 2, 1, 1, 2, 0]] * 2
 
 
+def test_the_end_of_what_is_labelled_is_no_border():
+    """Nor along the edge of an image that a view leaves: the instance may go on there."""
+    mask = np.pad(TOUCHING[2:4, 2:], ((1, 2), (3, 0)), constant_values=-1)
+    found = class_mask(mask, ("background", "nucleus", "border"), instances=True)
+    assert found[1:3, 3:].tolist() == [[1, 1, 2, 2, 1, 1, 2, 0]] * 2
+    assert (found[mask == -1] == -1).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "classes", "mask", "expected"),
     [

@@ -27,9 +27,10 @@ def class_mask(mask: Mask, classes: tuple[str, ...], *, instances: bool) -> npt.
         return mask.astype(np.int64)
     out = np.where(mask > 0, 1, mask).astype(np.int64)  # 0 and -1 stay
     if len(classes) > 2 and classes[2] == BORDER:
-        known = np.maximum(mask, 0).astype(np.float32)
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        edge = cv2.dilate(known, cross) != cv2.erode(known, cross)
+        # What is not labelled makes no edge: it is never the highest, and here never the lowest.
+        low = np.where(mask == IGNORED, np.iinfo(np.int32).max, mask).astype(np.float32)
+        edge = cv2.dilate(mask.astype(np.float32), cross) != cv2.erode(low, cross)
         out[edge & (mask > 0)] = 2
     return out
 
