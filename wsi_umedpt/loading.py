@@ -8,6 +8,7 @@ again. Other slides are read tile by tile. Both run in threads; decoders release
 Read top to bottom: `TileBatch`, `read_tiles`, then the two sources of pixels.
 """
 
+import itertools
 import math
 import queue
 import threading
@@ -78,7 +79,7 @@ def read_tiles(
         If the grid's spec asks for DCT scaling where tiles are not JPEG.
     """
     threads = default_threads() if threads is None else threads
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles") if threads > 1 else None
+    pool = _Pool(threads) if threads > 1 else None
     try:
         batches = _source(slide, grid).batches(_Batches(grid, start, batch_size), pool)
         yield from batches if threads == 0 else _read_ahead(batches, ahead)
@@ -160,8 +161,23 @@ class _Batches:
             yield TileBatch(self._buffers.lease()[: len(index)], index, np.ones(len(index), bool))
 
 
+class _Pool(ThreadPoolExecutor):
+    """Threads that are handed runs of items: one by one, handing over costs as much as cutting a tile."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, thread_name_prefix="tiles")
+        self.size = threads
+
+    def each(self, work: Callable[[Any], None], items: list[Any]) -> None:
+        # Several runs a thread, so that none waits long for the last.
+        length = -(-len(items) // (3 * self.size)) or 1
+        runs = [items[i : i + length] for i in range(0, len(items), length)]
+        for _ in self.map(_each, itertools.repeat(work), runs):
+            pass
+
+
 class _Source(Protocol):
-    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+    def batches(self, empty: _Batches, pool: _Pool | None) -> Iterator[TileBatch]:
         """Lease batches, fill them in order, hand them out."""
         ...
 
@@ -180,9 +196,12 @@ def _source(slide: Slide, grid: TileGrid) -> _Source:
     return _NativeSource(slide, grid, tiles)
 
 
-def _each(work: Callable[[Any], None], items: Iterable[Any], pool: ThreadPoolExecutor | None) -> None:
-    for _ in pool.map(work, items) if pool else map(work, items):
-        pass
+def _each(work: Callable[[Any], None], items: Iterable[Any], pool: _Pool | None = None) -> None:
+    if pool:
+        pool.each(work, list(items))
+    else:
+        for item in items:
+            work(item)
 
 
 class _AnySource:
@@ -193,7 +212,7 @@ class _AnySource:
         self._size = grid.spec.size_px, grid.spec.size_px
         self._plan = slide.plan(grid.scale, grid.spec.size_px, upsample=grid.spec.upsample)
 
-    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+    def batches(self, empty: _Batches, pool: _Pool | None) -> Iterator[TileBatch]:
         for batch in empty.lease_all():
 
             def read(i: int, batch: TileBatch = batch) -> None:
@@ -253,7 +272,7 @@ class _NativeSource:
         )
         self._free: list[Pixels] = []
 
-    def batches(self, empty: _Batches, pool: ThreadPoolExecutor | None) -> Iterator[TileBatch]:
+    def batches(self, empty: _Batches, pool: _Pool | None) -> Iterator[TileBatch]:
         if empty.start >= empty.count:
             return
         tops = self._corners[:, 1]  # grows along the grid: y is slow
@@ -280,7 +299,7 @@ class _NativeSource:
                 yield waiting.popleft()
             row += 1
 
-    def _decode_row(self, row: int, targets: list[_Target], pool: ThreadPoolExecutor | None) -> None:
+    def _decode_row(self, row: int, targets: list[_Target], pool: _Pool | None) -> None:
         """Decode those native tiles of a row that tiles of the grid touch."""
         columns: dict[int, list[_Target]] = {}
         for target in targets:
