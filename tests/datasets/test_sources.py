@@ -289,6 +289,14 @@ def test_every_image_without_a_mask_is_listed(masks):
         masks.find("segmentation", "a b c", "masks", labels="masks")
 
 
+@pytest.mark.parametrize("where", ["images", "masks"])
+def test_images_that_differ_in_their_suffix_alone_are_refused(masks, where):
+    """Masks and rows find images by stem, so that one of the two would silently be left out."""
+    masks.picture(f"{where}/a.jpg")
+    with pytest.raises(DataError, match=r"(?s)suffix alone.*a\.jpg and a\.png"):
+        masks.find("segmentation", "a b c", "masks", labels="masks")
+
+
 def test_a_mask_of_another_size_is_refused_when_read(masks):
     """Image and mask have one size."""
     masks.blobs("masks/a.png", 32, 41)

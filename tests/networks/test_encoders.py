@@ -253,6 +253,13 @@ def test_timm_cards_claim_no_scale():
         check_fit(encoder, TileSpec(size_px=224))
 
 
+def test_a_network_of_one_size_says_so():
+    """Where --force has let other tiles through."""
+    encoder = load_encoder("timm:vit_tiny_patch16_224@random", device="cpu")
+    with pytest.raises(EncoderError, match="cannot embed tiles of 256 px"):
+        encoder.encode(np.zeros((1, 256, 256, 3), np.uint8))
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     """Never loaded in part."""
     path = tmp_path / "weights.safetensors"

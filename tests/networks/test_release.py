@@ -72,6 +72,17 @@ def test_what_tensors_do_not_tell_is_part_of_the_name(trained, tmp_path):
     assert first == again
 
 
+def test_an_encoder_without_all_its_weights_is_refused(trained, tmp_path):
+    """A weight that is missing would stay random."""
+    tensors, about = checkpoint.load(trained[0])
+    about = {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")}
+    encoder = {k: v for k, v in tensors.items() if k.startswith(("shared.encoder", "shared.squeezer"))}
+    del encoder[next(iter(encoder))]
+    checkpoint.save(tmp_path / "e.json", encoder, about | {"heads": [], "encoder_only": True})
+    with pytest.raises(CheckpointError, match="Missing key"):
+        load_encoder(f"umedpt:{tmp_path / 'e.json'}")
+
+
 def test_openvino_gives_the_same(trained):
     """The converted network is the same network, to rounding."""
     pytest.importorskip("openvino")

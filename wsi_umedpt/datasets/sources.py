@@ -112,8 +112,11 @@ def _split(data: DataSpec, path: Path, row: Row | None) -> str:
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Images of a folder, by name and by stem."""
+    """Images of a folder, by name and by stem; none may share a stem with another."""
     found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    first: dict[str, Path] = {}
+    doubled = [f"{first[p.stem].name} and {p.name}" for p in found if first.setdefault(p.stem, p) is not p]
+    refuse(doubled, f"{folder} holds images that differ in their suffix alone, so that a label may be of either")
     return {key: p for p in found for key in (p.name, p.stem)}
 
 

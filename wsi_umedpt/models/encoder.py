@@ -56,7 +56,10 @@ class Encoder:
         """Start embedding; call what is returned to wait for the result."""
         if len(pixels) == 0:
             return lambda: np.empty((0, self.dim), np.float32)
-        return self._engine.submit(pixels)
+        try:
+            return self._engine.submit(pixels)
+        except AssertionError as error:  # how timm says that a network is made for one size
+            raise EncoderError(f"{self.card.name} cannot embed tiles of {pixels.shape[1]} px: {error}") from None
 
     @functools.cached_property
     def made_by(self) -> dict[str, Any]:

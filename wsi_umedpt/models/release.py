@@ -81,7 +81,9 @@ def load_release(path: Path) -> Release:
             module = shared.get_submodule(part.removeprefix("shared").lstrip("."))
             module.load_state_dict(checkpoint.tensors_under(state, part))
     except RuntimeError as error:
-        raise CheckpointError(f"the weights of {path} are not of its model: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(
+            f"the weights of {path} are not of its model: {' '.join(str(error).split())[:300]}"
+        ) from None
     heads = list(about.get("heads", []))
     return Release(shared.eval().requires_grad_(False), heads, checkpoint.tensors_under(state, "heads"), about)
 

@@ -39,7 +39,7 @@ def release(
         "about": config.about,
         "licence": config.licence,
         "attribution": [*config.attribution],
-        "cost": {"cpu_hours": round(seconds / 3600, 2), "images": images},
+        "cost": {"cpu_hours": round(seconds / 3600, 2), "images": images, "device": _device(shared)},
         "validation": history[-1] if history else {},
         "config": config_dict(config),
         "versions": {"wsi_umedpt": __version__, "torch": torch.__version__},
@@ -48,6 +48,11 @@ def release(
     checkpoint.save(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, about)
     path.with_suffix(".md").write_text(_card(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
     return path
+
+
+def _device(shared: UMedPT) -> str:
+    device = next(shared.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def config_dict(config: PretrainConfig) -> dict[str, Any]:
@@ -92,8 +97,8 @@ def _card(about: dict[str, Any], parameters: int) -> str:
         f"embedding of {model['dim']} numbers",
         f"- Input: RGB in [0, 1], mean {model['mean']}, std {model['std']}"
         + (f"; slides at {about['mpp']} um/px" if about["mpp"] else ""),
-        f"- Trained for {about['cost']['cpu_hours']} CPU hours on {about['cost']['images']:,} images, "
-        f"{about['config']['training']['steps']:,} steps",
+        f"- Trained on {about['cost']['images']:,} images in {about['config']['training']['steps']:,} steps, "
+        f"{about['cost']['cpu_hours']} CPU hours without the processes that load; device {about['cost']['device']}",
         f"- Licence: {about['licence']}",
         "",
         "Not a medical device. Figures are of the validation split, which the model was chosen by.",
