@@ -68,6 +68,10 @@ class AnnotationError(WsiError, ValueError):
     """Regions or labels that the user drew or listed cannot be used."""
 
 
+class InteropError(WsiError, ValueError):
+    """A file of another tool cannot be read, or objects cannot be written for one."""
+
+
 class ProbeError(WsiError, ValueError):
     """A tile classifier cannot be fitted on, or applied to, what was given."""
 

@@ -143,7 +143,8 @@ def growing_features(partial: Path) -> list[Path]:
 def awaits_commit(store: Path) -> bool:
     """Whether a run was stopped before its parts entered a store that is there, or before it cleared up."""
     partial = work_folder(store)
-    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing_features(partial))
+    growing = growing_features(partial) or growing_objects(partial)
+    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing)
 
 
 def is_whole_grid(grid: Path) -> bool:
@@ -162,8 +163,17 @@ def rests_on_damage(grid: Path) -> bool:
     return any(grid.glob("features/*/zarr.json"))  # killed while the status was replaced
 
 
+def growing_objects(partial: Path) -> list[Path]:
+    """Objects that a run was stopped in, with windows to go on from."""
+    return sorted(p.parent for p in partial.glob("objects/*/progress.json"))
+
+
 def whole_parts(work: Path, store: Path) -> Iterator[Path]:
-    """Grids that a store lacks, else the features that it lacks."""
+    """Label images and objects that a store lacks, grids, else the features that it lacks."""
+    for group in ("labels", "detections"):  # objects last: where they are, their label image is
+        for part in sorted(p.parent for p in work.glob(f"{group}/*/zarr.json")):
+            if not (store / part.relative_to(work)).exists():
+                yield part
     for grid in sorted(work.glob("grids/*/")):
         if not (store / grid.relative_to(work)).exists():
             if is_whole_grid(grid):
@@ -177,8 +187,8 @@ def whole_parts(work: Path, store: Path) -> Iterator[Path]:
 def clear_work(partial: Path) -> None:
     """Remove all of a work folder but features that can be gone on with."""
     shutil.rmtree(partial / "store", ignore_errors=True)
-    kept = growing_features(partial)
-    for folder in partial.glob("growing/*/*/"):
+    kept = [*growing_features(partial), *growing_objects(partial)]
+    for folder in [*partial.glob("growing/*/*/"), *partial.glob("objects/*/")]:
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)
     for folder in partial.glob("growing/*/"):

@@ -104,6 +104,18 @@ class SlideStore:
         return self.path.name.removesuffix(".zarr")
 
     @property
+    def work(self) -> Path:
+        """Folder for what is being made for this store; only one who holds it for writing may use it."""
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened for reading; use SlideStore.create to add to it")
+        return self._partial
+
+    def mirrored(self, name: str) -> Path:
+        """A group of the work folder from which `commit` takes parts into the store's group of that name."""
+        self._mirror_groups(name)
+        return self._work / name
+
+    @property
     def attrs(self) -> dict[str, Any]:
         """Root attributes: schema, slide (fingerprint, size, mpp, ...), software."""
         return read_attrs(self.path if self.path.exists() else self._work)
@@ -236,6 +248,8 @@ class SlideStore:
         else:
             for part in whole_parts(self._work, self.path):
                 target = self.path / part.relative_to(self._work)
+                if not target.parent.exists():
+                    write_group(target.parent, {})
                 os.rename(part, target)
                 sync_folder(target.parent)
         clear_work(self._partial)

@@ -11,6 +11,7 @@ Read top to bottom: `TileSpec` (what the user asks for), `TileGrid` (what they g
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, overload
@@ -111,8 +112,10 @@ class TileGrid(Sequence[Box]):
         return self.side / self.spec.size_px
 
 
-def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None) -> TileGrid:
-    """Lay whole tiles over a slide, dropping those that cross its edge or hold too little tissue.
+def lay_grid(
+    size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None, whole: bool = True
+) -> TileGrid:
+    """Lay tiles over a slide, dropping those that cross its edge or hold too little tissue.
 
     Parameters
     ----------
@@ -122,11 +125,14 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
         Tiles to lay.
     within
         Tissue; without it every tile counts as all tissue.
+    whole
+        Whether tiles that cross the right or lower edge are dropped; otherwise they go on in white, and
+        the whole slide is covered.
 
     Returns
     -------
     TileGrid
-        0 tiles if the slide is smaller than one, or holds no tissue.
+        0 tiles if the slide holds no tissue, or is smaller than a tile and `whole`.
 
     Raises
     ------
@@ -147,7 +153,7 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
             "or have the slide magnified (--upsample)."
         )
     side = spec.size_px * scale
-    xs, ys = (_starts(extent, side, spec.stride * scale) for extent in size)
+    xs, ys = (_starts(extent, side, spec.stride * scale, whole=whole) for extent in size)
     # meshgrid's "xy" order makes x vary fastest once raveled: reading order.
     x, y = (axis.ravel() for axis in np.meshgrid(xs, ys, indexing="xy"))
     if within is None:
@@ -159,8 +165,10 @@ def lay_grid(size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within:
     return TileGrid(spec, side, np.stack([x, y], axis=1).astype(np.int32), tissue)
 
 
-def _starts(extent: int, side: float, stride: float) -> npt.NDArray[np.int64]:
+def _starts(extent: int, side: float, stride: float, *, whole: bool) -> npt.NDArray[np.int64]:
     # Each start is rounded on its own: rounding the stride would drift along the slide.
+    if not whole:  # the last one reaches the edge
+        return np.round(np.arange(max(1, math.ceil((extent - side) / stride - 1e-9) + 1)) * stride).astype(np.int64)
     count = max(0, int((extent - side) / stride + 1e-9) + 1) if extent >= side else 0
     starts = np.round(np.arange(count) * stride).astype(np.int64)
     return starts[starts + side <= extent + 1e-6]

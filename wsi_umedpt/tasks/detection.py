@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from wsi_umedpt.cases import Batch, Boxes
 from wsi_umedpt.errors import DataError
-from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH
+from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH, BoxFeatures
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.tasks.average_precision import mean_average_precision
 from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, widened
@@ -59,7 +59,10 @@ class Detection(Task):
 
     def forward(self, shared: UMedPT, features: Features) -> BoxOutputs:
         """See `BoxOutputs`."""
-        maps = shared.boxes(features.pyramid)
+        return self.read(shared.boxes(features.pyramid), features.size)
+
+    def read(self, maps: BoxFeatures, size: tuple[int, int]) -> BoxOutputs:
+        """What the head says of box features that other heads may share."""
         points = lay_points([(m.shape[2], m.shape[3]) for m in maps.classes], maps.classes[0].device)
         sides = [F.relu(widened(self.sides(m)) * scale) for m, scale in zip(maps.sides, self.scales, strict=True)]
         return BoxOutputs(
@@ -67,7 +70,7 @@ class Detection(Task):
             torch.cat([_flat(widened(self.classes(m))) for m in maps.classes], 1),
             torch.cat([_flat(s) for s in sides], 1),
             torch.cat([_flat(widened(self.centre(m))) for m in maps.sides], 1)[:, :, 0],
-            features.size,
+            size,
         )
 
     def loss_of(self, outputs: BoxOutputs, batch: Batch) -> torch.Tensor:

@@ -1,0 +1,57 @@
+"""Where objects and label images lie in a store: ``detections/<name>`` and ``labels/<name>``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
+from wsi_umedpt.errors import StoreError
+from wsi_umedpt.objects import MEASURES, Objects
+from wsi_umedpt.store import SlideStore
+
+ARRAYS = {
+    "class_index": np.uint8, "score": np.float32, "centroid": np.float32, "measures": np.float32, "starts": np.int64,
+    "outline": np.float32,
+}  # fmt: skip
+"""The arrays of ``detections/<name>``, fields of `Objects`."""
+
+
+def write_objects(folder: Path, objects: Objects, made_by: dict[str, Any]) -> None:
+    """Write objects as a zarr group; its node comes last, so that a folder without it is not whole."""
+    discard(folder)
+    for name in ARRAYS:
+        write_array(folder / name, getattr(objects, name))
+    write_group(folder, {"classes": [*objects.classes], "measures": [*MEASURES], "made_by": made_by})
+
+
+def read_objects(store: SlideStore, name: str | None = None) -> tuple[Objects, dict[str, Any]]:
+    """Objects in a store, and what made them; the name may be left out where there is one kind only.
+
+    Raises
+    ------
+    StoreError
+        If there are none of this name, or they are damaged.
+    """
+    known = found_names(store)
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name not in known:
+        what = f"no objects {name!r}" if name else f"{len(known)} kinds of objects"
+        raise StoreError(f"{store.path} holds {what}. It holds: {', '.join(known) or 'none'}")
+    folder = store.path / "detections" / name
+    attrs = read_attrs(folder)
+    if attrs.get("measures") != [*MEASURES]:
+        raise StoreError(f"{folder} holds the measures {attrs.get('measures')}, expected {[*MEASURES]}")
+    arrays = {key: read_array(folder / key) for key in ARRAYS}
+    wrong = [k for k, dtype in ARRAYS.items() if arrays[k].dtype != dtype]
+    n, starts = len(arrays["class_index"]), arrays["starts"]
+    lengths = {k: len(arrays[k]) for k in ("score", "centroid", "measures")}
+    if wrong or {*lengths.values(), len(starts) - 1} != {n} or starts[0] != 0 or starts[-1] != len(arrays["outline"]):
+        raise StoreError(f"{folder} is damaged: its arrays do not fit each other")
+    return Objects(tuple(attrs["classes"]), **arrays), dict(attrs["made_by"])
+
+
+def found_names(store: SlideStore) -> list[str]:
+    """Names of all objects in a store, sorted."""
+    return sorted(p.parent.name for p in store.path.glob("detections/*/zarr.json"))

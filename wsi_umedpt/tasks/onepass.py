@@ -1,0 +1,187 @@
+"""One pass: tiles in; embeddings, chances of every second pixel, and boxes out, from one pyramid.
+
+`find_heads` says what a release can show over a slide; `OnePass` runs it, on CPU or CUDA, as
+`models.engines` runs an encoder.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.models.engines import DTYPES, Pixels
+from wsi_umedpt.models.folding import folded
+from wsi_umedpt.models.release import Release
+from wsi_umedpt.models.umedpt import UMedPT
+from wsi_umedpt.tasks import load_heads
+from wsi_umedpt.tasks.base import Task
+from wsi_umedpt.tasks.detection import BoxOutputs, Detection
+from wsi_umedpt.tasks.segmentation import Segmentation
+
+BORDER = "border"
+_BOXES = "_boxes"
+_CPU_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectHeads:
+    """What finds one kind of object: a head of pixels, a head of boxes, or both."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Of the objects; background and border left out."""
+    border: bool
+    """Whether the pixels' last class is the border between objects."""
+    pixels: Segmentation | None
+    boxes: Detection | None
+    mpp: float | None
+    """um/px of the images that the heads were trained on, where those state it."""
+
+
+class TileBoxes(NamedTuple):
+    """Boxes of one tile, best first."""
+
+    xyxy: npt.NDArray[np.float32]
+    """(box, 4) px of the tile."""
+    class_index: npt.NDArray[np.int64]
+    """(box,)"""
+    score: npt.NDArray[np.float32]
+    """(box,)"""
+
+
+class Outputs(NamedTuple):
+    """What one pass says of a batch of tiles."""
+
+    vectors: npt.NDArray[np.float32]
+    """(tile, dim) embeddings."""
+    chances: dict[str, npt.NDArray[np.uint8]]
+    """By name of `ObjectHeads` with pixels: (tile, class, size / 2, size / 2), 255 is 1, no background."""
+    boxes: dict[str, list[TileBoxes]]
+    """By name of `ObjectHeads` with boxes: of each tile."""
+
+
+def find_heads(release: Release, names: Sequence[str]) -> list[ObjectHeads]:
+    """The heads asked for; ``NAME`` brings the head of boxes ``NAME_boxes`` with it, where there is one.
+
+    Raises
+    ------
+    EncoderError
+        If a head is not there, or is of a kind that shows nothing over a slide.
+    """
+    heads = load_heads(release)
+    return [_object_heads(name, heads) for name in dict.fromkeys(names)]
+
+
+def object_names(release: Release) -> list[str]:
+    """Names that `find_heads` knows."""
+    specs = {h["name"]: h["kind"] for h in release.heads}
+    pixels = [n for n, kind in specs.items() if kind == "segmentation"]
+    boxes = [n for n, kind in specs.items() if kind == "detection" and n.removesuffix(_BOXES) not in pixels]
+    return pixels + boxes
+
+
+def _object_heads(name: str, heads: dict[str, Task]) -> ObjectHeads:
+    head, boxes = heads.get(name), heads.get(name + _BOXES)
+    if isinstance(head, Detection):
+        return ObjectHeads(name, head.spec.classes, False, None, head, head.spec.mpp)
+    if not isinstance(head, Segmentation) or head.spec.kind != "segmentation":
+        fit = sorted(n for n, h in heads.items() if isinstance(h, Segmentation | Detection))
+        found = f"is of the kind {head.spec.kind}" if head else "is not there"
+        raise EncoderError(f"head {name!r} {found}. Heads that show objects: {', '.join(fit) or 'none'}")
+    border = head.spec.classes[-1] == BORDER
+    classes = head.spec.classes[1 : -1 if border else None]
+    return ObjectHeads(
+        name, classes, border, head, boxes if isinstance(boxes, Detection) else None, head.spec.mpp
+    )  # fmt: skip
+
+
+class OnePass:
+    """A shared model and some of its heads on one device.
+
+    Parameters
+    ----------
+    release
+        The trained model.
+    heads
+        Of `find_heads`.
+    size_px
+        Side of the tiles, a multiple of 32.
+    device, precision
+        As for `load_encoder`.
+    """
+
+    def __init__(
+        self, release: Release, heads: Sequence[ObjectHeads], *, size_px: int, device: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
+        if size_px % 32:
+            raise EncoderError(f"tiles for heads have a side that is a multiple of 32 px, got {size_px}")
+        self.heads = tuple(heads)
+        self._device, self._dtype = torch.device(device), DTYPES[precision]
+        shared = folded(release.shared, size_px).to(self._device).to(memory_format=torch.channels_last)
+        assert isinstance(shared, UMedPT)  # noqa: S101 - folding keeps the class
+        self._shared = shared
+        for part in self._modules():
+            part.to(self._device)
+
+    def submit(self, pixels: Pixels) -> Callable[[], Outputs]:
+        """Start a batch, uint8 (tile, size, size, 3); call what is returned to wait for its outputs."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32),
+        ):
+            tiles = torch.from_numpy(pixels)
+            if self._device.type == "cuda":
+                tiles = tiles.pin_memory()
+            # The CPU allocator gives back what is over 32 MB: small parts are faster (see `TorchEngine`).
+            parts = torch.split(tiles, _CPU_BATCH) if self._device.type == "cpu" else (tiles,)
+            results = [self._run(part.to(self._device, non_blocking=True)) for part in parts]
+        return lambda: _joined([self._read(*result) for result in results])
+
+    def _run(self, tiles: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, BoxOutputs]]:
+        shared = self._shared
+        features = shared.features(shared.normalised(tiles.permute(0, 3, 1, 2)))
+        chances, boxes = {}, {}
+        if any(h.pixels for h in self.heads):
+            embedded = shared.pixels(features.pyramid)
+            for h in self.heads:
+                if h.pixels:
+                    shares = h.pixels.head(embedded).float().softmax(1)[:, 1:]
+                    chances[h.name] = (shares * 255).round().to(torch.uint8)
+        if any(h.boxes for h in self.heads):
+            maps = shared.boxes(features.pyramid)
+            boxes = {h.name: h.boxes.read(maps, features.size) for h in self.heads if h.boxes}
+        return features.vector.float(), chances, boxes
+
+    def _read(self, vectors: torch.Tensor, chances: dict[str, torch.Tensor], boxes: dict[str, BoxOutputs]) -> Outputs:
+        found = {}
+        for head in self.heads:
+            if head.boxes:
+                here = boxes[head.name]
+                on_cpu = here._replace(
+                    points=type(here.points)(*(t.cpu() for t in here.points)),
+                    **{k: getattr(here, k).float().cpu() for k in ("logits", "sides", "centres")},
+                )
+                found[head.name] = [
+                    TileBoxes(d.xyxy.numpy(), d.classes.numpy(), d.scores.numpy())
+                    for d in head.boxes.detections(on_cpu)
+                ]
+        return Outputs(vectors.cpu().numpy(), {k: v.cpu().numpy() for k, v in chances.items()}, found)
+
+    def _modules(self) -> list[nn.Module]:
+        return [m for h in self.heads for m in (h.pixels, h.boxes) if m is not None]
+
+
+def _joined(parts: list[Outputs]) -> Outputs:
+    if len(parts) == 1:
+        return parts[0]
+    return Outputs(
+        np.concatenate([p.vectors for p in parts]),
+        {k: np.concatenate([p.chances[k] for p in parts]) for k in parts[0].chances},
+        {k: [tile for p in parts for tile in p.boxes[k]] for k in parts[0].boxes},
+    )
