@@ -3,15 +3,13 @@
     python benchmarks/export.py [--count N]
 
 Each side runs once, in a fresh process that first makes the same objects: polygons of 20
-corners. Seconds are wall time of the export or import alone, on one thread; memory is the most the process
-ever had, objects and imports included, beside what it had before. The peer is what people
-type: a FeatureCollection built whole and `json.dump` into gzip of the same level. It is run on
-a tenth of the objects, and its seconds and the growth of its memory are scaled by ten, as
-both are in proportion. The last line is JSON.
+corners. Seconds are wall time of the export or import alone, on one thread; memory is the most
+the process ever had, objects and imports included, beside what it had before. The peer is what
+people type: a FeatureCollection built whole and `json.dump` into gzip of the same level. It is
+run on a tenth of the objects, and its seconds and the growth of its memory are scaled by ten. The last line is JSON.
 """
 
 import argparse
-import contextlib
 import gzip
 import json
 import multiprocessing
@@ -133,11 +131,11 @@ def main() -> None:
     print(f"{count} polygons of {CORNERS} corners\n\n{'side':<20}{'seconds':>9}{'before MB':>11}{'peak MB':>9}")
     fresh = multiprocessing.get_context("spawn")
     costs = {}
-    with tempfile.TemporaryDirectory(prefix="export-") as name, contextlib.ExitStack() as pools:
+    with tempfile.TemporaryDirectory(prefix="export-") as name:
         for side in SIDES:
             share = PEER_SHARE if side.startswith("json.dump") else 1
-            pool = pools.enter_context(fresh.Pool(1))
-            seconds, before, peak = pool.apply(cost_of, (side, Path(name), count // share))
+            with fresh.Pool(1) as pool:
+                seconds, before, peak = pool.apply(cost_of, (side, Path(name), count // share))
             scaled = Cost(seconds * share, before, before + (peak - before) * share)
             costs[side] = scaled._asdict()
             note = f"  scaled from {count // share}" if share > 1 else ""

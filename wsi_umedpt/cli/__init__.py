@@ -27,6 +27,7 @@ _COMMANDS = {
     "demo": "Embed a real slide and draw it.",
     "info": "Print what slides and stores are.",
     "embed": "Embed slides into stores: the main job.",
+    "segment": "Find objects on slides: nuclei, cells.",
     "tissue": "Draw the tissue found on every slide as one picture.",
     "verify": "Check that stores are whole and undamaged.",
     "picture": "Draw a store: tissue, tiles, features as colours.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.segment import find_objects
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -27,6 +28,7 @@ def embed(
     model: Annotated[tuple[str, ...], Parameter(alias="-m", show_default=False)] = (),
     mpp: float | None = None,
     mask: Path | None = None,
+    heads: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
     run: RunOptions | None = None,
@@ -47,6 +49,8 @@ def embed(
 
         wsi-umedpt embed slides/ -o out --dry-run
 
+        wsi-umedpt embed slide.svs -o out --heads nuclei_tnbc
+
     Parameters
     ----------
     slides
@@ -60,6 +64,8 @@ def embed(
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask
         Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide. For many, use the CSV.
+    heads
+        Also find these objects, in the same pass of a UMedPT model over overlapping tiles; see `wsi-umedpt segment`.
     tiles
         Which tiles are cut.
     tissue
@@ -69,18 +75,18 @@ def embed(
     dry_run
         Print what would be done, and do nothing; the device need not be there.
     """
-    from dataclasses import replace
-
-    from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.cohort.manifest import list_slides, with_flags
     from wsi_umedpt.cohort.run import embed_slides
-    from wsi_umedpt.errors import ManifestError, StoreError
+    from wsi_umedpt.errors import EncoderError, StoreError
 
+    if heads:
+        if len(model) > 1 or dry_run or (run and run.device == ALL_GPUS):
+            raise EncoderError("--heads goes with one UMedPT model on one device, and without --dry-run")
+        return find_objects(slides, out, "".join(model), heads, mpp, mask, tiles, tissue, run, embed=True)
     tiles, run = tiles or TileOptions(), run or RunOptions()
     check_mpp(mpp)
     jobs, failures = list_slides(slides)
-    if mask and len(jobs) > 1:
-        raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
-    jobs = [replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask) for job in jobs]
+    jobs = with_flags(jobs, mpp, mask)
     plan = _plan(out, model, tiles, tissue or TissueOptions(), run, describe=dry_run or run.device == ALL_GPUS)
     if run.device == ALL_GPUS and not dry_run:
         return _one_process_per_gpu()

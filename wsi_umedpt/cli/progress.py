@@ -51,16 +51,17 @@ class Bars(Watcher):
 
     def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
         """Move the slide's bar."""
-        self._progress.update(self._one, completed=done)
+        self._progress.update(self._one, completed=done, total=total)
 
     def slide_ended(self, outcome: Outcome) -> None:
         """Move the run's bar, and say what became of the slide."""
         self._whole += outcome.status != "failed"
         self._progress.advance(self._all)
         earlier = f" ({outcome.tiles - outcome.fresh} in an earlier run)" if outcome.fresh < outcome.tiles else ""
+        found = "".join(f", {count} {name}" for name, count in outcome.objects.items())
         what = {
-            "done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s",
-            "already": "already there",
+            "done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s{found}",
+            "already": f"already there{found}",
             "failed": "FAILED (why: in the list at the end)",
         }
         line = f"{outcome.job.slide_id}: {what[outcome.status]}"

@@ -15,7 +15,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_umedpt.arrays import read_attrs
@@ -88,6 +88,19 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
     return list(_unshared(list(jobs.values()), failures)), failures
+
+
+def with_flags(jobs: list[SlideJob], mpp: float | None, mask: Path | None) -> list[SlideJob]:
+    """Jobs with the scale and the mask that a command line gives to those that name none.
+
+    Raises
+    ------
+    ManifestError
+        If one mask is given for several slides.
+    """
+    if mask and len(jobs) > 1:
+        raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
+    return [replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask) for job in jobs]
 
 
 def default_id(path: Path) -> str:

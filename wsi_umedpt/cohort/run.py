@@ -8,7 +8,7 @@ writing is left to it, and waited for at the end.
 import itertools
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -74,6 +74,8 @@ class Outcome:
     reason: str = ""
     tiles_by_grid: tuple[int, ...] = ()
     """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
+    objects: dict[str, int] = field(default_factory=dict)
+    """Number of objects of each kind, where they were looked for."""
 
 
 class Watcher:
@@ -112,14 +114,20 @@ def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | N
                 outcomes[job.slide_id] = outcome
                 watcher.slide_ended(outcome)
     for job in busy:
-        outcome = None
-        while outcome is None:  # others may wait too, and one of them be faster
-            with locked(store_path(plan.out, job), wait=True):
-                pass
-            outcome = _embed(job, _attempt_prepare(job, plan), plan, watcher)
+        outcome = once_free(job, plan.out, lambda job=job: _embed(job, _attempt_prepare(job, plan), plan, watcher))  # type: ignore[misc]
         outcomes[job.slide_id] = outcome
         watcher.slide_ended(outcome)
     return [outcomes[job.slide_id] for job in jobs]
+
+
+def once_free(job: SlideJob, out: Path, attempt: Callable[[], Outcome | None]) -> Outcome:
+    """Attempt a slide that another process is writing, as soon as it no longer is."""
+    outcome = None
+    while outcome is None:  # others may wait too, and one of them be faster
+        with locked(store_path(out, job), wait=True):
+            pass
+        outcome = attempt()
+    return outcome
 
 
 def store_path(out: Path, job: SlideJob) -> Path:

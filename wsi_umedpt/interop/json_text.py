@@ -81,8 +81,9 @@ class JsonText:
     def _more(self) -> bool:
         # As much again as is held, so that a long value is not tried anew for every piece of it.
         piece = self._file.read(max(self._PIECE, len(self._text) - self._at))
-        self._gone += self._at
-        self._text, self._at = self._text[self._at :] + piece, 0
+        if piece:
+            self._gone += self._at
+            self._text, self._at = self._text[self._at :] + piece, 0
         return bool(piece)
 
     def _wrong(self, what: str, at: int) -> ValueError:

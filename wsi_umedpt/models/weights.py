@@ -71,6 +71,18 @@ def load_network(name: str) -> tuple[nn.Module, EncoderCard]:
     return _finished(network, card)
 
 
+def release_path(name: str) -> Path:
+    """The JSON file of the UMedPT release that an encoder's name names, or `EncoderError`."""
+    if name.startswith(_UMEDPT):
+        return Path(name.removeprefix(_UMEDPT))
+    if name not in shipped():
+        raise EncoderError(
+            f"{name} is no UMedPT model, so it has no heads. Those that ship: {', '.join(shipped()) or 'none'}; "
+            "or umedpt:FILE.json"
+        )
+    return shipped()[name]
+
+
 def network_of(card: EncoderCard) -> nn.Module:
     """The network that a card describes, with random weights."""
     if card.model is not None:

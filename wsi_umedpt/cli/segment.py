@@ -1,0 +1,169 @@
+"""`wsi-umedpt segment`: objects (nuclei, cells) over whole slides, with or without embeddings in the same pass."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
+
+if TYPE_CHECKING:
+    from wsi_umedpt.cohort.objects import ObjectPlan
+    from wsi_umedpt.cohort.run import Outcome
+
+OVERLAP_PX = 64
+"""By how much windows overlap, where --stride does not say."""
+WINDOW_PX = 480
+"""Side of a window where nothing is embedded: larger ones overlap less of their area."""
+
+
+def segment(
+    slides: list[str],
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    heads: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    model: Annotated[str, Parameter(alias="-m")] = "",
+    mpp: float | None = None,
+    mask: Path | None = None,
+    tiles: TileOptions | None = None,
+    tissue: TissueOptions | None = None,
+    run: RunOptions | None = None,
+) -> int:
+    """Find objects on slides: label images, outlines and measures, in the stores `OUT/SLIDE.zarr`.
+
+    Stores that are there are added to. A slide that was interrupted is gone on with: run the same
+    command again. `wsi-umedpt embed --heads` embeds the windows in the same pass. Exit code 1 if
+    any slide failed.
+
+    Examples
+    --------
+        wsi-umedpt segment slide.svs -o out
+
+        wsi-umedpt segment slides/ -o out --heads nuclei_tnbc --min-tissue 0.05
+
+        wsi-umedpt export out/slide.zarr -o slide.geojson.gz
+
+    Parameters
+    ----------
+    slides
+        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+    out
+        Folder for the stores.
+    heads
+        Which objects; `wsi-umedpt encoders` lists the heads of each UMedPT model. By default the first.
+    model
+        UMedPT model: one that ships, or umedpt:FILE.json. By default the one that ships.
+    mpp
+        Microns per pixel of the slides at full resolution, instead of what they state.
+    mask
+        Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide.
+    tiles
+        Which windows are cut; by default 480 px, 416 px apart.
+    tissue
+        How tissue is found.
+    run
+        How the work is done.
+    """
+    return find_objects(slides, out, model, heads, mpp, mask, tiles, tissue, run, embed=False)
+
+
+def find_objects(
+    slides: list[str], out: Path, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
+    tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None, *, embed: bool,
+) -> int:  # fmt: skip
+    """What `segment`, and `embed --heads`, do."""
+    from dataclasses import asdict
+
+    from wsi_umedpt.cli.progress import Bars
+    from wsi_umedpt.cohort.manifest import list_slides, with_flags
+    from wsi_umedpt.cohort.objects import segment_slides
+    from wsi_umedpt.cohort.run import EmbedPlan
+    from wsi_umedpt.tissue import TissueParameters
+
+    tiles, run = tiles or TileOptions(), run or RunOptions()
+    check_mpp(mpp)
+    jobs, failures = list_slides(slides)
+    jobs = with_flags(jobs, mpp, mask)
+    objects = _objects(model, heads, tiles, run, embed=embed)
+    plan = EmbedPlan(
+        out=out, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue or TissueOptions())),
+        batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
+    )  # fmt: skip
+    spec = objects.spec
+    names = ", ".join(h.name for h in objects.model.heads)
+    print(
+        f"{objects.made_by['model']}: {names}{' and embeddings' if embed else ''}; windows of {spec.size_px} px, "
+        f"{spec.stride} px apart, at {spec.mpp:g} um/px, {objects.made_by['precision']} on {objects.made_by['device']}"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with Bars(len(jobs)) as bars:
+        try:
+            outcomes = segment_slides(jobs, plan, objects, bars)
+        except KeyboardInterrupt:
+            bars.stopped(out)
+            return 130
+    return _summary(outcomes, [(f.name, f.reason) for f in failures])
+
+
+def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":
+    from wsi_umedpt import __version__
+    from wsi_umedpt.cohort.objects import ObjectPlan
+    from wsi_umedpt.dense import FeaturesToo
+    from wsi_umedpt.errors import EncoderError
+    from wsi_umedpt.models.cards import DEFAULT_ENCODER
+    from wsi_umedpt.models.encoder import load_encoder, pick_device
+    from wsi_umedpt.models.release import load_release
+    from wsi_umedpt.models.weights import release_path
+    from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_names
+    from wsi_umedpt.tiling import TileSpec
+
+    model = model or DEFAULT_ENCODER
+    if run.engine != "torch" or run.compile:
+        raise EncoderError("heads run on the engine torch, not compiled; leave --engine and --compile out")
+    encoder = load_encoder(model, device=run.device, precision=run.precision)
+    release = load_release(release_path(model))
+    known = object_names(release)
+    if not known:
+        raise EncoderError(f"{model} has no heads that show objects")
+    heads = find_heads(release, [n for name in names for n in name.split(",")] or known[:1])
+    size = tiles.size or (encoder.card.size_px if embed else WINDOW_PX)
+    mpps = [mpp for mpp in (tiles.tile_mpp, heads[0].mpp, encoder.card.mpp, TileSpec.mpp) if mpp is not None]
+    spec = TileSpec(
+        size_px=size, mpp=mpps[0], stride_px=tiles.stride or max(2, size - OVERLAP_PX), min_tissue=tiles.min_tissue,
+        resampling=tiles.resampling, upsample=tiles.upsample,
+    )  # fmt: skip
+    device = pick_device(run.device)
+    return ObjectPlan(
+        model=OnePass(release, heads, size_px=size, device=device, precision=run.precision),
+        spec=spec,
+        made_by={
+            "model": encoder.card.name, "weights_sha256": encoder.card.weights_sha256, "precision": run.precision,
+            "device": device.split(":")[0], "wsi_umedpt": __version__,
+        },
+        features=FeaturesToo(encoder.name, {**encoder.made_by, "engine": "torch-onepass"}, encoder.dim)
+        if embed
+        else None,
+    )  # fmt: skip
+
+
+def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> int:
+    import sys
+
+    done = [o for o in outcomes if o.status == "done"]
+    failed = failed + [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        for name, count in outcome.objects.items():
+            counts[name] = counts.get(name, 0) + count
+    found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no objects"
+    print(f"{len(done)} slides done, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
+    for outcome in outcomes:
+        if outcome.unreadable:
+            print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
+    if failed:
+        print(f"{len(failed)} failed:", file=sys.stderr)
+        for name, reason in failed:
+            print(f"  {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
