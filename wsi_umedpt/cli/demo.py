@@ -21,6 +21,7 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     from wsi_umedpt.cli.embed import embed
     from wsi_umedpt.cli.info import info
     from wsi_umedpt.cli.verify import verify
+    from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.picture import overview, save
     from wsi_umedpt.sample import sample_slide
     from wsi_umedpt.store import SlideStore
@@ -29,9 +30,9 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     if code := info([slide]) or embed([str(slide)], out=out) or verify([out]):
         return code
     store = out / f"{slide.stem}.zarr"
-    bag = SlideStore.open(store).bag("efficientnet_lite0.imagenet")
+    bag = SlideStore.open(store).bag(DEFAULT_ENCODER)
     target = out / "picture.png"
-    save(overview(SlideStore.open(store), "efficientnet_lite0.imagenet"), target)
+    save(overview(SlideStore.open(store), DEFAULT_ENCODER), target)
     beside = os.path.relpath(Path(sys.executable).parent)
     command = "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{beside}/wsi-umedpt"
     print(

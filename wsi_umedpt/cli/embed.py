@@ -59,7 +59,7 @@ def embed(
         Folder for the stores.
     model
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
-        By default efficientnet_lite0.imagenet.
+        By default umedpt_lite0.v1, which ships.
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask

@@ -129,7 +129,7 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
         raise EncoderError(f"{model} has no heads that show objects")
     heads = find_heads(release, [n for name in names for n in name.split(",")] or known[:1])
     size = tiles.size or (encoder.card.size_px if embed else WINDOW_PX)
-    mpps = [mpp for mpp in (tiles.tile_mpp, heads[0].mpp, encoder.card.mpp, TileSpec.mpp) if mpp is not None]
+    mpps = [mpp for mpp in (tiles.tile_mpp, encoder.card.mpp, heads[0].mpp, TileSpec.mpp) if mpp is not None]
     spec = TileSpec(
         size_px=size, mpp=mpps[0], stride_px=tiles.stride or max(2, size - OVERLAP_PX), min_tissue=tiles.min_tissue,
         resampling=tiles.resampling, upsample=tiles.upsample,

@@ -40,7 +40,8 @@ class EncoderCard:
         return {**asdict(self), "mean": [*self.mean], "std": [*self.std]}
 
 
-DEFAULT_ENCODER = "efficientnet_lite0.imagenet"
+DEFAULT_ENCODER = "umedpt_lite0.v1"
+"""A release that ships: see `models.release.shipped`."""
 
 ENCODERS: dict[str, EncoderCard] = {
     card.name: card

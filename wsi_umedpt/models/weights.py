@@ -2,7 +2,8 @@
 
 What a user may type::
 
-    efficientnet_lite0.imagenet             a card of ENCODERS, or a release that ships
+    umedpt_lite0.v1                         a release that ships
+    efficientnet_lite0.imagenet             a card of ENCODERS
     umedpt:runs/mine/mine.v1.json           a UMedPT model that you trained or imported
     timm:resnet50                           timm's own weights, from the hub or its cache
     timm:resnet50@weights.safetensors       weights from a file

@@ -39,6 +39,7 @@ def release(
         "about": config.about,
         "licence": config.licence,
         "attribution": [*config.attribution],
+        "notes": [*config.notes],
         "cost": {"cpu_hours": round(seconds / 3600, 2), "images": images, "device": _device(shared)},
         "validation": history[-1] if history else {},
         "config": config_dict(config),
@@ -46,7 +47,7 @@ def release(
     }
     path = out / f"{config.name}.json"
     checkpoint.save(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, about)
-    path.with_suffix(".md").write_text(_card(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
+    path.with_suffix(".md").write_text(card_text(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
     return path
 
 
@@ -71,6 +72,7 @@ def config_dict(config: PretrainConfig) -> dict[str, Any]:
 def fingerprint(config: PretrainConfig) -> str:
     """sha256 of all that decides what is trained; how often to save or measure, and with how many loaders, does not."""
     content = config_dict(config)
+    del content["notes"]
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
     for task in content["task"]:
@@ -79,7 +81,8 @@ def fingerprint(config: PretrainConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _card(about: dict[str, Any], parameters: int) -> str:
+def card_text(about: dict[str, Any], parameters: int) -> str:
+    """What people read of a release, Markdown."""
     model, val = about["model"], about["validation"].get("val", {})
     rows = []
     for head in about["heads"]:
@@ -103,6 +106,8 @@ def _card(about: dict[str, Any], parameters: int) -> str:
         "",
         "Not a medical device. Figures are of the validation split, which the model was chosen by.",
         "",
+        *(f"- {note}" for note in about["notes"]),
+        *([""] if about["notes"] else []),
         "| head | kind | modality | classes | validation |",
         "|---|---|---|---|---|",
         *rows,

@@ -76,6 +76,8 @@ class PretrainConfig:
     """Licence of the weights, copied to the card."""
     attribution: tuple[str, ...] = ()
     """Whose data and weights these are made of, copied to the card."""
+    notes: tuple[str, ...] = ()
+    """What users of the weights must know, copied to the card."""
     mpp: float | None = None
     """um/px at which slides should be embedded with this encoder."""
 
