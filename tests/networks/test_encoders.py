@@ -18,8 +18,8 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.loading import read_tiles
 from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
 from wsi_umedpt.models.encoder import describe_encoder, load_encoder, probe_distance, probe_tile
-from wsi_umedpt.models.release import release_card, shipped
 from wsi_umedpt.models.engines import FullBatches, OpenVinoEngine, TorchEngine
+from wsi_umedpt.models.release import release_card, shipped
 from wsi_umedpt.models.weights import create, load_network, read_weights, weights_sha256
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.tiling import TileSpec, lay_grid

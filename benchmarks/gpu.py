@@ -1,6 +1,6 @@
 """Embedding on a GPU: how near to what the network alone, or reading alone, allows; and beside a DataLoader loop.
 
-    python benchmarks/cuda.py [--encoder NAME ...] [--precision NAME ...] [--rounds 2]
+    python benchmarks/gpu.py [--encoder NAME ...] [--precision NAME ...] [--rounds 2]
 
 Sides take turns in this process; the best round of each counts, in tiles per second of wall
 time. The slide is the large one of speed.py (61,440 px square, 0.25 um/px, about 8,500 tiles of
