@@ -7,7 +7,7 @@ windows are also the tiles of a grid of the store, their embeddings enter it in 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,21 +110,20 @@ def segment_slide(
             maps[kind.name] = ObjectMap(folder, kind, frame, mpp=spec.mpp, made_by=by, made_of=made_of)
     rows = _Rows(store, windows, features, batch_size)
     done = [m.windows_done for m in maps.values()] + ([rows.windows_done] if rows.writer else [])
-    start = min(done, default=len(windows)) // batch_size * batch_size
-    bad: list[int] = []
-    if done and start < len(windows):
-        bad = _run(
-            slide, windows, start, model, maps, rows, batch_size, threads, max_unreadable, progress, save_seconds
-        )
+    start = min(done) // batch_size * batch_size if done else len(windows)
+    bad = {i for m in maps.values() for i in m.unreadable if i < start}
+    if start < len(windows):
+        _run(slide, windows, start, model, maps, rows, bad, batch_size, threads, max_unreadable, progress, save_seconds)
     counts = {}
     for name, found in maps.items():
-        counts[name] = len(found.finish([windows.xy[i].tolist() for i in bad]))
+        counts[name] = len(found.finish(windows.xy[found.unreadable].tolist()))
         _into_work(store, name)
     rows.finish()
     store.commit()
-    write_labels_group(store.path / "labels")
+    if (store.path / "labels").exists():
+        write_labels_group(store.path / "labels")
     counts |= {h.name: len(read_objects(store, h.name)[0]) for h in model.heads if h.name not in counts}
-    return Segmented(len(windows), len(bad), max(0, len(windows) - start), counts)
+    return Segmented(len(windows), len(bad), len(windows) - start, counts)
 
 
 class _Rows:
@@ -138,20 +137,22 @@ class _Rows:
             return
         tiles = {(x, y): row for row, (x, y) in enumerate(store.grid(self._grid_id).xy.tolist())}
         self._row = np.array([tiles.get((x, y), -1) for x, y in windows.xy.tolist()], np.int64)
+        self._dim = features.dim
         made_by = {**features.made_by, "batch_size": batch_size}
         self.writer = store.writer(features.name, self._grid_id, features.dim, made_by)
         self._next = self.writer.rows_done
         waiting = np.flatnonzero(self._row >= self._next)
         self.windows_done = int(waiting[0]) if len(waiting) else len(windows)
 
-    def add(self, batch: TileBatch, vectors: npt.NDArray[np.float32]) -> None:
+    def add(self, batch: TileBatch, vectors: npt.NDArray[np.float32] | None) -> None:
         if self.writer is None:
             return
         rows = self._row[batch.index]
         fresh = rows >= self._next
         if fresh.any():
-            values = np.zeros((len(batch.index), vectors.shape[1]), np.float32)
-            values[batch.ok] = vectors
+            values = np.zeros((len(batch.index), self._dim), np.float32)
+            if vectors is not None:
+                values[batch.ok] = vectors
             self.writer.append(values[fresh], batch.ok[fresh])
             self._next = int(rows[fresh][-1]) + 1
 
@@ -166,29 +167,28 @@ class _Rows:
 
 def _run(
     slide: Slide, windows: TileGrid, start: int, model: OnePass, maps: dict[str, ObjectMap], rows: _Rows,
-    batch_size: int, threads: int | None, max_unreadable: float, progress: Progress | None, save_seconds: float,
-) -> list[int]:  # fmt: skip
-    """All windows from `start` on; those that cannot be read."""
-    bad: list[int] = []
+    bad: set[int], batch_size: int, threads: int | None, max_unreadable: float, progress: Progress | None,
+    save_seconds: float,
+) -> None:  # fmt: skip
+    """All windows from `start` on; those that cannot be read are added to `bad`."""
     saved = time.monotonic()
 
     def settle(batch: TileBatch, wait: Callable[[], Outputs] | None) -> None:
         nonlocal saved
-        bad.extend(batch.index[~batch.ok].tolist())
+        bad.update(batch.index[~batch.ok].tolist())
         if len(bad) > max_unreadable * len(windows):
             raise SlideError(
                 f"{len(bad)} of {len(windows)} windows cannot be read (allowed: {max_unreadable * len(windows):.0f}), "
-                f"the first at level-0 px {windows.xy[bad[0]].tolist()}. The file is damaged; copy it again, or allow "
-                "more with --max-unreadable."
+                f"the first at level-0 px {windows.xy[min(bad)].tolist()}. The file is damaged; copy it again, or "
+                "allow more with --max-unreadable."
             )
         outputs = wait() if wait else None
-        if outputs:
-            rows.add(batch, outputs.vectors)
-            for name, found in maps.items():
-                _add(found, batch, outputs.chances.get(name), outputs.boxes.get(name))
+        rows.add(batch, outputs.vectors if outputs else None)
+        for name, found in maps.items():
+            _add(found, name, batch, outputs)
         if time.monotonic() - saved > save_seconds:
             for found in maps.values():
-                found.save(int(batch.index[-1]) + 1)
+                found.save()
             saved = time.monotonic()
         if progress:
             progress(int(batch.index[-1]) + 1, len(windows))
@@ -198,25 +198,27 @@ def _run(
     with contextlib.closing(tiles):
         for batch in tiles:
             good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
-            started = batch, model.submit(good) if len(good) else None
+            started = batch, model.submit(good) if len(good) else None  # None: nothing of it can be read
             # One batch is in flight while the one before it is stitched.
             if pending:
                 settle(*pending)
             pending = started
         if pending:
             settle(*pending)
-    return bad
 
 
-def _add(
-    found: ObjectMap, batch: TileBatch, chances: npt.NDArray[np.uint8] | None, boxes: Sequence[Any] | None
-) -> None:
-    for place, at in enumerate(np.flatnonzero(batch.ok).tolist()):
+def _add(found: ObjectMap, name: str, batch: TileBatch, outputs: Outputs | None) -> None:
+    chances, boxes = (outputs.chances.get(name), outputs.boxes.get(name)) if outputs else (None, None)
+    place = np.cumsum(batch.ok) - 1  # among those that the model was given
+    for at, index in enumerate(batch.index.tolist()):
+        if not batch.ok[at]:
+            found.leave_out(index)
+            continue
         found.add(
-            int(batch.index[at]),
+            index,
             batch.pixels[at],
-            None if chances is None else chances[place],
-            None if boxes is None else WindowBoxes(*boxes[place]),
+            None if chances is None else chances[place[at]],
+            None if boxes is None else WindowBoxes(*boxes[place[at]]),
         )
 
 

@@ -44,12 +44,33 @@ def read_objects(store: SlideStore, name: str | None = None) -> tuple[Objects, d
     if attrs.get("measures") != [*MEASURES]:
         raise StoreError(f"{folder} holds the measures {attrs.get('measures')}, expected {[*MEASURES]}")
     arrays = {key: read_array(folder / key) for key in ARRAYS}
-    wrong = [k for k, dtype in ARRAYS.items() if arrays[k].dtype != dtype]
-    n, starts = len(arrays["class_index"]), arrays["starts"]
-    lengths = {k: len(arrays[k]) for k in ("score", "centroid", "measures")}
-    if wrong or {*lengths.values(), len(starts) - 1} != {n} or starts[0] != 0 or starts[-1] != len(arrays["outline"]):
-        raise StoreError(f"{folder} is damaged: its arrays do not fit each other")
-    return Objects(tuple(attrs["classes"]), **arrays), dict(attrs["made_by"])
+    try:
+        objects = Objects(tuple(attrs["classes"]), **arrays)
+        made_by = dict(attrs["made_by"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise StoreError(f"{folder} is damaged: {type(error).__name__}: {error}") from None
+    if reason := _damage(objects):
+        raise StoreError(f"{folder} is damaged: {reason}")
+    return objects, made_by
+
+
+def _damage(objects: Objects) -> str:
+    """Why these can be no objects, or nothing."""
+    n, corners, starts = len(objects), len(objects.outline), objects.starts
+    shapes = {
+        "class_index": (n,), "score": (n,), "centroid": (n, 2), "measures": (n, len(MEASURES)), "starts": (n + 1,),
+        "outline": (corners, 2),
+    }  # fmt: skip
+    for name, dtype in ARRAYS.items():
+        values = getattr(objects, name)
+        if (values.dtype, values.shape) != (dtype, shapes[name]):
+            expected = f"{np.dtype(dtype)} {shapes[name]}, as it has {n} objects"
+            return f"{name} is {values.dtype} {values.shape}, expected {expected}"
+    if starts[0] != 0 or starts[-1] != corners or (np.diff(starts) < 3).any():
+        return f"starts does not part the {corners} corners into outlines of 3 or more"
+    if n and (top := int(objects.class_index.max())) >= len(objects.classes):
+        return f"an object is of class {top}, but there are {len(objects.classes)} classes"
+    return ""
 
 
 def found_names(store: SlideStore) -> list[str]:

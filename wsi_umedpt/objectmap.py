@@ -5,6 +5,8 @@ the next window goes on. Nothing here imports torch; who runs the network is `de
 """
 
 import json
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +16,9 @@ import numpy.typing as npt
 
 from wsi_umedpt.arrays import discard, sync_folder, write_json
 from wsi_umedpt.canvas import Canvas, Rows
-from wsi_umedpt.errors import OptionError
+from wsi_umedpt.errors import OptionError, StoreError
 from wsi_umedpt.found import write_objects
-from wsi_umedpt.labels import LabelInfo, LabelWriter
+from wsi_umedpt.labels import CHUNK_PX, LabelInfo, LabelWriter
 from wsi_umedpt.objects import MEASURES, Objects
 from wsi_umedpt.stitching import Stitcher
 from wsi_umedpt.tiling import TileGrid
@@ -30,7 +32,7 @@ _SLACK_PX = 4
 centre of one box on either side of the line between them."""
 _SAME = 0.3
 """Boxes of neighbouring windows that overlap by more (IoU) are one."""
-_STATE, _PROGRESS = "state.npz", "progress.json"
+_PROGRESS = "progress.json"
 
 Boxes = npt.NDArray[np.float32]
 
@@ -118,11 +120,10 @@ class ObjectMap:
         self._folder, self._kind, self._frame = folder, kind, frame
         self._made_by = made_by
         self._origin = json.loads(json.dumps({"made_by": made_by, "made_of": made_of}))
-        self._canvas = Canvas(
-            frame.canvas_width, frame.spec.size_px, frame.spec.stride, len(kind.classes) + kind.border
-        )
+        width = frame.canvas_width if kind.pixels else 0  # boxes alone need no memory of pixels
+        self._canvas = Canvas(width, frame.spec.size_px, frame.spec.stride, len(kind.classes) + kind.border)
         self._stitcher = Stitcher(
-            frame.canvas_width, kind.classes, border=kind.border, scale=frame.scale, mpp=mpp, min_um2=kind.min_um2
+            width, kind.classes, border=kind.border, scale=frame.scale, mpp=mpp, min_um2=kind.min_um2
         )
         colours = tuple(COLOURS[i % len(COLOURS)] for i in range(len(kind.classes)))
         self._info = LabelInfo(
@@ -131,10 +132,13 @@ class ObjectMap:
         )  # fmt: skip
         self.windows_done = 0
         """Windows whose result is durable; a run that goes on begins with the next."""
+        self.unreadable: list[int] = []
+        """Windows that could not be read."""
         self._parts = 0
         self._fresh: list[Objects] = []
         self._boxes = np.empty((0, 7), np.float32)
-        """Waiting: left, top, right, bottom (px of the windows' plane), class, score, whether near a line."""
+        """Waiting: left, top, right, bottom (px of the windows' plane), class, score, whether other windows
+        may have found it too."""
         self._labels: LabelWriter | None = None
         if not self._resumed():
             discard(folder)
@@ -147,7 +151,7 @@ class ObjectMap:
         self, index: int, pixels: npt.NDArray[np.uint8], chances: npt.NDArray[np.uint8] | None,
         boxes: WindowBoxes | None,
     ) -> None:  # fmt: skip
-        """Take the next window; windows that could not be read are left out.
+        """Take the next window.
 
         Parameters
         ----------
@@ -167,9 +171,17 @@ class ObjectMap:
             self._boxes = np.concatenate([self._boxes, self._owned(index, boxes)])
         self._next = index + 1
 
-    def save(self, windows: int) -> None:
-        """Make durable what was found in the first `windows` windows, all of which must have been added."""
-        self._next = max(self._next, windows)
+    def leave_out(self, index: int) -> None:
+        """Pass over the next window, which could not be read."""
+        if index >= self._next:
+            self.unreadable.append(index)
+            self._next = index + 1
+
+    def save(self) -> None:
+        """Make durable what was found in all windows that were added."""
+        windows = self._next
+        if windows == self.windows_done:  # of a run that goes on, and is not yet where this map is
+            return
         if self._fresh:
             _save_npz(
                 self._folder / f"objects-{self._parts:05d}.npz",
@@ -181,7 +193,8 @@ class ObjectMap:
             groups["labels"] = self._labels.state()
         state = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
         _save_npz(self._folder / f"state-{windows}.npz", {**state, "boxes": self._boxes})
-        write_json(self._folder / _PROGRESS, {"windows_done": windows, "parts": self._parts, **self._origin})
+        progress = {"windows_done": windows, "parts": self._parts, "unreadable": self.unreadable}
+        write_json(self._folder / _PROGRESS, {**progress, **self._origin})
         for old in self._folder.glob("state-*.npz"):
             if old.name != f"state-{windows}.npz":
                 old.unlink()
@@ -197,10 +210,11 @@ class ObjectMap:
         """
         self._advance(self._canvas.top + self._frame.spec.size_px, last=True)
         if self._labels:
-            self._labels.append(np.zeros((self._frame.height - self._labels.rows_done, self._frame.width), np.uint8))
+            while rest := self._frame.height - self._labels.rows_done:
+                self._labels.append(np.zeros((min(rest, CHUNK_PX), self._frame.width), np.uint8))
             self._labels.finish()
         names = tuple(self._kind.classes)
-        parts = [Objects(names, **dict(np.load(self._part(i)))) for i in range(self._parts)]
+        parts = [Objects(names, **_load_npz(self._part(i))) for i in range(self._parts)]
         objects = Objects.joined([*parts, *self._fresh], names)
         write_objects(self._folder / "detections", objects, {**self._made_by, "unreadable": unreadable or []})
         return objects
@@ -210,13 +224,14 @@ class ObjectMap:
         ready = self._without_doubles(y, last=last)
         if not self._kind.pixels:
             self._fresh.append(_as_objects(ready, self._kind.classes, self._frame.scale))
-            if last:
-                self._canvas.rest()
-            else:
-                self._canvas.rows_until(y)
+            self._canvas.top = y
             return
-        rows = self._canvas.rest() if last else self._canvas.rows_until(y)
-        self._stitch(rows, ((ready[:, :2] + ready[:, 2:4]) / 2).astype(np.float32), last=last)
+        centres = ((ready[:, :2] + ready[:, 2:4]) / 2).astype(np.float32)
+        # Where no window is, over many rows, they are not all held at once.
+        for end in range(self._canvas.top + self._frame.spec.size_px, y, self._frame.spec.size_px):
+            self._stitch(self._canvas.rows_until(end), centres, last=False)
+            centres = centres[:0]
+        self._stitch(self._canvas.rest() if last else self._canvas.rows_until(y), centres, last=last)
 
     def _stitch(self, rows: Rows, centres: Boxes, *, last: bool) -> None:
         found = self._stitcher.add(rows, centres, last=last)
@@ -233,7 +248,11 @@ class ObjectMap:
         inside = np.minimum(centre - own[:2], own[2:] - centre).min(axis=1)
         kept = (inside >= -_SLACK_PX) & (boxes.score >= self._kind.min_score)
         moved = boxes.xyxy + np.tile(self._frame.xy[index], 2)
-        columns = (boxes.class_index[:, None], boxes.score[:, None], inside[:, None] < _SLACK_PX)
+        # In the corners, where four windows overlap, a window that is left out has two others own its part.
+        spec = self._frame.spec
+        corner = np.minimum(centre, spec.size_px - centre) < spec.size_px - spec.stride + _SLACK_PX
+        shared = (inside < _SLACK_PX) | corner.all(axis=1)
+        columns = (boxes.class_index[:, None], boxes.score[:, None], shared[:, None])
         out: Boxes = np.concatenate([moved, *columns], axis=1)[kept].astype(np.float32)
         return out
 
@@ -251,21 +270,22 @@ class ObjectMap:
             if {k: progress[k] for k in self._origin} != self._origin:
                 return False
             windows, parts = int(progress["windows_done"]), int(progress["parts"])
-            state = dict(np.load(self._folder / f"state-{windows}.npz"))
+            unreadable = [int(i) for i in progress["unreadable"]]
+            state = _load_npz(self._folder / f"state-{windows}.npz")
             if not all(self._part(i).exists() for i in range(parts)):
                 return False
-        except (OSError, ValueError, LookupError):
-            return False
 
-        def group(name: str) -> dict[str, Any]:
-            return {k.partition(".")[2]: v for k, v in state.items() if k.startswith(name + ".")}
+            def group(name: str) -> dict[str, Any]:
+                return {k.partition(".")[2]: v for k, v in state.items() if k.startswith(name + ".")}
 
-        self._canvas.restore(group("canvas"))
-        self._stitcher.restore(group("stitcher"))
-        self._boxes = state["boxes"]
-        if self._kind.pixels:
-            self._labels = LabelWriter.resume(self._folder / "labels", self._info, group("labels"))
-        self.windows_done, self._parts = windows, parts
+            if self._kind.pixels:
+                self._labels = LabelWriter.resume(self._folder / "labels", self._info, group("labels"))
+            self._canvas.restore(group("canvas"))
+            self._stitcher.restore(group("stitcher"))
+            self._boxes = state["boxes"]
+        except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, StoreError):
+            return False  # StoreError: killed when the label image was on its way into the store
+        self.windows_done, self._parts, self.unreadable = windows, parts, unreadable
         return True
 
     def _part(self, number: int) -> Path:
@@ -304,11 +324,17 @@ def _fields(objects: Objects) -> dict[str, Any]:
     return {k: v for k, v in vars(objects).items() if k != "classes"}
 
 
+def _load_npz(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:  # opened here, as numpy leaves a torn file open
+        return dict(np.load(file))
+
+
 def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Whole or absent."""
     fresh = path.with_name(f".{path.name}.fresh")
     with fresh.open("wb") as file:
         np.savez(file, **arrays)
         file.flush()
+        os.fsync(file.fileno())
     fresh.rename(path)
     sync_folder(path.parent)

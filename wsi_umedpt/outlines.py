@@ -17,6 +17,13 @@ _STAINS = np.linalg.inv(
     / np.linalg.norm([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], axis=1, keepdims=True)
 )
 """Optical density of red, green and blue to haematoxylin, eosin and DAB (Ruifrok and Johnston, 2001, table 1)."""
+_LEAST_PX = 0.1
+"""By which every outline is widened, so that lines become polygons."""
+_MITRE = 2.0
+"""How far corners may point, in widths of the widening; sharper ones are cut off."""
+_AREA_ERROR = 0.005
+"""Share of its area by which an outline may be wrong before it is corrected."""
+_CORRECTIONS = 4
 _DENSITY = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
@@ -50,7 +57,7 @@ def outlined(
         Of the picture.
     tolerance_um
         Outlines are simplified by this much, and then widened or narrowed so that they hold the
-        area of the pixels.
+        area of the pixels, holes among them included.
 
     Returns
     -------
@@ -73,16 +80,16 @@ def outlined(
     centroid = np.stack([mean(columns), mean(rows)], 1) + 0.5
     density = _DENSITY[image[inside]] @ _STAINS.astype(np.float32)
     rings = [_ring(labels, n, found[n - 1]) for n in numbers.tolist()]
-    polygons = _polygons(rings, pixels, tolerance_um / mpp)
+    filled = np.array([_filled_px(r) for r in rings])
+    polygons = _polygons(rings, filled, tolerance_um / mpp)
     perimeter = shapely.length(polygons) * mpp
-    area = pixels * mpp**2
     corners = shapely.get_coordinates(polygons)
     lengths = shapely.get_num_coordinates(polygons)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     opened = np.delete(corners, starts[1:] - 1, axis=0)  # the last corner repeats the first
     corner = np.array(origin)
     measures = {
-        "area_um2": area,
+        "area_um2": filled * mpp**2,
         "perimeter_um": perimeter,
         "circularity": 4 * np.pi * shapely.area(polygons) * mpp**2 / perimeter**2,
         "hematoxylin": mean(density[:, 0]),
@@ -108,6 +115,12 @@ def _ring(labels: npt.NDArray[np.int32], number: int, where: tuple[slice, slice]
     return ring
 
 
+def _filled_px(ring: npt.NDArray[np.float64]) -> float:
+    """Pixels on and within a ring of pixels' centres (Pick's theorem, with a corner at each of its steps)."""
+    steps = len(ring) if len(ring) > 1 else 0
+    return float(cv2.contourArea(ring.astype(np.float32))) + steps / 2 + 1
+
+
 def _polygons(
     rings: list[npt.NDArray[np.float64]], pixels: npt.NDArray[np.float64], tolerance: float
 ) -> npt.NDArray[np.object_]:
@@ -122,14 +135,30 @@ def _polygons(
         indices=np.repeat(np.arange(wide.sum()), lengths[wide] + 1)))  # fmt: skip
     shapes = shapely.simplify(shapely.make_valid(shapes), tolerance)
     # area + length d + 4 d^2 = pixels: what widening by d with pointed corners comes to
-    length = np.where(shapely.area(shapes) > 0, shapely.length(shapes), 2 * shapely.length(lines) / 2)
+    length = np.where(shapely.area(shapes) > 0, shapely.length(shapes), shapely.length(lines))
     lack = pixels - shapely.area(shapes)
     by = (np.sqrt(np.maximum(length**2 + 16 * lack, 0)) - length) / 8
-    widened = shapely.buffer(shapes, np.maximum(by, 0.1), quad_segs=1, join_style="mitre", cap_style="square")
-    return np.array(
-        [p if p.geom_type == "Polygon" else max(p.geoms, key=lambda g: g.area) for p in map(_filled, widened)]
+    polygons = _widened(shapes, by)
+    for _ in range(_CORRECTIONS):
+        lack = pixels - shapely.area(polygons)
+        off = np.flatnonzero(np.abs(lack) > _AREA_ERROR * pixels)
+        if not len(off):
+            return polygons
+        by[off] = np.maximum(by[off], _LEAST_PX) + lack[off] / shapely.length(polygons[off])
+        polygons[off] = _widened(shapes[off], by[off])
+    if tolerance > 0:  # small or thin, and simplified to something else
+        off = np.flatnonzero(np.abs(pixels - shapely.area(polygons)) > _AREA_ERROR * pixels)
+        polygons[off] = _polygons([rings[i] for i in off], pixels[off], 0.0) if len(off) else []
+    return polygons
+
+
+def _widened(shapes: npt.NDArray[np.object_], by: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """One polygon without holes for each shape."""
+    wider = shapely.buffer(
+        shapes, np.maximum(by, _LEAST_PX), quad_segs=1, join_style="mitre", mitre_limit=_MITRE, cap_style="square"
     )
-
-
-def _filled(shape: shapely.Geometry) -> shapely.Geometry:
-    return shapely.Polygon(shape.exterior) if shape.geom_type == "Polygon" and len(shape.interiors) else shape
+    parts, of = shapely.get_parts(wider, return_index=True)
+    whole = shapely.polygons(shapely.get_exterior_ring(parts))
+    order = np.lexsort((-shapely.area(whole), of))  # the largest part of each comes first
+    first: npt.NDArray[np.object_] = whole[order][np.flatnonzero(np.diff(of[order], prepend=-1))]
+    return first

@@ -70,7 +70,7 @@ def overview(
     tissue = store.tissue()
     bag = store.bag(encoder_id, grid_id)
     grid = store.grid(grid_id)
-    base, zoom = _enlarged(tissue, side)
+    base, zoom = enlarged(tissue, side)
     place = _Place(grid.xy, grid.side, zoom / tissue.step)
 
     tiles, colours = base.copy(), base.copy()
@@ -92,7 +92,7 @@ def score_sheet(store: SlideStore, model_id: str, grid_id: str | None = None, si
     """The slide with its tissue, and a panel for each column of the scores, 0 dark to 1 bright."""
     scores, about = read_scores(store, model_id, grid_id)
     tissue, grid = store.tissue(), store.grid(about["grid_id"])
-    base, zoom = _enlarged(tissue, side)
+    base, zoom = enlarged(tissue, side)
     place = _Place(grid.xy, grid.side, zoom / tissue.step)
     panels = [Panel(outlined(base, tissue, zoom), store.slide_id)]
     ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
@@ -134,7 +134,7 @@ def outlined(base: Pixels, tissue: TissueMask, zoom: float) -> Pixels:
 
 def tissue_panel(tissue: TissueMask, text: str, side: int, *, flagged: bool = False) -> Panel:
     """One slide of a contact sheet."""
-    base, zoom = _enlarged(tissue, side)
+    base, zoom = enlarged(tissue, side)
     return Panel(outlined(base, tissue, zoom), text, flagged)
 
 
@@ -173,7 +173,7 @@ def save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
-def _enlarged(tissue: TissueMask, side: int) -> tuple[Pixels, float]:
+def enlarged(tissue: TissueMask, side: int) -> tuple[Pixels, float]:
     """The thumbnail at about `side` px, and px per mask cell; grey where there is none."""
     rows, cols = tissue.mask.shape
     zoom = side / max(rows, cols)

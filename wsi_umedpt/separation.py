@@ -41,7 +41,7 @@ def separate(
     """
     mask = front >= HALF
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    markers, marked = _markers(mask, inner, centres, max(1, min_px // 4))
+    markers, marked = _markers(parts, inner, centres, max(1, min_px // 4))
     # How many markers lie in each connected front: most have one, and are objects as they are.
     pairs = np.unique(np.stack([parts[marked], markers[marked]], 1), axis=0) if marked.any() else np.empty((0, 2), int)
     shared = np.bincount(pairs[:, 0], minlength=count) > 1
@@ -53,8 +53,10 @@ def separate(
             where = np.s_[y : y + height, x : x + width]
             mine = parts[where] == number
             own = np.where(mine, markers[where], 0)
-            smooth = cv2.GaussianBlur(inner[where], (0, 0), 1.0).astype(np.int16)
-            cut = watershed(-smooth, own, mask=mine)  # type: ignore[no-untyped-call]
+            # Of this front alone: what lies beside it must not move its cuts.
+            smooth = cv2.GaussianBlur(np.where(mine, inner[where], 0), (0, 0), 1.0).astype(np.int16)
+            # Over corners too, as fronts are connected: else pixels were left that no marker reaches.
+            cut = watershed(-smooth, own, connectivity=2, mask=mine)  # type: ignore[no-untyped-call]
             labels[where][mine] = cut[mine] + count
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -64,15 +66,17 @@ def separate(
 
 
 def _markers(
-    mask: npt.NDArray[np.bool_], inner: Chances, centres: npt.NDArray[np.floating] | None, least: int
+    parts: Labels, inner: Chances, centres: npt.NDArray[np.floating] | None, least: int
 ) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """Markers, and where they are."""
+    """Markers of the connected fronts `parts`, and where they are."""
+    mask = parts > 0
     likely = (inner >= HALF) & mask
     count, markers, stats, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=4)
     kept = stats[:, cv2.CC_STAT_AREA] >= least
     kept[0] = False
     if centres is not None and len(centres):
-        column, row = np.floor(centres).astype(int).T
+        # In reading order, so that cuts do not depend on the order in which boxes were found.
+        column, row = np.floor(centres[np.lexsort(centres.T)]).astype(int).T
         inside = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
         column, row = column[inside], row[inside]
         inside = mask[row, column]
@@ -81,7 +85,9 @@ def _markers(
         markers = np.where(kept[markers], markers, 0)
         for n, (x, y) in enumerate(zip(column.tolist(), row.tolist(), strict=True), start=count):
             cv2.circle(markers, (x, y), _SEED_PX, n, -1)
-        markers = np.where(mask, markers, 0)
+        # A centre marks its own front only, however near the next one is.
+        front = np.concatenate([np.zeros(count, np.int32), parts[row, column]])
+        markers = np.where(mask & ((markers < count) | (front[markers] == parts)), markers, 0)
     else:
         markers = np.where(kept[markers], markers, 0)
     return markers.astype(np.int32), markers > 0

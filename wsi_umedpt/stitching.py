@@ -87,8 +87,9 @@ class Stitcher:
         front = self._front()
         count, parts, stats, _ = cv2.connectedComponentsWithStats((front >= HALF).astype(np.uint8), connectivity=8)
         is_open = np.zeros(count, bool)
-        if not last and len(front) < MAX_ROWS:
+        if not last:
             is_open[parts[-1]] = True
+            is_open &= len(front) - stats[:, cv2.CC_STAT_TOP] < MAX_ROWS
         is_open[0] = False
         ready = np.flatnonzero(~is_open)[1:]
         found = [self._taken(front, parts, stats, group) for group in _groups(stats, ready)]

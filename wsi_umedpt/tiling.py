@@ -160,7 +160,9 @@ def lay_grid(
         tissue = np.ones(len(x), np.float32)
     else:
         tissue = within.covered(x.astype(float), y.astype(float), side)
-        keep = tissue >= spec.min_tissue
+        # Of a tile that crosses the edge, what counts is its part on the slide.
+        inside = np.clip((size[0] - x) / side, 0, 1) * np.clip((size[1] - y) / side, 0, 1)
+        keep = tissue >= spec.min_tissue * inside
         x, y, tissue = x[keep], y[keep], tissue[keep]
     return TileGrid(spec, side, np.stack([x, y], axis=1).astype(np.int32), tissue)
 

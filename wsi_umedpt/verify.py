@@ -2,109 +2,146 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import array_sha256, read_array
+from wsi_umedpt.arrays import array_sha256, read_array, read_attrs
 from wsi_umedpt.errors import StoreError
+from wsi_umedpt.found import ARRAYS, found_names, read_objects
 from wsi_umedpt.geometry import snap_scale
-from wsi_umedpt.growing import growing_features
+from wsi_umedpt.growing import growing_features, growing_objects
+from wsi_umedpt.labels import LabelImage, halve, read_labels
 from wsi_umedpt.scores import score_ids
 from wsi_umedpt.store import DTYPES, SlideStore
 
-_PARTS = {0: {"tissue", "grids"}, 2: {"xy", "tissue", "status", "features"}}
-"""What a group must hold, by its depth below the root."""
+_GRID_PARTS = {"xy", "tissue", "status", "features"}
+_PARTS = {"tissue", "thumbnail", "grids", "detections", "labels"}
 
 
 def problems_of(path: Path) -> list[str]:
     """All that is wrong with a store; empty if nothing is.
 
-    Every number is read. What is found is described, never mended: embed the slide again.
+    Every number is read. What is found is described, never mended: embed, or segment, the slide again.
     """
     try:
         store = SlideStore.open(path)
     except StoreError as error:
         return [str(error)]
     problems = list(_node_problems(path, path))
-    for grid_id in store.grid_ids:
+
+    def attempt(where: str, found: Iterator[str]) -> None:
         try:
-            problems += [f"grids/{grid_id}: {text}" for text in _grid_problems(store, grid_id)]
-        except (StoreError, LookupError, TypeError, ValueError, AttributeError) as error:
+            problems.extend(f"{where}: {text}" for text in found)
+        except (StoreError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
             if not any(str(error) in problem for problem in problems):
-                problems.append(f"grids/{grid_id}: {error}")
-    try:
-        store.tissue()
-    except (StoreError, LookupError, TypeError, ValueError) as error:
-        if not any(str(error) in problem for problem in problems):
-            problems.append(f"tissue: {error}")
+                problems.append(f"{where}: {error}")
+
+    for grid_id in store.grid_ids:
+        attempt(f"grids/{grid_id}", _grid_problems(store, grid_id))
+    for name in found_names(store):
+        attempt(f"detections/{name}", _object_problems(store, name))
+    for folder in sorted(p.parent for p in path.glob("labels/*/zarr.json")):
+        attempt(f"labels/{folder.name}", _label_problems(folder))
+    if (path / "labels").exists():
+        attempt("labels", _listing_problems(path / "labels"))
+    attempt("tissue", _tissue_problems(store))
     return problems
 
 
 def note_on_work(partial: Path) -> str:
     """What a work folder is, what grows in it, and what to do with it."""
-    growing = sorted({folder.name for folder in growing_features(partial)})
+    growing = sorted({folder.name for folder in [*growing_features(partial), *growing_objects(partial)]})
     of = f" with {', '.join(growing)}" if growing else ""
     return (
-        f"work of a run{of} that was interrupted, or is under way; no part of a store. The same embed command goes "
-        "on with it; deleting it loses what it embedded so far, and nothing else"
+        f"work of a run{of} that was interrupted, or is under way; no part of a store. The same command goes "
+        "on with it; deleting it loses what it did so far, and nothing else"
     )
 
 
 def _node_problems(path: Path, root: Path) -> Iterator[str]:
     """Folders are nodes, and nodes hold what they must and nothing else."""
     name = path.relative_to(root).as_posix()
-    depth = len(path.relative_to(root).parts)
-    is_array = path.name in DTYPES or path.name == "thumbnail" or path.parent.name in ("features", "scores")
+    parts = path.relative_to(root).parts
+    is_array = _dtype(parts) is not None
     try:
         meta = json.loads((path / "zarr.json").read_bytes())
         if meta["node_type"] != ("array" if is_array else "group"):
             yield f"{name}: is marked as {meta['node_type']}"
             return
         if is_array:
-            yield from (f"{name}: {text}" for text in _array_problems(path, meta, root))
+            yield from (f"{name}: {text}" for text in _array_problems(path, meta, _dtype(parts)))
             return
     except (OSError, ValueError, LookupError, TypeError) as error:
         yield f"{name}: zarr.json cannot be read: {type(error).__name__}: {error}"
         return
+    if len(parts) == 2 and parts[0] == "labels":
+        return  # laid out in its own way, see `_label_problems`
     below = {p.name: p for p in path.iterdir() if p.name != "zarr.json"}
-    for missing in sorted(_PARTS.get(depth, set()) - below.keys()):
+    needed, allowed = _parts(parts, below.keys())
+    for missing in sorted(needed - below.keys()):
         yield f"{name}: {missing} is missing"
     for _, part in sorted(below.items()):
-        if part.is_dir() and not part.name.startswith("."):
+        if part.is_dir() and not part.name.startswith(".") and (allowed is None or part.name in allowed):
             yield from _node_problems(part, root)
         else:
             yield f"{name}: holds {part.name}, which no run writes"
 
 
-def _array_problems(path: Path, meta: dict[str, Any], root: Path) -> Iterator[str]:
+def _parts(where: tuple[str, ...], found: Set[str]) -> tuple[set[str], set[str] | None]:
+    """What a group must hold, and all that it may hold (None: any names), by where it lies."""
+    match where:
+        case ():
+            return {"tissue"} if "detections" in found else {"tissue", "grids"}, _PARTS
+        case ("grids", _):
+            return _GRID_PARTS, {*_GRID_PARTS, "scores"}
+        case ("detections", _):
+            return {*ARRAYS}, {*ARRAYS}
+    return set(), None
+
+
+def _dtype(parts: tuple[str, ...]) -> Any:
+    """What an array holds, by where it lies; None where a group lies."""
+    match parts:
+        case ("tissue",) | ("thumbnail",):
+            return np.uint8
+        case ("grids", _, name) if name in DTYPES:
+            return DTYPES[name]
+        case ("grids", _, "features", _):
+            return np.float16
+        case ("grids", _, "scores", _):
+            return np.float32
+        case ("detections", _, name) if name in ARRAYS:
+            return ARRAYS[name]
+    return None
+
+
+def _array_problems(path: Path, meta: dict[str, Any], dtype: Any) -> Iterator[str]:
     try:
         values = read_array(path)
         if array_sha256(values) != meta["attributes"].get("sha256"):
             yield "its numbers are not those that were written (sha256 differs)"
-        expected = _dtype(path, root)
-        if values.dtype != expected:
-            yield f"holds {values.dtype}, expected {expected}"
+        if values.dtype != dtype:
+            yield f"holds {values.dtype}, expected {np.dtype(dtype)}"
         rows = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
         tail = "/0" * (values.ndim - 1)
-        chunks = {f"c/{n}{tail}" for n in range(-(-len(values) // rows) if values.size else 0)} | {"zarr.json"}
-        found = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-        for extra in itertools.islice(sorted(found - chunks), 3):
-            yield f"holds {extra}, which no run writes"
+        chunks = {f"c/{n}{tail}" for n in range(-(-len(values) // rows) if values.size else 0)}
+        yield from _foreign(path, chunks)
     except (StoreError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         yield str(error)
 
 
-def _dtype(path: Path, root: Path) -> Any:
-    if path.parent.name == "features":
-        return np.dtype(np.float16)
-    if path.parent.name == "scores":
-        return np.dtype(np.float32)
-    if path.parent == root:  # mask and thumbnail
-        return np.dtype(np.uint8)
-    return np.dtype(DTYPES[path.name])
+def _foreign(path: Path, known: set[str]) -> Iterator[str]:
+    found = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    for extra in itertools.islice(sorted(found - known - {"zarr.json"}), 3):
+        yield f"holds {extra}, which no run writes"
+
+
+def _tissue_problems(store: SlideStore) -> Iterator[str]:
+    store.tissue()
+    yield from ()
 
 
 def _grid_problems(store: SlideStore, grid_id: str) -> Iterator[str]:
@@ -123,3 +160,47 @@ def _grid_problems(store: SlideStore, grid_id: str) -> Iterator[str]:
     for name, count in rows.items():
         if count != len(grid):
             yield f"{name} has {count} rows for {len(grid)} tiles"
+
+
+def _object_problems(store: SlideStore, name: str) -> Iterator[str]:
+    objects, _ = read_objects(store, name)
+    for field in ("score", "centroid", "outline"):
+        if not np.isfinite(getattr(objects, field)).all():
+            yield f"{field} holds what is no number"
+
+
+def _listing_problems(labels: Path) -> Iterator[str]:
+    for name in read_attrs(labels).get("ome", {}).get("labels", []):
+        if not (labels / name).exists():
+            yield f"lists {name}, which is not there"
+
+
+def _label_problems(folder: Path) -> Iterator[str]:
+    image = read_labels(folder)  # counts the chunks
+    if image.info.name != folder.name:
+        yield f"calls itself {image.info.name}"
+    known = set()
+    for number, level in enumerate(image.levels):
+        rows, cols = (-(-n // side) for n, side in zip(level.array.shape, level.array.chunks, strict=True))
+        known |= {f"{number}/zarr.json", *(f"{number}/c/{r}/{c}" for r in range(rows) for c in range(cols))}
+    yield from _foreign(folder, known)
+    for number in range(len(image.levels)):
+        yield from _level_problems(image, number)
+
+
+def _level_problems(image: LabelImage, number: int) -> Iterator[str]:
+    """Its pixels can be read and are of the classes; the next level is made of them."""
+    array = image.levels[number].array
+    coarser = image.levels[number + 1].array if number + 1 < len(image.levels) else None
+    high = array.chunks[0]
+    for top in range(0, array.shape[0], high):
+        try:
+            band: Any = array[top : top + high]
+            below: Any = coarser[top // 2 : (top + high) // 2] if coarser is not None else None
+        except Exception as error:  # noqa: BLE001 - decompressors raise what they like
+            yield f"level {number} from row {top} on cannot be read: {type(error).__name__}: {error}"
+            continue
+        if band.size and band.max() > len(image.info.classes):
+            yield f"level {number} holds class {band.max()}, but there are {len(image.info.classes)} classes"
+        if below is not None and not np.array_equal(halve(band), below):
+            yield f"level {number + 1} from row {top // 2} on is not made of level {number}"

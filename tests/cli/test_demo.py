@@ -14,10 +14,11 @@ def test_the_demos_hints_can_be_run_as_they_stand(say, real_slide, monkeypatch):
         code, out, _ = say("demo")
         assert code == 0
         hints = re.findall(r"^  (\S*wsi-umedpt .*)$", out, re.MULTILINE)
-        assert len(hints) == 4
+        assert len(hints) == 5
         for hint in hints:
             program, *words = shlex.split(hint)
             assert shutil.which(program)
             if words[0] == "info":
                 assert say(*words)[0] == 0
-    assert Path("demo-out/picture.png").exists()
+    for name in ("picture.png", "nuclei.png", "CMU-1-Small-Region.geojson.gz"):
+        assert (Path("demo-out") / name).exists()

@@ -5,42 +5,56 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+HEAD = "nuclei_dsb"
+"""Nuclei in H&E at any magnification from about 10x to 25x."""
+
 
 def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> int:
-    """Embed a real H&E slide (2 MB, CC0, downloaded once) and draw what was found.
+    """Embed a real H&E slide (2 MB, CC0, downloaded once), find its nuclei in the same pass, and draw both.
 
     Parameters
     ----------
     out
-        Folder for the store and the picture.
+        Folder for the store and the pictures.
     """
     import os
     import shutil
     import sys
 
     from wsi_umedpt.cli.embed import embed
+    from wsi_umedpt.cli.export import export
     from wsi_umedpt.cli.info import info
     from wsi_umedpt.cli.verify import verify
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
+    from wsi_umedpt.objectpicture import object_sheet
     from wsi_umedpt.picture import overview, save
     from wsi_umedpt.sample import sample_slide
+    from wsi_umedpt.slide import open_slide
     from wsi_umedpt.store import SlideStore
 
     slide = sample_slide()
-    if code := info([slide]) or embed([str(slide)], out=out) or verify([out]):
+    if code := info([slide]) or embed([str(slide)], out=out, heads=(HEAD,)) or verify([out]):
         return code
     store = out / f"{slide.stem}.zarr"
-    bag = SlideStore.open(store).bag(DEFAULT_ENCODER)
-    target = out / "picture.png"
-    save(overview(SlideStore.open(store), DEFAULT_ENCODER), target)
+    opened = SlideStore.open(store)
+    bag = opened.bag(DEFAULT_ENCODER)
+    pictures = [out / "picture.png", out / "nuclei.png"]
+    save(overview(opened, DEFAULT_ENCODER), pictures[0])
+    with open_slide(slide) as pixels:
+        save(object_sheet(opened, HEAD, pixels), pictures[1])
+    nuclei = out / f"{slide.stem}.geojson.gz"
+    if code := export(store, out=nuclei):
+        return code
     beside = os.path.relpath(Path(sys.executable).parent)
     command = "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{beside}/wsi-umedpt"
     print(
-        f"\n{len(bag.features)} tiles of {bag.features.shape[1]} features each are in {store}\n"
-        f"Look at the picture:      {target}\n\n"
+        f"\n{len(bag.features)} tiles of {bag.features.shape[1]} features each, and the nuclei, are in {store}\n"
+        f"Look at the pictures:     {pictures[0]} {pictures[1]}\n"
+        f"Drag into QuPath:         {nuclei} (onto the slide, {slide})\n\n"
         "What to type next:\n"
         f"  {command} info {store}\n"
         f"  {command} embed YOUR_SLIDES/ -o {out}\n"
+        f"  {command} segment YOUR_SLIDES/ -o {out} --heads {HEAD}\n"
         f"  {command} embed {slide} -o {out} --engine openvino --precision bf16\n"
         f"  {command} --help"
     )

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 OVERLAP_PX = 64
 """By how much windows overlap, where --stride does not say."""
-WINDOW_PX = 480
-"""Side of a window where nothing is embedded: larger ones overlap less of their area."""
+WINDOW_PX = 320
+"""Side of a window, embedded or not. Smaller ones see too little around an object; larger ones gave the same
+(docs/objects.md)."""
 
 
 def segment(
@@ -60,7 +61,7 @@ def segment(
     mask
         Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide.
     tiles
-        Which windows are cut; by default 480 px, 416 px apart.
+        Which windows are cut; by default 320 px, 256 px apart.
     tissue
         How tissue is found.
     run
@@ -128,7 +129,7 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
     if not known:
         raise EncoderError(f"{model} has no heads that show objects")
     heads = find_heads(release, [n for name in names for n in name.split(",")] or known[:1])
-    size = tiles.size or (encoder.card.size_px if embed else WINDOW_PX)
+    size = tiles.size or WINDOW_PX
     mpps = [mpp for mpp in (tiles.tile_mpp, encoder.card.mpp, heads[0].mpp, TileSpec.mpp) if mpp is not None]
     spec = TileSpec(
         size_px=size, mpp=mpps[0], stride_px=tiles.stride or max(2, size - OVERLAP_PX), min_tissue=tiles.min_tissue,

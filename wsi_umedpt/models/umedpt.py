@@ -91,6 +91,16 @@ class UMedPT(nn.Module):
         """Images, uint8 (image, 3, h, w), as `features` takes them."""
         return ((images.to(self.mean.dtype) / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
+    def pyramid(self, images: torch.Tensor) -> Pyramid:
+        """Run the encoder alone: maps of strides 4 to 32 as it gives them, of images as `features` takes them."""
+        right, bottom = (-n % STRIDES[-1] for n in images.shape[:1:-1])
+        if right or bottom:
+            images = F.pad(images, (0, right, 0, bottom), mode="replicate")
+        kind = images.device.type
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self.float32_encoder):
+            maps: Pyramid = self.encoder(images)
+        return maps
+
     def features(self, images: torch.Tensor) -> Features:
         """Run the encoder and the squeezer.
 
@@ -100,14 +110,9 @@ class UMedPT(nn.Module):
             Normalised. Sides that are no multiple of 32 are padded at the right and the bottom
             by repeating the border.
         """
-        height, width = images.shape[2:]
-        right, bottom = -width % STRIDES[-1], -height % STRIDES[-1]
-        if right or bottom:
-            images = F.pad(images, (0, right, 0, bottom), mode="replicate")
-        kind = images.device.type
-        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self.float32_encoder):
-            pyramid = self.encoder(images)
+        pyramid = self.pyramid(images)
         squeezed, vector = self.squeezer(pyramid.stride32)
+        height, width = images.shape[2:]
         return Features(pyramid._replace(stride32=squeezed), vector, (height, width))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

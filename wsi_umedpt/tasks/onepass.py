@@ -1,5 +1,7 @@
 """One pass: tiles in; embeddings, chances of every second pixel, and boxes out, from one pyramid.
 
+Decoders run with fixed norms (`models.fixednorm`), so that what is found at a place does not
+depend on the window that it was seen in; embeddings are those of the encoder as it is.
 `find_heads` says what a release can show over a slide; `OnePass` runs it, on CPU or CUDA, as
 `models.engines` runs an encoder.
 """
@@ -11,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
+from wsi_umedpt.checkpoint import tensors_under
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.engines import DTYPES, Pixels
+from wsi_umedpt.models.fixednorm import Decoder
 from wsi_umedpt.models.folding import folded
 from wsi_umedpt.models.release import Release
 from wsi_umedpt.models.umedpt import UMedPT
@@ -126,8 +129,12 @@ class OnePass:
         shared = folded(release.shared, size_px).to(self._device).to(memory_format=torch.channels_last)
         assert isinstance(shared, UMedPT)  # noqa: S101 - folding keeps the class
         self._shared = shared
-        for part in self._modules():
-            part.to(self._device)
+        self._decoders = {
+            task.name: Decoder(shared, part, tensors_under(release.norms, task.name)).to(self._device).eval()
+            for part, task in self._parts()
+        }
+        for _, task in self._parts():
+            task.to(self._device)
 
     def submit(self, pixels: Pixels) -> Callable[[], Outputs]:
         """Start a batch, uint8 (tile, size, size, 3); call what is returned to wait for its outputs."""
@@ -144,19 +151,17 @@ class OnePass:
         return lambda: _joined([self._read(*result) for result in results])
 
     def _run(self, tiles: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, BoxOutputs]]:
-        shared = self._shared
-        features = shared.features(shared.normalised(tiles.permute(0, 3, 1, 2)))
+        shared, size = self._shared, (tiles.shape[1], tiles.shape[2])
+        raw = shared.pyramid(shared.normalised(tiles.permute(0, 3, 1, 2)))
+        _, vectors = shared.squeezer(raw.stride32)
         chances, boxes = {}, {}
-        if any(h.pixels for h in self.heads):
-            embedded = shared.pixels(features.pyramid)
-            for h in self.heads:
-                if h.pixels:
-                    shares = h.pixels.head(embedded).float().softmax(1)[:, 1:]
-                    chances[h.name] = (shares * 255).round().to(torch.uint8)
-        if any(h.boxes for h in self.heads):
-            maps = shared.boxes(features.pyramid)
-            boxes = {h.name: h.boxes.read(maps, features.size) for h in self.heads if h.boxes}
-        return features.vector.float(), chances, boxes
+        for h in self.heads:
+            if h.pixels:
+                shares = h.pixels.head(self._decoders[h.pixels.name](raw)).float().softmax(1)[:, 1:]
+                chances[h.name] = (shares * 255).round().to(torch.uint8)
+            if h.boxes:
+                boxes[h.name] = h.boxes.read(self._decoders[h.boxes.name](raw), size)
+        return vectors.float(), chances, boxes
 
     def _read(self, vectors: torch.Tensor, chances: dict[str, torch.Tensor], boxes: dict[str, BoxOutputs]) -> Outputs:
         found = {}
@@ -173,8 +178,10 @@ class OnePass:
                 ]
         return Outputs(vectors.cpu().numpy(), {k: v.cpu().numpy() for k, v in chances.items()}, found)
 
-    def _modules(self) -> list[nn.Module]:
-        return [m for h in self.heads for m in (h.pixels, h.boxes) if m is not None]
+    def _parts(self) -> list[tuple[str, Segmentation | Detection]]:
+        """Each head, with the decoder of the shared model that it reads."""
+        both = [(("pixels", h.pixels), ("boxes", h.boxes)) for h in self.heads]
+        return [(part, task) for parts in both for part, task in parts if task is not None]
 
 
 def _joined(parts: list[Outputs]) -> Outputs:
