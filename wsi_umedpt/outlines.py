@@ -77,7 +77,9 @@ def outlined(
 
     likely = np.stack([mean(c[inside].astype(np.float32)) for c in chances]) / 255
     rows, columns = np.nonzero(inside)
-    centroid = np.stack([mean(columns), mean(rows)], 1) + 0.5
+    corner = np.array(origin)
+    # Whole numbers of px on the slide: what is found does not depend on the picture that it was found in.
+    centroid = np.stack([mean(columns + corner[0]), mean(rows + corner[1])], 1) + 0.5
     density = _DENSITY[image[inside]] @ _STAINS.astype(np.float32)
     rings = [_ring(labels, n, found[n - 1]) for n in numbers.tolist()]
     filled = np.array([_filled_px(r) for r in rings])
@@ -87,7 +89,7 @@ def outlined(
     lengths = shapely.get_num_coordinates(polygons)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     opened = np.delete(corners, starts[1:] - 1, axis=0)  # the last corner repeats the first
-    corner = np.array(origin)
+    left_top = np.array([[found[n - 1][1].start, found[n - 1][0].start] for n in numbers.tolist()]) + corner
     measures = {
         "area_um2": filled * mpp**2,
         "perimeter_um": perimeter,
@@ -99,19 +101,18 @@ def outlined(
         classes,
         likely.argmax(0).astype(np.uint8),
         np.minimum(likely.sum(0), 1).astype(np.float32),
-        ((centroid + corner) * scale).astype(np.float32),
+        (centroid * scale).astype(np.float32),
         np.stack([measures[name] for name in MEASURES], 1).astype(np.float32),
         (starts - np.arange(len(starts))).astype(np.int64),
-        ((opened + corner) * scale).astype(np.float32),
+        ((opened + np.repeat(left_top, lengths - 1, axis=0)) * scale).astype(np.float32),
     )
 
 
 def _ring(labels: npt.NDArray[np.int32], number: int, where: tuple[slice, slice]) -> npt.NDArray[np.float64]:
-    """Centres of an object's outermost pixels, px; holes are filled. Of several parts, the largest."""
+    """Centres of an object's outermost pixels, px of its own bounds; holes are filled. Of several parts, the largest."""
     mask = (labels[where] == number).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    corner = np.array([where[1].start, where[0].start])
-    ring: npt.NDArray[np.float64] = max(contours, key=len)[:, 0] + corner + 0.5
+    ring: npt.NDArray[np.float64] = max(contours, key=len)[:, 0] + 0.5
     return ring
 
 
