@@ -15,6 +15,7 @@ Read top to bottom: the arms, one measurement, the table.
 import argparse
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ DRAWS = 300
 RESULTS = CACHE / "scarcity.jsonl"
 PENALTY = 0.1
 STEPS, BATCH, LR, LR_SCRATCH = 40, 16, 1e-4, 1e-3
+FINE_PIXELS = 112 * 112
 """Of fine-tuning: alike for all arms; LR_SCRATCH for heads and for arms that begin at random."""
 FINE_TUNED = ("chest_pneumonia", "glas")
 HALF = (0.5, 0.5, 0.5)
@@ -160,12 +162,18 @@ def probe(features: np.ndarray, target: Target, train: np.ndarray, test: np.ndar
     return model.fit(scaled[train], target.labels[train]).predict_proba(scaled[test])
 
 
-def fine_tune(make: Callable[[], Arm], target: Target, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Chances after training all weights and a linear head for `STEPS` steps on images at half size."""
+def fine_tune(
+    make: Callable[[], Arm], target: Target, train: np.ndarray, test: np.ndarray, seed: int, *, half: bool
+) -> np.ndarray:
+    """Chances after training all weights and a linear head for `STEPS` steps on images of `FINE_PIXELS` at most.
+
+    `half` trains under bfloat16 autocast, which is what Swin arms were pretrained with; others are slower so.
+    """
     torch.manual_seed(seed)
     arm = make().requires_grad_(True)
     torch.manual_seed(seed)  # arms that begin at random set a seed of their own
-    images = torch.from_numpy(target.images[:, ::2, ::2].copy())
+    every = math.ceil(math.sqrt(target.images[0, ..., 0].size / FINE_PIXELS))
+    images = torch.from_numpy(target.images[:, ::every, ::every].copy())
     labels = torch.from_numpy(target.labels)
     head = nn.Linear(arm(images[:2]).shape[1], int(labels.max()) + 1)
     arm.train()
@@ -181,7 +189,8 @@ def fine_tune(make: Callable[[], Arm], target: Target, train: np.ndarray, test: 
         batch = images[rows]
         if rng.random() < 0.5:
             batch = batch.flip(2)
-        loss = F.cross_entropy(head(arm(batch)), labels[rows])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = F.cross_entropy(head(arm(batch)).float(), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(arm.parameters(), 1.0)
@@ -213,7 +222,7 @@ def measure(root: Path, runs: Path, *, fine: bool) -> None:
                             features = embed(make(), target.images) if features is None else features
                             chances = probe(features, target, train, test)
                         else:
-                            chances = fine_tune(make, target, train, test, seed)
+                            chances = fine_tune(make, target, train, test, seed, half="Swin" in arm_name)
                         entry |= {"n": len(train), **scores(target, test, chances)}
                         with RESULTS.open("a") as file:
                             file.write(json.dumps(entry) + "\n")

@@ -40,6 +40,8 @@ class Segmented:
     unreadable: int
     fresh: int
     """Windows run now, not in an earlier run."""
+    added: bool
+    """Whether the store lacked any of it."""
     objects: dict[str, int]
     """Number of objects, by kind."""
 
@@ -123,7 +125,7 @@ def segment_slide(
     if (store.path / "labels").exists():
         write_labels_group(store.path / "labels")
     counts |= {h.name: len(read_objects(store, h.name)[0]) for h in model.heads if h.name not in counts}
-    return Segmented(len(windows), len(bad), len(windows) - start, counts)
+    return Segmented(len(windows), len(bad), len(windows) - start, bool(done), counts)
 
 
 class _Rows:

@@ -108,7 +108,7 @@ def test_a_finer_slide_gives_level_0_positions(paint_slide, scatter_disks, segme
 def test_a_slide_without_tissue_is_whole_and_empty(painted, segment, tmp_path):
     """No windows, no objects, an empty label image and an embedding without rows; the store can be read."""
     done = segment(painted, tmp_path / "a.zarr", tissue=painted.tissue(everywhere=False), embed=True)
-    assert (done.windows, done.objects) == (0, {"nuclei": 0})
+    assert (done.windows, done.added, done.objects) == (0, True, {"nuclei": 0})
     assert len(objects_in(tmp_path / "a.zarr")) == 0
     assert not label_of(tmp_path / "a.zarr").any()
     assert SlideStore.open(tmp_path / "a.zarr").bag().features.shape == (0, 16)
@@ -208,7 +208,7 @@ def test_doing_it_again_does_nothing(painted, segment, tmp_path):
     segment(painted, path)
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
     again = segment(painted, path)
-    assert again.fresh == 0
+    assert (again.fresh, again.added) == (0, False)
     assert again.objects["nuclei"] == len(objects_in(path))
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
     assert not path.with_name("a.zarr.partial").exists()

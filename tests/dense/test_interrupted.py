@@ -20,12 +20,14 @@ from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.verify import note_on_work, problems_of
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def _small_chunks():
     """Chunks of 8 tiles and of 128 px, so that a small slide has many."""
-    monkeypatch.setattr("wsi_umedpt.store.CHUNK_ROWS", 8)
-    monkeypatch.setattr("wsi_umedpt.encode.CHUNK_ROWS", 8)
-    monkeypatch.setattr("wsi_umedpt.labels.CHUNK_PX", 128)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_umedpt.store.CHUNK_ROWS", 8)
+        patch.setattr("wsi_umedpt.encode.CHUNK_ROWS", 8)
+        patch.setattr("wsi_umedpt.labels.CHUNK_PX", 128)
+        yield
 
 
 def files_of(store: Path) -> dict[str, bytes]:
@@ -43,20 +45,24 @@ def stop_after(batches: int) -> Callable[[int, int], None]:
     return progress
 
 
-@pytest.fixture(params=["pixels", "pixels-and-boxes", "boxes", "embedding-too", "damaged", "damaged-embedding-too"])
-def case(request, painted, damaged):
-    """A slide, the head's outputs, and whether tiles are embedded in the same pass."""
+@pytest.fixture(
+    scope="module", params=["pixels-and-boxes", "boxes", "embedding-too", "damaged", "damaged-embedding-too"]
+)
+def case(request, painted, damaged, segment, by_colour, tmp_path_factory, _small_chunks):
+    """A slide, the head's outputs, whether tiles are embedded too; what an uninterrupted run says and writes."""
     name = request.param
     head = {"pixels": name != "boxes", "boxes": "boxes" in name}
     options = {"embed": "embedding" in name, "max_unreadable": 0.5, "batch_size": 2}
-    return damaged if "damaged" in name else painted, head, options
+    slide = damaged if "damaged" in name else painted
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    done = segment(slide, path, by_colour(**head), **options)
+    return slide, head, options, done, files_of(path)
 
 
 @pytest.mark.parametrize(
     "stops",
     [
         pytest.param([1], id="at-the-first-batch"),
-        pytest.param([5], id="early"),
         pytest.param([8, 1], id="again-before-embeddings-are-where-objects-were"),
         pytest.param([3, 4, 1, 2], id="four-times"),
         pytest.param([11], id="at-the-last-batch"),
@@ -64,15 +70,14 @@ def case(request, painted, damaged):
 )
 def test_stopped_and_run_again_is_the_same_to_the_byte(case, segment, by_colour, tmp_path, stops):
     """Objects, label chunks, embeddings and what is said of them; nothing of the stop is left."""
-    slide, head, options = case
-    whole = segment(slide, tmp_path / "whole" / "a.zarr", by_colour(**head), **options)
-    path = tmp_path / "stopped" / "a.zarr"
+    slide, head, options, whole, expected = case
+    path = tmp_path / "a.zarr"
     for batches in stops:
         with pytest.raises(KeyboardInterrupt):
             segment(slide, path, by_colour(**head), progress=stop_after(batches), **options)
         assert not path.exists()
     done = segment(slide, path, by_colour(**head), **options)
-    assert files_of(path) == files_of(tmp_path / "whole" / "a.zarr")
+    assert files_of(path) == expected
     assert (done.windows, done.unreadable, done.objects) == (whole.windows, whole.unreadable, whole.objects)
     assert done.fresh <= whole.fresh
     assert not path.with_name("a.zarr.partial").exists()

@@ -89,6 +89,6 @@ def _segment(job: SlideJob, plan: EmbedPlan, objects: ObjectPlan, watcher: Watch
         if prepared:
             prepared.close()
     return Outcome(
-        job, "done" if done.fresh else "already", done.windows, done.fresh, done.unreadable,
+        job, "done" if done.added else "already", done.windows, done.fresh, done.unreadable,
         time.perf_counter() - began, objects=done.objects,
     )  # fmt: skip

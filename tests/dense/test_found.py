@@ -1,0 +1,193 @@
+"""Objects in a store: what was written is read back, and what is damaged is refused, by name and by `verify`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_umedpt.arrays import write_array
+from wsi_umedpt.errors import StoreError
+from wsi_umedpt.found import ARRAYS, read_objects, write_objects
+from wsi_umedpt.objects import MEASURES, Objects
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.verify import problems_of
+
+
+def squares(count: int) -> Objects:
+    """Squares of side 2 along the diagonal, of two classes."""
+    at = np.arange(count, dtype=np.float32)[:, None] * 10
+    corners = at[:, None] + np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.float32)
+    return Objects(
+        ("a", "b"),
+        (np.arange(count) % 2).astype(np.uint8),
+        np.linspace(0, 1, count, dtype=np.float32),
+        np.tile(at + 1, 2),
+        np.full((count, len(MEASURES)), np.nan, np.float32),
+        np.arange(count + 1, dtype=np.int64) * 4,
+        corners.reshape(-1, 2),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(painted, segment, tmp_path_factory) -> Path:
+    """A store of objects and their label image, without a grid."""
+    path = tmp_path_factory.mktemp("whole") / "a.zarr"
+    segment(painted, path)
+    return path
+
+
+@pytest.fixture
+def store(whole, tmp_path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_what_is_written_is_read_back(store, count):
+    """Any number of objects, none included, with what made them."""
+    objects = squares(count)
+    write_objects(store / "detections" / "squares", objects, {"model": "m"})
+    found, made_by = read_objects(SlideStore.open(store), "squares")
+    assert made_by == {"model": "m"}
+    assert found.classes == objects.classes
+    for name in ARRAYS:
+        assert np.array_equal(getattr(found, name), getattr(objects, name), equal_nan=name == "measures")
+    assert problems_of(store) == []
+
+
+@pytest.mark.parametrize(("name", "said"), [("cells", "no objects 'cells'"), (None, "2 kinds of objects")])
+def test_objects_that_are_not_there_are_refused(store, name, said):
+    """With the names of those that are."""
+    write_objects(store / "detections" / "squares", squares(3), {})
+    with pytest.raises(StoreError, match=rf"{said}\. It holds: nuclei, squares"):
+        read_objects(SlideStore.open(store), name)
+
+
+def test_joined_and_taken_are_the_objects_they_were():
+    """Parts one behind the other, and any rows of them, keep their own outlines."""
+    objects = squares(9)
+    again = Objects.joined([objects.taken(np.arange(4)), squares(0), objects.taken(np.arange(9) >= 4)], objects.classes)
+    assert np.array_equal(again.outline, objects.outline)
+    assert np.array_equal(again.starts, objects.starts)
+    picked = objects.taken(np.array([6, 2]))
+    assert picked.boxes().tolist() == [[60, 60, 62, 62], [20, 20, 22, 22]]
+    assert [p.area for p in picked.polygons()] == [4, 4]
+
+
+def replace(store: Path, name: str, values: np.ndarray) -> None:
+    shutil.rmtree(store / "detections" / "squares" / name)
+    write_array(store / "detections" / "squares" / name, values)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        pytest.param("score", np.zeros(2, np.float32), r"score is float32 \(2,\), expected float32 \(3,\)", id="rows"),
+        pytest.param("score", np.zeros(3), "score is float64", id="another-type"),
+        pytest.param("centroid", np.zeros((3, 3), np.float32), r"centroid is float32 \(3, 3\)", id="columns"),
+        pytest.param("starts", np.array([0, 4, 8, 11]), "starts does not part the 12 corners", id="too-few-corners"),
+        pytest.param("starts", np.array([0, 8, 4, 12]), "starts does not part", id="starts-that-fall"),
+        pytest.param("starts", np.array([0, 4, 6, 12]), "outlines of 3 or more", id="outline-of-two-corners"),
+        pytest.param("starts", np.zeros(0, np.int64), r"starts is int64 \(0,\)", id="no-starts"),
+        pytest.param("class_index", np.array([0, 1, 2], np.uint8), "of class 2, but there are 2", id="no-such-class"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(store, name, values, said):
+    """Each is told with what was found; `verify` tells the same."""
+    write_objects(store / "detections" / "squares", squares(3), {})
+    replace(store, name, values)
+    with pytest.raises(StoreError, match=rf"squares is damaged: .*{said}"):
+        read_objects(SlideStore.open(store), "squares")
+    assert any("squares is damaged" in problem for problem in problems_of(store))
+
+
+@pytest.mark.parametrize("lacking", ["classes", "made_by", "measures"])
+def test_objects_that_do_not_say_what_they_are_are_refused(store, lacking):
+    """Attributes of another program, or a later one."""
+    node = store / "detections" / "nuclei" / "zarr.json"
+    content = json.loads(node.read_text())
+    del content["attributes"][lacking]
+    node.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=lacking):
+        read_objects(SlideStore.open(store))
+    assert any(lacking in problem for problem in problems_of(store))
+
+
+def first_chunk(folder: Path) -> Path:
+    return min(p for p in (folder / "c").rglob("*") if p.is_file())
+
+
+def flip(path: Path, at: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def relabel(store: Path) -> None:
+    """Another class in one pixel of the finest level, properly compressed."""
+    import zarr
+
+    array = zarr.open_array(store / "labels" / "nuclei" / "0", mode="r+")
+    array[0, 0] = 7
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param(
+            lambda s: flip(first_chunk(s / "detections/nuclei/score")), "detections/nuclei/score: .*sha256", id="bit"
+        ),
+        pytest.param(lambda s: shutil.rmtree(s / "detections/nuclei/outline"), "outline is missing", id="array-gone"),
+        pytest.param(
+            lambda s: first_chunk(s / "detections/nuclei/starts").unlink(), "starts: chunk 0 cannot be", id="chunk-gone"
+        ),
+        pytest.param(
+            lambda s: (s / "detections/nuclei/notes.txt").touch(), "nuclei: holds notes.txt, which no", id="foreign"
+        ),
+        pytest.param(
+            lambda s: (s / "detections/nuclei/score/c/9").touch(), "score: holds c/9, which no run", id="foreign-chunk"
+        ),
+        pytest.param(
+            lambda s: shutil.copytree(s / "detections/nuclei/score", s / "detections/nuclei/more"),
+            "nuclei: holds more, which no run writes",
+            id="foreign-array",
+        ),
+        pytest.param(
+            lambda s: first_chunk(s / "labels/nuclei/0").unlink(),
+            r"labels/nuclei is damaged: .* chunks",
+            id="label-gone",
+        ),
+        pytest.param(
+            lambda s: first_chunk(s / "labels/nuclei/0").write_bytes(b"no"), "level 0 from row 0 on cannot", id="torn"
+        ),
+        pytest.param(relabel, "level 0 holds class 7, but there are 1", id="label-without-a-class"),
+        pytest.param(lambda s: (s / "labels/nuclei/0/x").touch(), "holds 0/x, which no run", id="foreign-label"),
+        pytest.param(lambda s: (s / "labels/x.txt").touch(), "labels: holds x.txt, which no run", id="foreign-file"),
+        pytest.param(lambda s: shutil.rmtree(s / "labels/nuclei"), "lists nuclei, which is not there", id="image-gone"),
+        pytest.param(lambda s: (s / "other").mkdir(), "holds other, which no run writes", id="foreign-group"),
+    ],
+)
+def test_verify_names_what_is_damaged(store, damage, said):
+    """One line for one damage, with the part that it is in."""
+    import re
+
+    assert problems_of(store) == []
+    damage(store)
+    problems = problems_of(store)
+    assert any(re.search(said, problem) for problem in problems), problems
+    assert len(problems) <= 2
+
+
+@pytest.mark.parametrize("grids", ["empty", "missing"])
+def test_a_store_of_objects_alone_is_whole(store, grids):
+    """It needs no grid; a store without objects does."""
+    assert list((store / "grids").iterdir()) == [store / "grids" / "zarr.json"]
+    if grids == "missing":
+        shutil.rmtree(store / "grids")
+    assert problems_of(store) == []
+    shutil.rmtree(store / "detections")
+    shutil.rmtree(store / "labels")
+    if grids == "missing":
+        assert problems_of(store) == [".: grids is missing"]
