@@ -35,7 +35,7 @@ from wsi_umedpt.tasks.average_precision import mean_average_precision
 from wsi_umedpt.tasks.detection import Detection
 from wsi_umedpt.tasks.fcos import Detections
 from wsi_umedpt.tasks.instances import aggregated_jaccard, panoptic_quality
-from wsi_umedpt.tasks.onepass import OnePass, find_heads
+from wsi_umedpt.tasks.onepass import CALIBRATION_PX, OnePass, find_heads
 from wsi_umedpt.training.run import find_data
 from wsi_umedpt.training.settings import read_pretrain_config
 
@@ -73,9 +73,12 @@ WAYS = {"both heads": MIN_SCORE, "both, boxes over 0.2": 0.2, "both, boxes over 
 
 
 def instances(image: np.ndarray, model: OnePass, min_score: float | None) -> np.ndarray:
-    """Nuclei of a whole image, int32 (h, w)."""
+    """Nuclei of a whole image, int32 (h, w); norms are fixed by its tiles, as those of a slide are."""
     (head,) = model.heads
     height, width = image.shape[:2]
+    tops, lefts = (range(0, max(1, n - CALIBRATION_PX + 1), CALIBRATION_PX) for n in (height, width))
+    tiles = [image[y : y + CALIBRATION_PX, x : x + CALIBRATION_PX] for y in tops for x in lefts]
+    model.calibrate(np.stack(tiles))
     # As a window: a multiple of 32, in white beyond the image.
     window = cv2.copyMakeBorder(image, 0, -height % 32, 0, -width % 32, cv2.BORDER_REPLICATE)
     outputs = model.submit(window[None])()

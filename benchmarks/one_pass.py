@@ -51,6 +51,11 @@ class Kept:
         self._turn += 1
         return lambda: outputs
 
+    def calibrate(self, tiles):
+        """See `OnePass.calibrate`."""
+        if not self.replaying:
+            self._model.calibrate(tiles)
+
     def rewind(self, *, replaying: bool) -> None:
         """Begin anew."""
         self._turn, self.replaying = 0, replaying

@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.objectmap import Frame, Kind, ObjectMap, WindowBoxes
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.store import OK, UNREADABLE, SlideStore
-from wsi_umedpt.tasks.onepass import ObjectHeads, OnePass, Outputs
+from wsi_umedpt.tasks.onepass import CALIBRATION_PX, ObjectHeads, OnePass, Outputs
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
+from wsi_umedpt.tissue import TissueMask
 
+CALIBRATION_TILES = 40
+"""How many tiles of a slide norms are fixed by."""
 SAVE_SECONDS = 30.0
 """How often a run makes durable what it found."""
 
@@ -103,7 +106,7 @@ def segment_slide(
     windows = lay_grid(slide.size, slide.mpp, spec, within=store.tissue(), whole=False)
     frame = Frame(windows, slide.size)
     made_of = {"fingerprint": slide.fingerprint, "mpp": slide.mpp, "windows": len(windows)}
-    made_by = {**made_by, "spec": spec.to_dict(), "batch_size": batch_size}
+    made_by = {**made_by, "spec": spec.to_dict(), "batch_size": batch_size, "calibration_tiles": CALIBRATION_TILES}
     maps = {}
     for head in model.heads:
         kind, by = _kind(head), {**made_by, "head": head.name}
@@ -115,6 +118,7 @@ def segment_slide(
     start = min(done) // batch_size * batch_size if done else len(windows)
     bad = {i for m in maps.values() for i in m.unreadable if i < start}
     if start < len(windows):
+        model.calibrate(calibration_tiles(slide, store.tissue(), spec))
         _run(slide, windows, start, model, maps, rows, bad, batch_size, threads, max_unreadable, progress, save_seconds)
     counts = {}
     for name, found in maps.items():
@@ -126,6 +130,26 @@ def segment_slide(
         write_labels_group(store.path / "labels")
     counts |= {h.name: len(read_objects(store, h.name)[0]) for h in model.heads if h.name not in counts}
     return Segmented(len(windows), len(bad), len(windows) - start, bool(done), counts)
+
+
+def calibration_tiles(slide: Slide, tissue: TissueMask, spec: TileSpec) -> npt.NDArray[np.uint8]:
+    """Tiles that stand for a slide, uint8 (tile, h, w, 3): up to `CALIBRATION_TILES` with much tissue, evenly spread.
+
+    Raises
+    ------
+    SlideError
+        If none of them can be read.
+    """
+    small = TileSpec(**{**spec.to_dict(), "size_px": CALIBRATION_PX, "stride_px": CALIBRATION_PX, "min_tissue": 0})
+    grid = lay_grid(slide.size, slide.mpp, small, within=tissue, whole=False)
+    fit = np.flatnonzero(grid.tissue >= grid.tissue.max() / 2)
+    rows = fit[np.unique(np.linspace(0, len(fit) - 1, CALIBRATION_TILES).round().astype(int))]
+    chosen = replace(grid, xy=grid.xy[rows], tissue=grid.tissue[rows])
+    found = [batch.pixels[batch.ok].copy() for batch in read_tiles(slide, chosen, threads=0)]
+    tiles = np.concatenate(found)
+    if not len(tiles):
+        raise SlideError(f"{slide.path.name}: none of {len(rows)} tiles that were tried can be read")
+    return tiles
 
 
 class _Rows:

@@ -109,7 +109,7 @@ def outlined(
 
 
 def _ring(labels: npt.NDArray[np.int32], number: int, where: tuple[slice, slice]) -> npt.NDArray[np.float64]:
-    """Centres of an object's outermost pixels, px of its own bounds; holes are filled. Of several parts, the largest."""
+    """Centres of an object's outermost pixels, px of its bounds; holes are filled. Of several parts, the largest."""
     mask = (labels[where] == number).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     ring: npt.NDArray[np.float64] = max(contours, key=len)[:, 0] + 0.5

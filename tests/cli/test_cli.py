@@ -137,7 +137,7 @@ def test_verify_notes_unfinished_work(embedded, tmp_path, named):
     assert done.returncode == 0
     [note] = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
     assert "one.zarr.partial: work of a run that was interrupted" in note
-    assert "The same embed command goes on with it" in note
+    assert "The same command goes on with it" in note
     assert "1 of 1 stores are whole and undamaged" in done.stdout
 
 

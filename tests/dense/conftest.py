@@ -14,7 +14,7 @@ import tifffile
 from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tasks.onepass import Outputs, TileBoxes
+from wsi_umedpt.tasks.onepass import CALIBRATION_PX, Outputs, TileBoxes
 from wsi_umedpt.testing import write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask
@@ -83,6 +83,11 @@ class ByColour:
         head.pixels, head.boxes = pixels or None, boxes or None
         self.heads = (head,)
         self._left = batches
+
+    def calibrate(self, tiles: np.ndarray) -> None:
+        """Fix nothing; what is given must be tiles."""
+        assert tiles.shape[1:] == (CALIBRATION_PX, CALIBRATION_PX, 3)
+        assert len(tiles)
 
     def submit(self, pixels: np.ndarray) -> Callable[[], Outputs]:
         """See `OnePass.submit`."""

@@ -12,6 +12,7 @@ from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.objects import Objects
 from wsi_umedpt.slide import open_slide
+from wsi_umedpt.stitching import Stitcher
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask
@@ -124,8 +125,16 @@ def test_a_slide_smaller_than_a_window_is_found(paint_slide, segment, tmp_path):
     assert label_of(tmp_path / "a.zarr").shape == (75, 99)
 
 
-def test_one_window_far_down_is_found_and_nothing_else(paint_slide, scatter_disks, segment, tmp_path, rng):
-    """What has no windows has no objects, and takes no memory: rows between windows are never held together."""
+def test_one_window_far_down_is_found_and_nothing_else(paint_slide, scatter_disks, segment, tmp_path, rng, monkeypatch):
+    """What has no windows has no objects, and takes no memory: rows without windows are never held together."""
+    heights = []
+
+    def add(self, rows, *arguments, **options):
+        heights.append(len(rows.image))
+        return stitch(self, rows, *arguments, **options)
+
+    stitch = Stitcher.add
+    monkeypatch.setattr(Stitcher, "add", add)
     slide = paint_slide(tmp_path / "tall.svs", (300, 2600), scatter_disks((300, 2600), 400, rng))
     tissue = slide.tissue(everywhere=False)
     tissue.mask[2080 // 16 : 2304 // 16, :14] = True
@@ -133,6 +142,7 @@ def test_one_window_far_down_is_found_and_nothing_else(paint_slide, scatter_disk
     done = segment(slide, tmp_path / "a.zarr", tissue=tissue, spec=spec)
     objects = objects_in(tmp_path / "a.zarr")
     assert done.windows == 1
+    assert max(heights) <= 225  # a row waits for the next
     x, y = slide.centres.T
     inside = (x + slide.radii < 220) & (y - slide.radii > 2084) & (y + slide.radii < 2300)
     which, _ = nearest(objects, slide.centres)

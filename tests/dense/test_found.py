@@ -1,11 +1,13 @@
 """Objects in a store: what was written is read back, and what is damaged is refused, by name and by `verify`."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from wsi_umedpt.arrays import write_array
 from wsi_umedpt.errors import StoreError
@@ -125,12 +127,16 @@ def flip(path: Path, at: int = 0) -> None:
     path.write_bytes(content)
 
 
-def relabel(store: Path) -> None:
-    """Another class in one pixel of the finest level, properly compressed."""
-    import zarr
+def relabel(store: Path, level: int, value: int) -> None:
+    """Turn all that a level shows into another class, properly compressed."""
+    array = zarr.open_array(store / "labels" / "nuclei" / str(level), mode="r+")
+    array[...] = (array[...] > 0) * np.uint8(value)
 
-    array = zarr.open_array(store / "labels" / "nuclei" / "0", mode="r+")
-    array[0, 0] = 7
+
+def flip_corner(store: Path) -> None:
+    """One pixel of a level that is another class than the finer level's."""
+    array = zarr.open_array(store / "labels" / "nuclei" / "1", mode="r+")
+    array[0, 0] = 1 - np.asarray(array[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +168,8 @@ def relabel(store: Path) -> None:
         pytest.param(
             lambda s: first_chunk(s / "labels/nuclei/0").write_bytes(b"no"), "level 0 from row 0 on cannot", id="torn"
         ),
-        pytest.param(relabel, "level 0 holds class 7, but there are 1", id="label-without-a-class"),
+        pytest.param(lambda s: relabel(s, 1, 7), "level 1 holds class 7, but there are 1", id="label-without-a-class"),
+        pytest.param(lambda s: flip_corner(s), "level 1 from row 0 on is not made of level 0", id="levels-that-differ"),
         pytest.param(lambda s: (s / "labels/nuclei/0/x").touch(), "holds 0/x, which no run", id="foreign-label"),
         pytest.param(lambda s: (s / "labels/x.txt").touch(), "labels: holds x.txt, which no run", id="foreign-file"),
         pytest.param(lambda s: shutil.rmtree(s / "labels/nuclei"), "lists nuclei, which is not there", id="image-gone"),
@@ -171,8 +178,6 @@ def relabel(store: Path) -> None:
 )
 def test_verify_names_what_is_damaged(store, damage, said):
     """One line for one damage, with the part that it is in."""
-    import re
-
     assert problems_of(store) == []
     damage(store)
     problems = problems_of(store)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from wsi_umedpt import checkpoint
-from wsi_umedpt.errors import CheckpointError, EncoderError
+from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.models.backbones import Pyramid
 from wsi_umedpt.models.encoder import load_encoder
-from wsi_umedpt.models.fixednorm import watched
+from wsi_umedpt.models.fixednorm import Decoder, watched
 from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import load_heads, make_task
@@ -26,8 +27,8 @@ SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, tiles):
-    """The JSON file of a model whose fixed norms are those of one tile, the first."""
+def path(tmp_path_factory):
+    """The JSON file of a model with five heads."""
     torch.manual_seed(0)
     shared = UMedPT(SPEC).eval()
     tasks = {spec.name: make_task(spec, SPEC.dim).eval() for spec in HEADS}
@@ -39,12 +40,6 @@ def path(tmp_path_factory, tiles):
     tensors = {f"shared.{k}": v.half() for k, v in shared.state_dict().items()}
     for name, task in tasks.items():
         tensors |= {f"heads.{name}.{k}": v.half() for k, v in task.state_dict().items()}
-        with watched(shared) as watch, torch.inference_mode():
-            features = shared.features(shared.normalised(torch.from_numpy(tiles[:1]).permute(0, 3, 1, 2)))
-            (shared.boxes if task.spec.kind == "detection" else shared.pixels)(features.pyramid)
-            watch.ended(1)
-        if task.spec.kind != "regression":
-            tensors |= {f"norms.{name}.{k}": v.clone() for k, v in watch.statistics().items()}
     about = {
         "schema": 1, "kind": "umedpt", "name": "tiny.v1", "model": SPEC.to_dict(), "mpp": 0.5,
         "heads": [spec.to_dict() for spec in HEADS], "licence": "none",
@@ -61,9 +56,17 @@ def tiles() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def outputs(path, tiles):
+def model(path, tiles):
+    """All heads, their norms fixed by one tile, the first."""
     release = load_release(path)
-    return OnePass(release, find_heads(release, object_names(release)), size_px=SIDE).submit(tiles)()
+    made = OnePass(release, find_heads(release, object_names(release)), size_px=SIDE)
+    made.calibrate(tiles[:1])
+    return made
+
+
+@pytest.fixture(scope="module")
+def outputs(model, tiles):
+    return model.submit(tiles)()
 
 
 def alone(path, tiles):
@@ -112,10 +115,8 @@ def test_boxes_are_the_heads(path, tiles, outputs, name, head):
         assert (np.diff(found.score) <= 0).all()
 
 
-def test_a_tile_is_the_same_in_any_batch(path, tiles, outputs):
+def test_a_tile_is_the_same_in_any_batch(model, tiles, outputs):
     """What else is in the batch, and how many, changes nothing but rounding."""
-    release = load_release(path)
-    model = OnePass(release, find_heads(release, object_names(release)), size_px=SIDE)
     for rows in ([3], [10, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8]):
         found = model.submit(np.ascontiguousarray(tiles[rows]))()
         np.testing.assert_allclose(found.vectors, outputs.vectors[rows], atol=1e-5)
@@ -149,14 +150,36 @@ def test_heads_that_show_nothing_are_refused(path, name, said):
         find_heads(load_release(path), [name])
 
 
-def test_a_model_without_statistics_is_refused(path, tmp_path):
-    """Heads trained before there were fixed norms would give other chances in every window."""
-    tensors, about = checkpoint.load(path)
-    about = {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")}
-    checkpoint.save(tmp_path / "a.json", {k: v for k, v in tensors.items() if not k.startswith("norms.")}, about)
-    release = load_release(tmp_path / "a.json")
-    with pytest.raises(CheckpointError, match="no statistics for the norm"):
-        OnePass(release, find_heads(release, ["nuclei"]), size_px=SIDE)
+def test_norms_are_fixed_by_all_tiles_alike(path, tiles):
+    """However they are cut into batches, statistics are the mean over tiles; before, nothing can be run."""
+    release = load_release(path)
+    one, other = (OnePass(release, find_heads(release, ["nuclei"]), size_px=SIDE) for _ in range(2))
+    with pytest.raises(RuntimeError, match="calibrate comes before"):
+        one.submit(tiles)
+    one.calibrate(tiles)
+    other.calibrate(tiles[::-1].copy())
+    found, again = (m.submit(tiles[:2])().chances["nuclei"].astype(int) for m in (one, other))
+    assert np.abs(found - again).max() <= 1
+    other.calibrate(tiles[:1] // 4)
+    assert np.abs(found - other.submit(tiles[:2])().chances["nuclei"]).max() > 1
+
+
+def test_what_is_found_at_a_place_does_not_depend_on_its_window(path, tiles):
+    """With norms fixed, chances far from a window's edges change by rounding alone when all else in it does."""
+    torch.manual_seed(0)
+    shared = load_release(path).shared.eval()
+    with torch.inference_mode(), watched(shared) as watch:
+        shared.pixels(shared.features(shared.normalised(torch.from_numpy(tiles).permute(0, 3, 1, 2))).pyramid)
+        watch.ended(len(tiles))
+    decoder = Decoder(shared, "pixels", watch.statistics())
+    maps = [torch.randn(1, c, 64 // s, 64 // s) for c, s in zip(shared.encoder.channels, (1, 2, 4, 8), strict=True)]
+    other = [m.clone() for m in maps]
+    for m in other:
+        m[..., : m.shape[3] // 4] += 3
+    with torch.inference_mode():
+        one, changed = (decoder(Pyramid(*m)) for m in (maps, other))
+    assert torch.allclose(one[..., -32:], changed[..., -32:], atol=1e-5)
+    assert not torch.allclose(one[..., :32], changed[..., :32], atol=1e-2)
 
 
 def test_sides_that_the_decoders_cannot_halve_are_refused(path):

@@ -2,8 +2,8 @@
 
 In training each image is normalised by its own mean and variance. Over a slide that would make
 what is found in a window depend on all else that is in it, so that neighbouring windows would
-disagree and no overlap could hide the seam. Here the statistics are those of a task's training
-images, averaged; a norm is then one multiplication and one addition a channel.
+disagree and no overlap could hide the seam. Here the whole slide is the image: statistics are the
+mean over some of its tiles, and a norm is then one multiplication and one addition a channel.
 """
 
 import copy
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from wsi_umedpt.errors import CheckpointError
 from wsi_umedpt.models.backbones import Pyramid
 from wsi_umedpt.models.umedpt import UMedPT
 
@@ -95,8 +94,6 @@ class Decoder(nn.Module):
             {"squeezer": copy.deepcopy(shared.squeezer), part: copy.deepcopy(shared.get_submodule(part))}
         )
         for name, norm in list(_norms(made)):
-            if name not in statistics or statistics[name].shape[2] != norm.num_groups:
-                raise CheckpointError(f"there are no statistics for the norm {name}: train the model again")
             parent, _, attribute = name.rpartition(".")
             setattr(made.get_submodule(parent), attribute, FixedNorm(norm, statistics[name]))
         self.squeezer, self.decoder = made["squeezer"], made[part]

@@ -28,8 +28,6 @@ class Release:
     """Spec of each head, as JSON holds it (see `tasks.HeadSpec`)."""
     head_weights: checkpoint.State
     """Weights of all heads, ``name.key``, float32."""
-    norms: checkpoint.State
-    """Statistics for fixed norms, ``head.norm`` (see `models.fixednorm`), of heads that work on maps."""
     about: dict[str, Any]
     """All else that the JSON file says."""
 
@@ -87,8 +85,7 @@ def load_release(path: Path) -> Release:
             f"the weights of {path} are not of its model: {' '.join(str(error).split())[:300]}"
         ) from None
     heads = list(about.get("heads", []))
-    weights, norms = (checkpoint.tensors_under(state, part) for part in ("heads", "norms"))
-    return Release(shared.eval().requires_grad_(False), heads, weights, norms, about)
+    return Release(shared.eval().requires_grad_(False), heads, checkpoint.tensors_under(state, "heads"), about)
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One pass: tiles in; embeddings, chances of every second pixel, and boxes out, from one pyramid.
 
-Decoders run with fixed norms (`models.fixednorm`), so that what is found at a place does not
-depend on the window that it was seen in; embeddings are those of the encoder as it is.
+Decoders run with norms fixed for a slide (`models.fixednorm`), so that what is found at a place does
+not depend on the window that it was seen in; embeddings are those of the encoder as it is.
 `find_heads` says what a release can show over a slide; `OnePass` runs it, on CPU or CUDA, as
 `models.engines` runs an encoder.
 """
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from wsi_umedpt.checkpoint import tensors_under
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.engines import DTYPES, Pixels
-from wsi_umedpt.models.fixednorm import Decoder
+from wsi_umedpt.models.fixednorm import Decoder, watched
 from wsi_umedpt.models.folding import folded
 from wsi_umedpt.models.release import Release
 from wsi_umedpt.models.umedpt import UMedPT
@@ -29,6 +29,8 @@ from wsi_umedpt.tasks.segmentation import Segmentation
 BORDER = "border"
 _BOXES = "_boxes"
 _CPU_BATCH = 8
+CALIBRATION_PX = 128
+"""Side of the tiles that norms are fixed by: as large as training images were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +131,35 @@ class OnePass:
         shared = folded(release.shared, size_px).to(self._device).to(memory_format=torch.channels_last)
         assert isinstance(shared, UMedPT)  # noqa: S101 - folding keeps the class
         self._shared = shared
+        self._decoders: dict[str, Decoder] = {}
+        for head in self._parts().values():
+            for task in head:
+                task.to(self._device)
+
+    def calibrate(self, tiles: Pixels) -> None:
+        """Fix the decoders' norms at the mean statistics of these tiles, of the slide that comes next.
+
+        Parameters
+        ----------
+        tiles : uint8 (tile, h, w, 3)
+            Of about the size of training images, `CALIBRATION_PX`; at least one.
+        """
+        with torch.inference_mode(), self._autocast(), watched(self._shared) as watch:
+            for part in torch.split(torch.from_numpy(tiles), _CPU_BATCH):
+                features = self._shared.features(self._shared.normalised(part.to(self._device).permute(0, 3, 1, 2)))
+                for name in self._parts():
+                    self._shared.get_submodule(name)(features.pyramid)
+                watch.ended(len(part))
+        statistics = watch.statistics()
         self._decoders = {
-            task.name: Decoder(shared, part, tensors_under(release.norms, task.name)).to(self._device).eval()
-            for part, task in self._parts()
+            name: Decoder(self._shared, name, statistics).to(self._device).eval() for name in self._parts()
         }
-        for _, task in self._parts():
-            task.to(self._device)
 
     def submit(self, pixels: Pixels) -> Callable[[], Outputs]:
         """Start a batch, uint8 (tile, size, size, 3); call what is returned to wait for its outputs."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32),
-        ):
+        if not self._decoders:
+            raise RuntimeError("calibrate comes before submit")
+        with torch.inference_mode(), self._autocast():
             tiles = torch.from_numpy(pixels)
             if self._device.type == "cuda":
                 tiles = tiles.pin_memory()
@@ -154,13 +172,14 @@ class OnePass:
         shared, size = self._shared, (tiles.shape[1], tiles.shape[2])
         raw = shared.pyramid(shared.normalised(tiles.permute(0, 3, 1, 2)))
         _, vectors = shared.squeezer(raw.stride32)
+        maps = {name: decoder(raw) for name, decoder in self._decoders.items()}
         chances, boxes = {}, {}
         for h in self.heads:
             if h.pixels:
-                shares = h.pixels.head(self._decoders[h.pixels.name](raw)).float().softmax(1)[:, 1:]
+                shares = h.pixels.head(maps["pixels"]).float().softmax(1)[:, 1:]
                 chances[h.name] = (shares * 255).round().to(torch.uint8)
             if h.boxes:
-                boxes[h.name] = h.boxes.read(self._decoders[h.boxes.name](raw), size)
+                boxes[h.name] = h.boxes.read(maps["boxes"], size)
         return vectors.float(), chances, boxes
 
     def _read(self, vectors: torch.Tensor, chances: dict[str, torch.Tensor], boxes: dict[str, BoxOutputs]) -> Outputs:
@@ -178,10 +197,14 @@ class OnePass:
                 ]
         return Outputs(vectors.cpu().numpy(), {k: v.cpu().numpy() for k, v in chances.items()}, found)
 
-    def _parts(self) -> list[tuple[str, Segmentation | Detection]]:
-        """Each head, with the decoder of the shared model that it reads."""
-        both = [(("pixels", h.pixels), ("boxes", h.boxes)) for h in self.heads]
-        return [(part, task) for parts in both for part, task in parts if task is not None]
+    def _parts(self) -> dict[str, list[nn.Module]]:
+        """Heads by the decoder of the shared model that they read."""
+        pixels: list[nn.Module] = [h.pixels for h in self.heads if h.pixels]
+        boxes: list[nn.Module] = [h.boxes for h in self.heads if h.boxes]
+        return {name: heads for name, heads in (("pixels", pixels), ("boxes", boxes)) if heads}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
 
 def _joined(parts: list[Outputs]) -> Outputs:

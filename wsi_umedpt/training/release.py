@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -18,14 +18,7 @@ from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.tasks.base import HeadSpec
 from wsi_umedpt.training.settings import PretrainConfig
 
-
-class Head(NamedTuple):
-    """A trained head."""
-
-    spec: HeadSpec
-    weights: dict[str, torch.Tensor]
-    statistics: dict[str, torch.Tensor]
-    """For fixed norms; empty where the head works on vectors."""
+Head = tuple[HeadSpec, dict[str, torch.Tensor]]
 
 
 def release(
@@ -34,17 +27,14 @@ def release(
 ) -> Path:  # fmt: skip
     """Write the weights of a finished run; returns their JSON file."""
     tensors = {f"shared.{k}": v for k, v in shared.state_dict().items()}
-    for name, head in heads.items():
-        tensors |= {f"heads.{name}.{k}": v for k, v in head.weights.items()}
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    # Variances may leave the range of float16.
-    tensors |= {f"norms.{name}.{k}": v for name, head in heads.items() for k, v in head.statistics.items()}
+    for name, (_, state) in heads.items():
+        tensors |= {f"heads.{name}.{k}": v for k, v in state.items()}
     about = {
         "schema": 1,
         "kind": "umedpt",
         "name": config.name,
         "model": config.model.to_dict(),
-        "heads": [head.spec.to_dict() for head in heads.values()],
+        "heads": [spec.to_dict() for spec, _ in heads.values()],
         "mpp": config.mpp,
         "about": config.about,
         "licence": config.licence,
@@ -56,7 +46,7 @@ def release(
         "versions": {"wsi_umedpt": __version__, "torch": torch.__version__},
     }
     path = out / f"{config.name}.json"
-    checkpoint.save(path, tensors, about)
+    checkpoint.save(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, about)
     path.with_suffix(".md").write_text(card_text(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
     return path
 

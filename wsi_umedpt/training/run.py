@@ -26,11 +26,10 @@ from wsi_umedpt.tasks import make_task
 from wsi_umedpt.tasks.base import HeadSpec, Task
 from wsi_umedpt.training.evaluate import Figures, evaluate, main_scores, mean_score
 from wsi_umedpt.training.parallel import gathered, join, mine
-from wsi_umedpt.training.release import Head, release
+from wsi_umedpt.training.release import release
 from wsi_umedpt.training.schedule import lr_factor
 from wsi_umedpt.training.settings import PretrainConfig
 from wsi_umedpt.training.state import Run, restore, save
-from wsi_umedpt.training.statistics import ON_MAPS, norm_statistics
 from wsi_umedpt.training.step import train_step
 
 
@@ -99,15 +98,7 @@ def pretrain(
     save(run, saved, config)
     if run.step < config.training.steps:
         return saved
-    sources = {d.spec.name: d for d in data}
-    heads = {
-        t.name: Head(
-            t.spec,
-            {k: v.cpu() for k, v in t.state_dict().items()},
-            norm_statistics(run.shared, sources[t.name], device) if t.spec.kind in ON_MAPS else {},
-        )
-        for t in run.tasks
-    }
+    heads = {t.name: (t.spec, {k: v.cpu() for k, v in t.state_dict().items()}) for t in run.tasks}
     everyone = {name: head for part in gathered(heads) for name, head in part.items()}
     ordered = {d.spec.name: everyone[d.spec.name] for d in data}
     seconds, images = run.cost()
