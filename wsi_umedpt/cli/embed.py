@@ -147,7 +147,7 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
         size_px=card.size_px if tiles.size is None else tiles.size,
         mpp=next(mpp for mpp in (tiles.tile_mpp, card.mpp, TileSpec.mpp) if mpp is not None),
         stride_px=tiles.stride,
-        min_tissue=tiles.min_tissue,
+        min_tissue=TileSpec.min_tissue if tiles.min_tissue is None else tiles.min_tissue,
         resampling=tiles.resampling,
         upsample=tiles.upsample,
     )

@@ -73,6 +73,7 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
 
 
 def _store(path: Path) -> str:
+    from wsi_umedpt.found import found_names, read_objects
     from wsi_umedpt.store import SlideStore
 
     store = SlideStore.open(path)
@@ -94,4 +95,9 @@ def _store(path: Path) -> str:
                 f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} "
                 f"{made['precision']}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
             )
+    for name in found_names(store):
+        objects, made_by = read_objects(store, name)
+        lines.append(
+            f"  objects     {name}: {len(objects)} ({', '.join(objects.classes)}), by {made_by.get('model', '?')}"
+        )
     return "\n".join(lines)

@@ -19,8 +19,8 @@ class TileOptions:
     """Resolution of a tile, microns per pixel (0.5 is about 20x); by default what the encoder states, else 0.5."""
     stride: int | None = None
     """Distance between tiles in pixels; less than --size makes them overlap."""
-    min_tissue: float = 0.25
-    """Least share of a tile that is tissue, 0 to 1."""
+    min_tissue: float | None = None
+    """Least share of a tile that is tissue, 0 to 1; by default 0.25, and 0.05 where objects are looked for."""
     resampling: Literal["area", "dct"] = "area"
     """How pixels are shrunk: exact averages, or faster inside the JPEG decoder."""
     upsample: bool = False

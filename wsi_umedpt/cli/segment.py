@@ -18,6 +18,9 @@ WINDOW_PX = 320
 """Side of a window, embedded or not. Smaller ones see too little around an object; larger ones gave the same
 (docs/objects.md)."""
 
+MIN_TISSUE = 0.05
+"""Least share of tissue in a window: thin strips hold nuclei, too."""
+
 
 def segment(
     slides: list[str],
@@ -42,7 +45,7 @@ def segment(
     --------
         wsi-umedpt segment slide.svs -o out
 
-        wsi-umedpt segment slides/ -o out --heads nuclei_tnbc --min-tissue 0.05
+        wsi-umedpt segment slides/ -o out --heads nuclei_tnbc --min-tissue 0.01
 
         wsi-umedpt export out/slide.zarr -o slide.geojson.gz
 
@@ -132,9 +135,13 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
     size = tiles.size or WINDOW_PX
     mpps = [mpp for mpp in (tiles.tile_mpp, encoder.card.mpp, heads[0].mpp, TileSpec.mpp) if mpp is not None]
     spec = TileSpec(
-        size_px=size, mpp=mpps[0], stride_px=tiles.stride or max(2, size - OVERLAP_PX), min_tissue=tiles.min_tissue,
-        resampling=tiles.resampling, upsample=tiles.upsample,
-    )  # fmt: skip
+        size_px=size,
+        mpp=mpps[0],
+        stride_px=tiles.stride or max(2, size - OVERLAP_PX),
+        min_tissue=MIN_TISSUE if tiles.min_tissue is None else tiles.min_tissue,
+        resampling=tiles.resampling,
+        upsample=tiles.upsample,
+    )
     device = pick_device(run.device)
     return ObjectPlan(
         model=OnePass(release, heads, size_px=size, device=device, precision=run.precision),

@@ -77,11 +77,12 @@ class FixedNorm(nn.Module):
             scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
         self.register_buffer("scale", scale[..., None, None].detach().clone(), persistent=False)
         self.register_buffer("shift", shift[..., None, None].detach().clone(), persistent=False)
-        self._call = 0
+        self.turn = 0
+        """Of the next call; `Decoder` begins each run with the first."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (image, channel, h, w) by the statistics of this call's turn."""
-        call, self._call = self._call, (self._call + 1) % len(self.scale)
+        call, self.turn = self.turn, self.turn + 1
         return torch.addcmul(self.shift[call], x, self.scale[call])
 
 
@@ -100,6 +101,9 @@ class Decoder(nn.Module):
 
     def forward(self, raw: Pyramid) -> torch.Tensor | tuple[tuple[torch.Tensor, ...], ...]:
         """See `PixelDecoder` and `BoxDecoder`."""
+        for part in self.modules():
+            if isinstance(part, FixedNorm):
+                part.turn = 0
         squeezed, _ = self.squeezer(raw.stride32)
         return self.decoder(raw._replace(stride32=squeezed))  # type: ignore[no-any-return]
 
