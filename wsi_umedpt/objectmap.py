@@ -19,12 +19,10 @@ from wsi_umedpt.canvas import Canvas, Rows
 from wsi_umedpt.errors import OptionError, StoreError
 from wsi_umedpt.found import write_objects
 from wsi_umedpt.labels import CHUNK_PX, LabelInfo, LabelWriter
-from wsi_umedpt.objects import MEASURES, Objects
+from wsi_umedpt.objects import MEASURES, PALETTE, Objects
 from wsi_umedpt.stitching import Stitcher
 from wsi_umedpt.tiling import TileGrid
 
-COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75))
-"""Of classes, in their order, again and again."""
 MIN_SCORE = 0.3
 """Boxes of a lower score are left out."""
 _SLACK_PX = 4
@@ -125,7 +123,7 @@ class ObjectMap:
         self._stitcher = Stitcher(
             width, kind.classes, border=kind.border, scale=frame.scale, mpp=mpp, min_um2=kind.min_um2
         )
-        colours = tuple(COLOURS[i % len(COLOURS)] for i in range(len(kind.classes)))
+        colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(kind.classes)))
         self._info = LabelInfo(
             name=kind.name, shape=(frame.height, frame.width), mpp=mpp, scale=frame.scale, classes=kind.classes,
             colours=colours, source={"fingerprint": made_of.get("fingerprint", "")}, made_by=self._origin["made_by"],

@@ -11,8 +11,7 @@ from PIL import Image
 from wsi_umedpt.errors import PictureError
 from wsi_umedpt.found import read_objects
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.objectmap import COLOURS
-from wsi_umedpt.objects import Objects
+from wsi_umedpt.objects import PALETTE, Objects
 from wsi_umedpt.picture import Panel, enlarged, sheet
 from wsi_umedpt.readers.base import Pixels
 from wsi_umedpt.slide import Slide
@@ -74,14 +73,22 @@ def close_ups(objects: Objects, mpp: float) -> list[Box]:
 
 
 def _drawn(image: Pixels, objects: Objects, view: _View, thickness: int) -> Pixels:
-    """Outlines in the colours of their classes."""
+    """Outlines in the colours of their classes; in green, which no stain is, where there is one class only."""
     drawn = image.copy()
     shown = objects.taken(_within(objects, view.box))
     points = (shown.outline - (view.box.x, view.box.y)) * view.zoom * 2**_SUB
     rings = np.split(np.round(points).astype(np.int32), shown.starts[1:-1]) if len(shown) else []
     for k in range(len(objects.classes)):
         mine: Sequence[npt.NDArray[np.int32]] = [r for r, c in zip(rings, shown.class_index, strict=True) if c == k]
-        cv2.polylines(drawn, mine, True, _bright(COLOURS[k % len(COLOURS)]), thickness, cv2.LINE_AA, _SUB)
+        cv2.polylines(
+            drawn,
+            mine,
+            True,
+            (0, 220, 0) if len(objects.classes) == 1 else PALETTE[k % len(PALETTE)],
+            thickness,
+            cv2.LINE_AA,
+            _SUB,
+        )
     return drawn
 
 
@@ -89,11 +96,6 @@ def _within(objects: Objects, box: Box) -> npt.NDArray[np.bool_]:
     reach = 0.1 * box.width
     low, high = np.array([box.x, box.y]) - reach, np.array([box.x + box.width, box.y + box.height]) + reach
     return np.asarray(((objects.centroid >= low) & (objects.centroid <= high)).all(axis=1), bool)
-
-
-def _bright(colour: tuple[int, int, int]) -> tuple[int, ...]:
-    """Bright enough to be seen on stained tissue: the first class, blue elsewhere, is green here."""
-    return (0, 220, 0) if colour == COLOURS[0] else colour
 
 
 def _with_bar(image: Pixels, length: float) -> Pixels:

@@ -16,6 +16,18 @@ MEASURES = ("area_um2", "perimeter_um", "circularity", "hematoxylin", "eosin")
 """What is measured of each object. Stains are mean optical densities after Ruifrok and Johnston
 (Analytical and Quantitative Cytology and Histology 23, 2001); circularity is 4 pi area / perimeter^2."""
 
+PALETTE = (
+    (0, 158, 115),
+    (213, 94, 0),
+    (0, 114, 178),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (240, 228, 66),
+)
+"""Red, green, blue of classes in their order, again and again; told apart by colour-blind eyes too (Okabe and
+Ito, Color Universal Design, 2008)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:

@@ -25,7 +25,7 @@ import shapely
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of, whole_file
 from wsi_umedpt.interop.json_text import JsonText
-from wsi_umedpt.objects import Objects
+from wsi_umedpt.objects import PALETTE, Objects
 
 ObjectType = Literal["detection", "cell", "tile", "annotation"]
 Colour = tuple[int, int, int]
@@ -39,18 +39,6 @@ MEASUREMENTS = (
     "Eosin OD mean",
 )
 """Names in QuPath of an object's score and then of each of `wsi_umedpt.objects.MEASURES`."""
-
-PALETTE: tuple[Colour, ...] = (
-    (213, 94, 0),
-    (0, 114, 178),
-    (0, 158, 115),
-    (204, 121, 167),
-    (230, 159, 0),
-    (86, 180, 233),
-    (240, 228, 66),
-)
-"""Colours of classes for which none is given, told apart by colour-blind eyes too (Okabe and Ito, Color
-Universal Design, 2008)."""
 
 _SUFFIXES = (".geojson", ".geojson.gz")
 _GZIP_LEVEL = 2
