@@ -278,7 +278,11 @@ def plot(path: Path) -> None:
         for m in ("probe", "fine-tune")
         if any((r["target"], r["mode"]) == (t, m) for r in found)
     ]
-    figure, axes = pyplot.subplots(2, -(-len(panels) // 2), figsize=(5 * -(-len(panels) // 2), 8), squeeze=False)
+    columns = -(-len(panels) // 2)
+    figure, axes = pyplot.subplots(2, columns, figsize=(5 * columns, 9), squeeze=False)
+    colours = {arm: f"C{i}" for i, arm in enumerate(dict.fromkeys(r["arm"] for r in found))}
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     for axis, (name, mode) in zip(axes.flat, panels, strict=False):
         rows = [r for r in found if (r["target"], r["mode"]) == (name, mode)]
         for arm in dict.fromkeys(r["arm"] for r in rows):
@@ -288,12 +292,15 @@ def plot(path: Path) -> None:
             mean = [np.mean([r["auc"] for r in group]) for group in mine]
             low, high = zip(*(interval(g) for g in mine), strict=True)
             style = "-" if "UMedPT" in arm else "--"
-            (line,) = axis.plot(range(len(FRACTIONS)), mean, style, marker="o", label=arm)
-            axis.fill_between(range(len(FRACTIONS)), low, high, color=line.get_color(), alpha=0.1)
+            axis.plot(range(len(FRACTIONS)), mean, style, marker="o", color=colours[arm])
+            axis.fill_between(range(len(FRACTIONS)), low, high, color=colours[arm], alpha=0.07)
         axis.set_xticks(range(len(FRACTIONS)), [f"{f:.0%}" for f in FRACTIONS])
         axis.set(title=f"{name}, {mode}", xlabel="labels used", ylabel="AUC")
-    axes.flat[0].legend(fontsize=7)
-    figure.tight_layout()
+    lines = [
+        pyplot.Line2D([], [], color=c, ls="-" if "UMedPT" in arm else "--", marker="o") for arm, c in colours.items()
+    ]
+    figure.legend(lines, list(colours), loc="lower center", ncols=4)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=90)
 
 

@@ -172,7 +172,8 @@ def whole_parts(work: Path, store: Path) -> Iterator[Path]:
     """Label images and objects that a store lacks, grids, else the features that it lacks."""
     for group in ("labels", "detections"):  # objects last: where they are, their label image is
         for part in sorted(p.parent for p in work.glob(f"{group}/*/zarr.json")):
-            if not (store / part.relative_to(work)).exists():
+            # A label image without its objects is what a kill between the two left: it is replaced.
+            if not (store / "detections" / part.name).exists():
                 yield part
     for grid in sorted(work.glob("grids/*/")):
         if not (store / grid.relative_to(work)).exists():

@@ -250,6 +250,7 @@ class SlideStore:
                 target = self.path / part.relative_to(self._work)
                 if not target.parent.exists():
                     write_group(target.parent, {})
+                discard(target)  # a label image that a kill left without its objects, or nothing
                 os.rename(part, target)
                 sync_folder(target.parent)
         clear_work(self._partial)

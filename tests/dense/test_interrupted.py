@@ -189,3 +189,16 @@ def test_growing_objects_survive_an_embedding_run(painted, segment, by_colour, t
         assert np.array_equal(getattr(one, field.name), getattr(other, field.name), equal_nan=field.name == "measures")
     assert problems_of(path) == []
     assert not path.with_name("a.zarr.partial").exists()
+
+
+def test_a_label_image_without_its_objects_is_replaced(painted, segment, by_colour, tmp_path):
+    """As a kill between the two leaves it: another run's objects never stand beside it."""
+    left, fresh = tmp_path / "left.zarr", tmp_path / "fresh.zarr"
+    segment(painted, left)
+    shutil.rmtree(left / "detections" / "nuclei")
+    for path in (left, fresh):
+        segment(painted, path, by_colour(boxes=True))
+    assert problems_of(left) == []
+    assert {n: b for n, b in files_of(left).items() if "nuclei/" in n} == {
+        n: b for n, b in files_of(fresh).items() if "nuclei/" in n
+    }
