@@ -201,12 +201,12 @@ def fine_tune(
     return chances.numpy()
 
 
-def measure(root: Path, runs: Path, *, fine: bool) -> None:
-    """Measure what is not yet in `RESULTS`."""
-    done = {_key(r) for r in results()}
-    for name, load in TARGETS.items():
-        target = load(root)
-        for arm_name, make in arms(runs).items():
+def measure(root: Path, runs: Path, *, fine: bool, targets: list[str], backwards: bool) -> None:
+    """Measure what is not yet in `RESULTS`; another process may do so from the other end."""
+    for name in targets:
+        target = TARGETS[name](root)
+        listed = list(arms(runs).items())
+        for arm_name, make in reversed(listed) if backwards else listed:
             features, weights = None, weights_sha256(make())[:12]
             for mode in ("probe", "fine-tune") if fine and name in FINE_TUNED else ("probe",):
                 if mode == "fine-tune" and "MobileNet" in arm_name:
@@ -215,7 +215,7 @@ def measure(root: Path, runs: Path, *, fine: bool) -> None:
                     for seed in range(SEEDS):
                         entry = {"target": name, "arm": arm_name, "mode": mode, "fraction": fraction, "seed": seed}
                         entry["weights"] = weights
-                        if _key(entry) in done:
+                        if _key(entry) in {_key(r) for r in results()}:
                             continue
                         train, test = splits(target, fraction, seed)
                         if mode == "probe":
@@ -310,12 +310,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the pretraining runs")
     parser.add_argument("--no-fine-tuning", action="store_true")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--backwards", action="store_true", help="begin with the last arm, beside another process")
     parser.add_argument("--report", action="store_true", help="only print what is measured")
     parser.add_argument("--plot", type=Path, help="also draw all curves to this PNG")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     if not asked.report:
-        measure(asked.data, asked.runs, fine=not asked.no_fine_tuning)
+        measure(asked.data, asked.runs, fine=not asked.no_fine_tuning, targets=asked.targets, backwards=asked.backwards)
     report()
     if asked.plot:
         plot(asked.plot)
