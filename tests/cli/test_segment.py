@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from wsi_umedpt.found import found_names, read_objects
+from wsi_umedpt.interop.geoparquet import read_geoparquet
+from wsi_umedpt.interop.qupath import read_geojson
 from wsi_umedpt.labels import read_labels
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
@@ -109,3 +111,42 @@ def test_a_bad_slide_leaves_the_others_alone(say, slide):
     assert re.search(r"bad\.svs: .+", out + err)
     assert [p.name for p in Path("out").glob("*.zarr")] == ["good.zarr"]
     assert "Traceback" not in err
+
+
+def test_windows_lie_as_the_tiles_of_a_store_do(say, slide):
+    """A store embedded at 224 px: with its stride, windows are 224 px apart and overlap; its grid stays as it is."""
+    assert say("embed", slide, "-o", "out", *ON_CPU)[0] == 0
+    code, out, err = say("segment", slide, "-o", "out", "--stride", "224", "--size", "224", *ON_CPU)
+    assert code == 0, err
+    assert "windows of 288 px, 224 px apart" in out
+    [store] = Path("out").glob("*.zarr")
+    assert problems_of(store) == []
+    assert [grid.spec.size_px for grid in map(SlideStore.open(store).grid, SlideStore.open(store).grid_ids)] == [224]
+    assert say("export", store, "-o", "tiles.csv", "--table", "tiles")[0] == 0
+    rows = Path("tiles.csv").read_text().splitlines()
+    assert len(rows) == len(SlideStore.open(store).grid()) + 1
+    assert rows[0] == "slide_id,tile,x,y,side,tissue,nucleus_count,nucleus_per_mm2"
+
+
+def test_exports(say, slide):
+    """Outlines and counts of what was found, by the suffix of the file; what is no table is refused."""
+    assert say("segment", slide, "-o", "out", *ON_CPU)[0] == 0
+    [store] = Path("out").glob("*.zarr")
+    objects, _ = read_objects(SlideStore.open(store))
+    for name in ("a.geojson.gz", "a.parquet"):
+        code, out, err = say("export", store, "-o", name)
+        assert code == 0, err
+        assert f"{len(objects)} nuclei_dsb" in out
+    assert len(read_geojson(Path("a.geojson.gz"))) == len(read_geoparquet(Path("a.parquet"))) == len(objects)
+    assert say("export", "out", "-o", "slides.csv", "--table", "slides")[0] == 0
+    head, row = (line.split(",") for line in Path("slides.csv").read_text().splitlines())
+    assert row[head.index("nucleus_count")] == str(len(objects))
+    code, _, err = say("export", store, "-o", "slides.xls", "--table", "slides")
+    assert code == 1
+    assert "tables are .csv or .parquet" in err
+    code, _, err = say("export", "nowhere", "-o", "a.csv")
+    assert code == 1
+    assert "no stores in nowhere" in err
+    code, _, err = say("picture", store, "--objects", "nuclei_dsb", "--slide", slide, "-o", "a.png")
+    assert code == 0, err
+    assert Path("a.png").stat().st_size > 10_000

@@ -64,7 +64,8 @@ def segment(
     mask
         Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide.
     tiles
-        Which windows are cut; by default 320 px, 256 px apart.
+        Which windows are cut; by default 320 px, 256 px apart. With --stride of a grid that the store has, windows
+        lie as its tiles do, and are as large as they need be to overlap.
     tissue
         How tissue is found.
     run
@@ -114,7 +115,7 @@ def find_objects(
 def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":
     from wsi_umedpt import __version__
     from wsi_umedpt.cohort.objects import ObjectPlan
-    from wsi_umedpt.dense import FeaturesToo
+    from wsi_umedpt.dense import FeaturesToo, window_spec
     from wsi_umedpt.errors import EncoderError
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.models.encoder import load_encoder, pick_device
@@ -137,14 +138,16 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
     spec = TileSpec(
         size_px=size,
         mpp=mpps[0],
-        stride_px=tiles.stride or max(2, size - OVERLAP_PX),
+        stride_px=max(2, size - OVERLAP_PX) if tiles.stride is None else tiles.stride,
         min_tissue=MIN_TISSUE if tiles.min_tissue is None else tiles.min_tissue,
         resampling=tiles.resampling,
         upsample=tiles.upsample,
     )
+    if not embed and size % 32 == 0:  # another side is refused
+        spec = window_spec(spec, OVERLAP_PX)
     device = pick_device(run.device)
     return ObjectPlan(
-        model=OnePass(release, heads, size_px=size, device=device, precision=run.precision),
+        model=OnePass(release, heads, size_px=spec.size_px, device=device, precision=run.precision),
         spec=spec,
         made_by={
             "model": encoder.card.name, "weights_sha256": encoder.card.weights_sha256, "precision": run.precision,

@@ -1,11 +1,13 @@
 """Tables as CSV or Parquet, whole or absent."""
 
+import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.exchange import whole_file
@@ -24,7 +26,11 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     check_table(path)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     with whole_file(path) as file:
-        if path.suffix == ".csv":
-            csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))
-        else:
+        if path.suffix == ".parquet":
             parquet.write_table(table, file, compression="zstd")
+            return
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(table.column_names)
+        lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        text.detach()  # flushed; the file is closed by who opened it
