@@ -49,7 +49,8 @@ def object_sheet(
     tissue = store.tissue()
     whole = _View(Box(0, 0, *of["size"]), zoom / tissue.step)
     mm2 = tissue.mask.sum() * (tissue.step * of["mpp"] / 1000) ** 2
-    text = f"{store.slide_id}: {len(objects)} {about['head']}, {len(objects) / max(mm2, 1e-9):.0f} per mm2 of tissue"
+    density = f", {len(objects) / mm2:.0f} per mm2 of tissue" if mm2 else ""
+    text = f"{store.slide_id}: {len(objects)} {about['head']}{density}"
     panels = [Panel(_drawn(base, objects, whole, 1), text)]
     if slide is not None:
         if slide.fingerprint != of["fingerprint"]:

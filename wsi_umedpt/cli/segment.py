@@ -47,6 +47,8 @@ def segment(
 
         wsi-umedpt segment slides/ -o out --heads nuclei_tnbc --min-tissue 0.01
 
+        wsi-umedpt segment smear.png -o out --heads blood_cells --mpp 0.1 --tile-mpp 0.2 --min-tissue 0
+
         wsi-umedpt export out/slide.zarr -o slide.geojson.gz
 
     Parameters
@@ -102,6 +104,12 @@ def find_objects(
         f"{objects.made_by['model']}: {names}{' and embeddings' if embed else ''}; windows of {spec.size_px} px, "
         f"{spec.stride} px apart, at {spec.mpp:g} um/px, {objects.made_by['precision']} on {objects.made_by['device']}"
     )
+    unscaled = [head.name for head in objects.model.heads if head.mpp is None]
+    if tiles.tile_mpp is None and unscaled:
+        print(
+            f"{', '.join(unscaled)}: trained on images of no stated scale; look at the result, and change the windows' "
+            "scale with --tile-mpp (docs/objects.md says how large objects should be)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     with Bars(len(jobs)) as bars:
         try:
@@ -171,6 +179,12 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
     found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no objects"
     print(f"{len(done)} slides done, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
     for outcome in outcomes:
+        if outcome.status != "failed" and not outcome.tiles:
+            print(
+                f"  {outcome.job.slide_id}: no window with enough tissue. On smears and fluorescence, where none is "
+                "found, --min-tissue 0 looks everywhere; what counts as tissue: "
+                f"wsi-umedpt tissue {outcome.job.path} -o tissue.png"
+            )
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
     if failed:
