@@ -17,8 +17,7 @@ Columns = dict[str, Any]
 def slide_row(store: SlideStore, name: str | None = None) -> Columns:
     """One row: tissue area, and of each class the count, the density per mm2 of tissue, and the medians of measures."""
     objects, about = read_objects(store, name)
-    of, tissue = store.attrs["slide"], store.tissue()
-    mm2 = float(tissue.mask.sum()) * (tissue.step * of["mpp"] / 1000) ** 2
+    mm2 = store.tissue().area_mm2(store.attrs["slide"]["mpp"])
     row: Columns = {
         "slide_id": store.slide_id, "objects": about["head"], "tissue_mm2": mm2,
         "unreadable_windows": len(about.get("unreadable", [])),

@@ -22,7 +22,7 @@ from wsi_umedpt.found import found_names, read_objects
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.labels import write_labels_group
 from wsi_umedpt.loading import TileBatch, read_tiles
-from wsi_umedpt.objectmap import Frame, Kind, ObjectMap, WindowBoxes
+from wsi_umedpt.objectmap import Frame, Kind, ObjectMap
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.store import OK, UNREADABLE, SlideStore
 from wsi_umedpt.tasks.onepass import CALIBRATION_PX, ObjectHeads, OnePass, Outputs
@@ -244,15 +244,12 @@ def _add(found: ObjectMap, name: str, batch: TileBatch, outputs: Outputs | None)
             index,
             batch.pixels[at],
             None if chances is None else chances[place[at]],
-            None if boxes is None else WindowBoxes(*boxes[place[at]]),
+            None if boxes is None else boxes[place[at]],
         )
 
 
 def _kind(head: ObjectHeads) -> Kind:
-    return Kind(
-        name=head.name, classes=head.classes, border=head.border, pixels=head.pixels is not None,
-        boxes=head.boxes is not None,
-    )  # fmt: skip
+    return Kind(name=head.name, classes=head.classes, border=head.border, pixels=head.pixels is not None)
 
 
 def _is_there(store: SlideStore, name: str, made_by: dict[str, Any]) -> bool:

@@ -5,21 +5,20 @@ the next window goes on. Nothing here imports torch; who runs the network is `de
 """
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.arrays import discard, sync_folder, write_json
+from wsi_umedpt.arrays import discard, sync_folder, whole_file, write_json
 from wsi_umedpt.canvas import Canvas, Rows
 from wsi_umedpt.errors import OptionError, StoreError
 from wsi_umedpt.found import write_objects
 from wsi_umedpt.labels import CHUNK_PX, LabelInfo, LabelWriter
-from wsi_umedpt.objects import MEASURES, PALETTE, Objects
+from wsi_umedpt.objects import MEASURES, PALETTE, Objects, TileBoxes
 from wsi_umedpt.stitching import Stitcher
 from wsi_umedpt.tiling import TileGrid
 
@@ -35,15 +34,6 @@ _PROGRESS = "progress.json"
 Boxes = npt.NDArray[np.float32]
 
 
-class WindowBoxes(NamedTuple):
-    """Boxes of one window."""
-
-    xyxy: Boxes
-    """(box, 4) px of the window."""
-    class_index: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float32]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """What kind of object is looked for, and how."""
@@ -54,8 +44,6 @@ class Kind:
     """Whether the windows' last channel of chances is the border between objects."""
     pixels: bool = True
     """Whether windows come with chances; else objects are boxes alone."""
-    boxes: bool = False
-    """Whether windows come with boxes."""
     min_um2: float = 10.0
     """Objects of less area are dropped."""
     min_score: float = MIN_SCORE
@@ -141,13 +129,12 @@ class ObjectMap:
         if not self._resumed():
             discard(folder)
             folder.mkdir(parents=True)
-            write_json(folder / "origin.json", self._origin)
             self._labels = LabelWriter(folder / "labels", self._info) if kind.pixels else None
         self._next = self.windows_done
 
     def add(
         self, index: int, pixels: npt.NDArray[np.uint8], chances: npt.NDArray[np.uint8] | None,
-        boxes: WindowBoxes | None,
+        boxes: TileBoxes | None,
     ) -> None:  # fmt: skip
         """Take the next window.
 
@@ -239,7 +226,7 @@ class ObjectMap:
             room = self._frame.height - self._labels.rows_done
             self._labels.append(np.ascontiguousarray(found.labels[:room, : self._frame.width]))
 
-    def _owned(self, index: int, boxes: WindowBoxes) -> Boxes:
+    def _owned(self, index: int, boxes: TileBoxes) -> Boxes:
         """Boxes whose centre lies in a window's own part, or nearly; in px of the windows' plane."""
         centre = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2
         own = self._frame.own[index]
@@ -329,10 +316,6 @@ def _load_npz(path: Path) -> dict[str, Any]:
 
 def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Whole or absent."""
-    fresh = path.with_name(f".{path.name}.fresh")
-    with fresh.open("wb") as file:
+    with whole_file(path) as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
     sync_folder(path.parent)

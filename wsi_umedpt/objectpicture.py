@@ -45,10 +45,10 @@ def object_sheet(
     """
     objects, about = read_objects(store, name)
     of = store.attrs["slide"]
-    base, zoom = enlarged(store.tissue(), side)
     tissue = store.tissue()
+    base, zoom = enlarged(tissue, side)
     whole = _View(Box(0, 0, *of["size"]), zoom / tissue.step)
-    mm2 = tissue.mask.sum() * (tissue.step * of["mpp"] / 1000) ** 2
+    mm2 = tissue.area_mm2(of["mpp"])
     density = f", {len(objects) / mm2:.0f} per mm2 of tissue" if mm2 else ""
     text = f"{store.slide_id}: {len(objects)} {about['head']}{density}"
     panels = [Panel(_drawn(base, objects, whole, 1), text)]

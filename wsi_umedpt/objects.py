@@ -6,7 +6,7 @@ behind the other in one array of points, with the place where each begins.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,3 +117,14 @@ class Objects:
             shapely.linearrings(self.outline.astype(np.float64), indices=numbers)
         )
         return made
+
+
+class TileBoxes(NamedTuple):
+    """Boxes of one tile, best first."""
+
+    xyxy: npt.NDArray[np.float32]
+    """(box, 4) px of the tile."""
+    class_index: npt.NDArray[np.int64]
+    """(box,)"""
+    score: npt.NDArray[np.float32]
+    """(box,)"""

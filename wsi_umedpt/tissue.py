@@ -87,6 +87,10 @@ class TissueMask:
         """Share of the slide that is tissue, 0 to 1."""
         return float(self.mask.mean()) if self.mask.size else 0.0
 
+    def area_mm2(self, mpp: float) -> float:
+        """Area of the tissue on a slide of `mpp` um/px."""
+        return float(self.mask.sum()) * (self.step * mpp / 1000) ** 2
+
     def covered(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], side: float) -> Gray:
         """Share of each square that is tissue, by exact area.
 

@@ -12,9 +12,10 @@ import pytest
 import tifffile
 
 from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide
+from wsi_umedpt.objects import TileBoxes
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tasks.onepass import CALIBRATION_PX, Outputs, TileBoxes
+from wsi_umedpt.tasks.onepass import CALIBRATION_PX, Outputs
 from wsi_umedpt.testing import write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask

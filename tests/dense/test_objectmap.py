@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from wsi_umedpt.errors import OptionError
-from wsi_umedpt.objectmap import Frame, Kind, ObjectMap, WindowBoxes
+from wsi_umedpt.objectmap import Frame, Kind, ObjectMap
+from wsi_umedpt.objects import TileBoxes
 from wsi_umedpt.tiling import TileSpec, lay_grid
 
 SPEC = TileSpec(size_px=64, stride_px=32, mpp=0.5)
@@ -15,12 +16,12 @@ ACROSS, DOWN = (96, 64), (64, 96)
 def boxes_over(folder, size: tuple[int, int], boxes: list[tuple[int, float, float, float]]):
     """Centroids of the objects of boxes (window, x, y, score) of 12 px, px of the slide."""
     frame = Frame(lay_grid(size, 0.5, SPEC, whole=False), size)
-    kind = Kind(name="cells", classes=("cell",), pixels=False, boxes=True)
+    kind = Kind(name="cells", classes=("cell",), pixels=False)
     grown = ObjectMap(folder, kind, frame, mpp=0.5, made_by={}, made_of={})
     for index, corner in enumerate(frame.xy):
         mine = np.array([b[1:] for b in boxes if b[0] == index], np.float32).reshape(-1, 3)
         centre = mine[:, :2] - corner
-        found = WindowBoxes(
+        found = TileBoxes(
             np.concatenate([centre - 6, centre + 6], 1).astype(np.float32), np.zeros(len(mine), np.int64), mine[:, 2]
         )
         grown.add(index, np.zeros((64, 64, 3), np.uint8), None, found)

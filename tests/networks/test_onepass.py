@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_umedpt import checkpoint
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.backbones import Pyramid
 from wsi_umedpt.models.encoder import load_encoder
@@ -27,7 +26,7 @@ SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(save_model):
     """The JSON file of a model with five heads."""
     torch.manual_seed(0)
     shared = UMedPT(SPEC).eval()
@@ -35,18 +34,7 @@ def path(tmp_path_factory):
     for name in ("nuclei_boxes", "cells"):
         tasks[name].classes.bias.data.fill_(0.5)
         tasks[name].classes.weight.data.mul_(30)
-    for parameter in (p for module in (shared, *tasks.values()) for p in module.parameters()):
-        parameter.data = parameter.data.half().float()
-    tensors = {f"shared.{k}": v.half() for k, v in shared.state_dict().items()}
-    for name, task in tasks.items():
-        tensors |= {f"heads.{name}.{k}": v.half() for k, v in task.state_dict().items()}
-    about = {
-        "schema": 1, "kind": "umedpt", "name": "tiny.v1", "model": SPEC.to_dict(), "mpp": 0.5,
-        "heads": [spec.to_dict() for spec in HEADS], "licence": "none",
-    }  # fmt: skip
-    file = tmp_path_factory.mktemp("release") / "tiny.v1.json"
-    checkpoint.save(file, tensors, about)
-    return file
+    return save_model(shared, tasks)
 
 
 @pytest.fixture(scope="module")

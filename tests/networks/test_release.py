@@ -23,23 +23,12 @@ HEADS = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(save_model):
     """The JSON file of a model with three heads, and the model itself, its weights rounded to float16."""
     torch.manual_seed(0)
     shared = UMedPT(SPEC).eval()
     tasks = {spec.name: make_task(spec, SPEC.dim).eval() for spec in HEADS}
-    for parameter in (p for module in (shared, *tasks.values()) for p in module.parameters()):
-        parameter.data = parameter.data.half().float()
-    tensors = {f"shared.{k}": v.half() for k, v in shared.state_dict().items()}
-    for name, task in tasks.items():
-        tensors |= {f"heads.{name}.{k}": v.half() for k, v in task.state_dict().items()}
-    about = {
-        "schema": 1, "kind": "umedpt", "name": "tiny.v1", "model": SPEC.to_dict(), "mpp": 0.5,
-        "heads": [spec.to_dict() for spec in HEADS], "licence": "none",
-    }  # fmt: skip
-    path = tmp_path_factory.mktemp("release") / "tiny.v1.json"
-    checkpoint.save(path, tensors, about)
-    return path, shared, tasks
+    return save_model(shared, tasks), shared, tasks
 
 
 def test_an_encoder_gives_the_models_vector(trained):

@@ -1,10 +1,6 @@
-"""What every format shares: a file that is whole or absent, outlines to check and outlines from polygons."""
+"""What every format shares: outlines to check, and outlines from polygons."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +13,6 @@ CLASSLESS = "object"
 """Class of an object for which a file states none."""
 MAX_CLASSES = 256
 """As many as an `Objects.class_index` can tell apart."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside a file and take its place at the end; where that fails, what was there before still is."""
-    fresh = path.with_name(f".{path.name}.fresh")
-    try:
-        with fresh.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def check_outlines(objects: Objects) -> None:

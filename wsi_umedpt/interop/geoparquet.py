@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of, whole_file
+from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of
 from wsi_umedpt.objects import MEASURES, Objects
 
 ROW_GROUP = 50_000

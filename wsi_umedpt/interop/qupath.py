@@ -22,8 +22,9 @@ import numpy.typing as npt
 import orjson
 import shapely
 
+from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of, whole_file
+from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of
 from wsi_umedpt.interop.json_text import JsonText
 from wsi_umedpt.objects import PALETTE, Objects
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.exchange import whole_file
 
 SUFFIXES = (".csv", ".parquet")
 

@@ -21,6 +21,7 @@ from wsi_umedpt.models.fixednorm import Decoder, watched
 from wsi_umedpt.models.folding import folded
 from wsi_umedpt.models.release import Release
 from wsi_umedpt.models.umedpt import UMedPT
+from wsi_umedpt.objects import TileBoxes
 from wsi_umedpt.tasks import load_heads
 from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.tasks.detection import BoxOutputs, Detection
@@ -46,17 +47,6 @@ class ObjectHeads:
     boxes: Detection | None
     mpp: float | None
     """um/px of the images that the heads were trained on, where those state it."""
-
-
-class TileBoxes(NamedTuple):
-    """Boxes of one tile, best first."""
-
-    xyxy: npt.NDArray[np.float32]
-    """(box, 4) px of the tile."""
-    class_index: npt.NDArray[np.int64]
-    """(box,)"""
-    score: npt.NDArray[np.float32]
-    """(box,)"""
 
 
 class Outputs(NamedTuple):
