@@ -76,6 +76,10 @@ class ProbeError(WsiError, ValueError):
     """A tile classifier cannot be fitted on, or applied to, what was given."""
 
 
+class MilError(WsiError, ValueError):
+    """Labels, features or a slide classifier cannot be used as asked."""
+
+
 def reason_of(error: BaseException) -> str:
     """An error as a user reads it: ours speak for themselves, the system's name their file, others their type."""
     if isinstance(error, WsiError):

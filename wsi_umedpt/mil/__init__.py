@@ -1,0 +1,1 @@
+"""Slide classifiers by multiple-instance learning: trained on tile features, evaluated so that nothing leaks."""
