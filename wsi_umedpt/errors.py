@@ -44,6 +44,10 @@ class PictureError(WsiError, ValueError):
     """A picture cannot be drawn or saved as asked."""
 
 
+class HeatmapError(WsiError, ValueError):
+    """Scores of tiles cannot be laid out as a raster, or a raster cannot be read or written."""
+
+
 class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""
 
