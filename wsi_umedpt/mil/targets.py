@@ -17,12 +17,16 @@ kind           logits a bag (`outputs`)        truth, t columns               pr
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from wsi_umedpt.errors import MilError
 
+Floats = npt.NDArray[np.float64]
 Kind = Literal["binary", "multiclass", "multilabel", "regression", "ordinal", "cox", "discrete"]
 CLASS_KINDS = ("binary", "multiclass", "ordinal")
 """One class of several is right."""
@@ -42,7 +46,7 @@ class Target:
     columns: tuple[str, ...]
     """Of the table of labels."""
     classes: tuple[str, ...] = ()
-    """Names of the classes in order (binary: the second is the positive one; ordinal: low to high), or of the labels."""
+    """Names of the classes in order (binary: the second is positive; ordinal: low to high), or of the labels."""
     edges: tuple[float, ...] = ()
     """Where one interval of discrete-time survival ends and the next begins; the last is open."""
     centre: float = 0.0
@@ -87,7 +91,7 @@ class Target:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Undo `to_dict`."""
-        tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**tuples)
 
 
@@ -120,7 +124,8 @@ def asked(text: str) -> Asked:
     found = _ASKED.fullmatch(text.strip())
     if not found:
         raise MilError(f"target {text!r} cannot be understood; write NAME, NAME:KIND or NAME:KIND(A,B,...)")
-    kind, inside = found["kind"], found["inside"]
+    kind: Any = found["kind"]
+    inside = found["inside"]
     if kind is not None and kind not in get_args(Kind):
         raise MilError(f"target {text!r}: there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
     parts = tuple(part.strip() for part in inside.split(",") if part.strip()) if inside else ()
@@ -144,3 +149,18 @@ def spans(targets: Sequence[Target]) -> list[slice]:
     for target in targets:
         ends.append(ends[-1] + target.outputs)
     return [slice(*pair) for pair in pairwise(ends)]
+
+
+def with_edges(target: Target, truth: Floats, intervals: int) -> Target:
+    """A target of discrete-time survival whose intervals hold equally many of the events in `truth`."""
+    if not 2 <= intervals <= 50:
+        raise MilError(f"target {target.name}: survival takes 2 to 50 intervals, got {intervals}")
+    times = truth[truth[:, 1] > 0, 0]
+    edges = np.unique(np.quantile(times, np.linspace(0, 1, intervals + 1)[1:-1]))
+    return replace(target, edges=tuple(float(e) for e in edges))
+
+
+def with_scale(target: Target, truth: Floats) -> Target:
+    """A regression target centred and scaled by the values in `truth`."""
+    values = truth[~np.isnan(truth[:, 0]), 0]
+    return replace(target, centre=float(values.mean()), scale=float(values.std()) or 1.0)

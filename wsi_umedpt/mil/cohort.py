@@ -1,0 +1,84 @@
+"""Who is trained on: cases, their slides and labels.
+
+A `Cohort` of some cases holds nothing of the others: what trains on it cannot see them.
+`wsi_umedpt.mil.table` reads one from a table of labels.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.bag import FeatureKind
+from wsi_umedpt.mil.targets import Target
+
+Unit = Literal["slide", "union", "late"]
+"""What a case is: a slide; a patient, whose slides are one bag; a patient, whose slides are predicted and averaged."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What gets one prediction."""
+
+    case_id: str
+    patient: str
+    slides: tuple[str, ...]
+    site: str = ""
+    fold: str = ""
+    """As the user dealt it; empty where they did not."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What gets one bag in training."""
+
+    case: int
+    """Its row in the cohort."""
+    slides: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Cases and their labels."""
+
+    cases: tuple[Case, ...]
+    targets: tuple[Target, ...]
+    truth: tuple[Floats, ...]
+    """A target: (case, `Target.truth`), nan where not known."""
+    unit: Unit
+    kind: FeatureKind
+    """Of all features."""
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def only(self, rows: Iterable[int] | npt.NDArray[np.int64]) -> "Cohort":
+        """A cohort of some cases, which holds nothing of the others."""
+        chosen = np.asarray([*rows], np.int64)
+        return replace(
+            self, cases=tuple(self.cases[r] for r in chosen), truth=tuple(values[chosen] for values in self.truth)
+        )
+
+    @property
+    def items(self) -> list[Item]:
+        """Bags to train on: a case each, or a slide each where slides are averaged late."""
+        if self.unit == "late":
+            return [Item(row, (slide,)) for row, case in enumerate(self.cases) for slide in case.slides]
+        return [Item(row, case.slides) for row, case in enumerate(self.cases)]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of cases, labels and features' kind."""
+        told = [
+            [[c.case_id, c.patient, c.site, *c.slides] for c in self.cases],
+            [t.to_dict() for t in self.targets],
+            [np.where(np.isnan(v), None, v).tolist() for v in self.truth],
+            self.unit, self.kind.to_dict(),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

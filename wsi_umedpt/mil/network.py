@@ -1,0 +1,120 @@
+"""What all slide classifiers share: settings, the result for one bag, and what a network must be able to do.
+
+All are permutation-invariant, know no padding, and give `MilResult` for one bag: logits, an
+attention that sums to 1, and what every tile contributes to every logit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import nn
+
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags
+
+ModelKind = Literal[
+    "mean", "max", "top-k", "mean-mlp", "attention", "clam-sb", "clam-mb", "additive", "transformer"
+]  # fmt: skip
+
+
+TRANSFORMER_HEADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which network, and how large."""
+
+    model: ModelKind = "attention"
+    """How tiles become one prediction; attention is gated attention (Ilse 2018)."""
+    hidden: int = 128
+    """Numbers a tile is embedded into."""
+    attention: int = 64
+    """Width of the attention's own layer."""
+    dropout: float = 0.25
+    """Share of hidden numbers dropped in training, 0 to 1."""
+    top_k: int = 8
+    """Tiles that count, for top-k; and those that CLAM's instance loss takes."""
+
+    def __post_init__(self) -> None:
+        if self.model not in get_args(ModelKind):
+            raise MilError(f"there is no model {self.model!r}; there are {', '.join(get_args(ModelKind))}")
+        for name, value in (("hidden", self.hidden), ("attention", self.attention), ("top_k", self.top_k)):
+            if value < 1:
+                raise MilError(f"{name} (--{name.replace('_', '-')}) must be 1 or more, got {value}")
+        if not 0 <= self.dropout < 1:
+            raise MilError(f"dropout (--dropout) is from 0 to below 1, got {self.dropout:g}")
+        if self.model == "transformer" and self.hidden % TRANSFORMER_HEADS:
+            raise MilError(f"the transformer's hidden must be a multiple of {TRANSFORMER_HEADS}, got {self.hidden}")
+
+
+@dataclass(frozen=True, eq=False)
+class MilResult:
+    """What a model makes of one bag."""
+
+    logits: torch.Tensor
+    """(output,)"""
+    attention: torch.Tensor
+    """(tile,) sums to 1"""
+    contribution: torch.Tensor
+    """(tile, output), signed; see `SlideNetwork.contributions` for what they add up to"""
+
+
+class SlideNetwork(nn.Module):
+    """What all kinds share: features standardised by the training tiles, then embedded."""
+
+    contributions: ClassVar[Literal["exact", "first order"]] = "exact"
+    """Exact: they add up to the logits. First order: gradient times embedding, their sum is an approximation."""
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, dim: int, outputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        self.dim, self.outputs, self.settings = dim, outputs, settings
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def standardise(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Set what features are centred on and divided by: (dim,) of the training tiles."""
+        self.mean.copy_(mean)
+        # A number that never varies says nothing, and must not become huge on another slide.
+        self.scale.copy_(torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp(min=1e-30), 0))
+
+    def scaled(self, features: torch.Tensor) -> torch.Tensor:
+        """(tile, dim) standardised, and limited to 10 deviations."""
+        return ((features - self.mean) * self.scale).clamp(-10, 10)
+
+    def forward(self, bags: Bags) -> torch.Tensor:
+        """Logits (bag, output) of a batch."""
+        raise NotImplementedError
+
+    def explain(self, features: torch.Tensor) -> MilResult:
+        """Logits, attention and contributions for one bag (tile, dim), in evaluation mode."""
+        raise NotImplementedError
+
+    def without_each(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits of one bag without each of its tiles: (tile, output); nan for a bag of one tile."""
+        raise NotImplementedError
+
+    def beside(self, bags: Bags, classes: list[torch.Tensor]) -> torch.Tensor | None:
+        """A loss of the network's own, about 1 at chance; None where it has none.
+
+        Parameters
+        ----------
+        bags
+            The batch.
+        classes : one (bag,) for each target of classes, -1 unknown
+        """
+        del bags, classes
+        return None
+
+    def embedding(self) -> nn.Sequential:
+        """Features to hidden numbers, rectified, with dropout."""
+        hidden = self.settings.hidden
+        return nn.Sequential(nn.Linear(self.dim, hidden), nn.ReLU(), nn.Dropout(self.settings.dropout))
+
+
+def chunked(function: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    """Apply a network of single tiles to (tile, dim) of any float dtype, a chunk at a time."""
+    return torch.cat([function(chunk.float()) for chunk in torch.split(features, CHUNK_TILES)])
