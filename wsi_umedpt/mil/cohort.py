@@ -78,7 +78,7 @@ class Cohort:
         told = [
             [[c.case_id, c.patient, c.site, *c.slides] for c in self.cases],
             [t.to_dict() for t in self.targets],
-            [np.where(np.isnan(v), None, v).tolist() for v in self.truth],
+            [str(v.tolist()) for v in self.truth],
             self.unit, self.kind.to_dict(),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

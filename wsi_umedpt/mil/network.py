@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags
@@ -34,6 +35,8 @@ class ModelSettings:
     """Width of the attention's own layer."""
     dropout: float = 0.25
     """Share of hidden numbers dropped in training, 0 to 1."""
+    feature_dropout: float = 0.1
+    """Share of a tile's own numbers set to their mean in training, 0 to 1."""
     top_k: int = 8
     """Tiles that count, for top-k; and those that CLAM's instance loss takes."""
 
@@ -43,8 +46,9 @@ class ModelSettings:
         for name, value in (("hidden", self.hidden), ("attention", self.attention), ("top_k", self.top_k)):
             if value < 1:
                 raise MilError(f"{name} (--{name.replace('_', '-')}) must be 1 or more, got {value}")
-        if not 0 <= self.dropout < 1:
-            raise MilError(f"dropout (--dropout) is from 0 to below 1, got {self.dropout:g}")
+        for name, share in (("dropout", self.dropout), ("feature_dropout", self.feature_dropout)):
+            if not 0 <= share < 1:
+                raise MilError(f"{name} (--{name.replace('_', '-')}) is from 0 to below 1, got {share:g}")
         if self.model == "transformer" and self.hidden % TRANSFORMER_HEADS:
             raise MilError(f"the transformer's hidden must be a multiple of {TRANSFORMER_HEADS}, got {self.hidden}")
 
@@ -83,7 +87,8 @@ class SlideNetwork(nn.Module):
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """(tile, dim) standardised, and limited to 10 deviations."""
-        return ((features - self.mean) * self.scale).clamp(-10, 10)
+        scaled = ((features - self.mean) * self.scale).clamp(-10, 10)
+        return functional.dropout(scaled, self.settings.feature_dropout, self.training)
 
     def forward(self, bags: Bags) -> torch.Tensor:
         """Logits (bag, output) of a batch."""

@@ -210,7 +210,7 @@ def _target(named: Asked, rows: Sequence[Row], labels: Path) -> tuple[Target, Fl
             intervals = int(named.inside[2]) if len(named.inside) > 2 else INTERVALS
         except ValueError:
             raise MilError(f"{where}: {named.inside[2]!r} is no number of intervals") from None
-        target = Target(name=named.name, kind=named.kind, columns=columns)  # type: ignore[arg-type]
+        target = Target(name=named.name, kind=named.kind, columns=columns)
         return (with_edges(target, values, intervals) if named.kind == "discrete" else target), values
     if named.kind == "multilabel":
         values = np.stack([_numbers(texts[c], f"{where}, column {c}") for c in columns], 1)

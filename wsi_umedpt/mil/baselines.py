@@ -1,0 +1,125 @@
+"""What a slide classifier must beat: a linear model on mean features, and a guess that sees no features.
+
+The linear model is logistic regression (linear, Cox or hazard regression for other targets) on the mean of a
+case's tiles, standardised, its penalty chosen on inner folds; the guess is the same without features. Both are
+developed from the cohort that the networks get, by the same rules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wsi_umedpt.mil.calibrate import Calibration, calibrate
+from wsi_umedpt.mil.cohort import Cohort
+from wsi_umedpt.mil.develop import filled
+from wsi_umedpt.mil.losses import loss_of, predicted_of
+from wsi_umedpt.mil.reading import BagReader, Features
+from wsi_umedpt.mil.slidemodel import mean_of
+from wsi_umedpt.mil.splits import Folds, deal
+from wsi_umedpt.mil.targets import Target
+
+Floats = npt.NDArray[np.float64]
+
+LINEAR, GUESS = "mean + linear", "no features"
+"""Names of the arms."""
+_PENALTIES = (3e-4, 3e-3, 3e-2, 0.3, 3.0)
+"""Times the mean square of the weights of a standardised feature, times features."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    target: Target
+    calibration: Calibration
+    weight: Floats
+    """(dim, output)"""
+    bias: Floats
+    """(output,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Linear models of all targets on mean features."""
+
+    name: str
+    centre: Floats
+    scale: Floats
+    parts: tuple[_Linear, ...]
+
+    def forecast(self, bags: Sequence[Features]) -> list[tuple[Target, Floats, Floats]]:
+        """Target, predicted (p,) and decided (d,) of each target, of one case; see `wsi_umedpt.mil.study`."""
+        x = (mean_of_case(bags) - self.centre) * self.scale
+        found = []
+        for part in self.parts:
+            logits = (x @ part.weight + part.bias)[None]
+            predicted = predicted_of(part.target, logits, part.calibration.temperature)
+            found.append((part.target, predicted[0], part.calibration.decide(part.target, predicted)[0]))
+        return found
+
+
+def mean_of_case(bags: Sequence[Features]) -> Floats:
+    """(dim,) mean over tiles, then over bags."""
+    return np.asarray(np.mean([mean_of(bag) for bag in bags], axis=0))
+
+
+def develop_baselines(cohort: Cohort, reader: BagReader, inner_folds: int, seed: int) -> list[Baseline]:
+    """Fit both baselines on a cohort and nothing else."""
+    cohort = filled(cohort)
+    bags = [[case.slides] if cohort.unit != "late" else [(s,) for s in case.slides] for case in cohort.cases]
+    means = np.stack([mean_of_case([reader(slides) for slides in each]) for each in bags])
+    centre, deviation = means.mean(0), means.std(0)
+    scale = np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0)
+    x = (means - centre) * scale
+    folds = deal(cohort, inner_folds, 7919 + seed)
+    made = []
+    for name, used in ((LINEAR, x), (GUESS, x * 0)):
+        penalties = _PENALTIES if name == LINEAR else (1.0,)
+        pairs = zip(cohort.targets, cohort.truth, strict=True)
+        made.append(Baseline(name, centre, scale, tuple(_fit(t, used, y, folds, penalties) for t, y in pairs)))
+    return made
+
+
+def _fit(target: Target, x: Floats, truth: Floats, folds: Folds, penalties: Sequence[float]) -> _Linear:
+    if len(x) < x.shape[1]:  # the penalty does not see a rotation: as many numbers as cases are enough
+        left, sizes, rotation = np.linalg.svd(x, full_matrices=False)
+        rotated = left * sizes
+    else:
+        rotated, rotation = x, np.eye(x.shape[1])
+    best = None
+    for penalty in penalties:
+        logits, losses = np.zeros((len(x), target.outputs)), []
+        for fold in np.unique(folds):
+            held = folds == fold
+            weight, bias = _minimise(target, rotated[~held], truth[~held], penalty)
+            logits[held] = rotated[held] @ weight + bias
+            found = loss_of(target, torch.from_numpy(logits[held]), torch.from_numpy(truth[held]))
+            losses += [float(found)] * int(held.sum())
+        if best is None or np.mean(losses) < best[0] - 1e-12:
+            best = float(np.mean(losses)), penalty, logits
+    assert best is not None  # noqa: S101 - there is a penalty at least
+    weight, bias = _minimise(target, rotated, truth, best[1])
+    calibration = calibrate(target, best[2], truth)
+    if not x.any():  # a guess has no ranking to put a threshold into
+        calibration = Calibration(1.0, tuple(0.5 for _ in calibration.thresholds), calibration.nonconformity)
+    return _Linear(target, calibration, rotation.T @ weight, bias)
+
+
+def _minimise(target: Target, x: Floats, truth: Floats, penalty: float) -> tuple[Floats, Floats]:
+    """Weights (dim, output) and bias (output,) of the least penalised loss: convex for every kind of target."""
+    rows, labels = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(truth)
+    weight = torch.zeros(x.shape[1], target.outputs, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(target.outputs, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+
+    def cost() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = loss_of(target, rows @ weight + bias, labels) + penalty * (weight**2).sum()
+        # A bias alone of classes that are never wrong would grow for ever.
+        total = total + 1e-6 * (bias**2).sum()
+        torch.autograd.backward(total)
+        return total
+
+    optimizer.step(cost)  # type: ignore[no-untyped-call]
+    return weight.detach().numpy(), bias.detach().numpy()

@@ -1,0 +1,223 @@
+"""Nested cross-validation: every case is predicted once a seed, by a model that was developed without it.
+
+`run_fold` gives `develop` a cohort without the held-out cases and a reader that does not know their
+slides, and only then asks the finished model about them. Each fold's predictions and model are files, so that a
+study that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt import __version__
+from wsi_umedpt.arrays import whole_file
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.baselines import GUESS, LINEAR, develop_baselines
+from wsi_umedpt.mil.cohort import Case, Cohort
+from wsi_umedpt.mil.develop import Watch, develop
+from wsi_umedpt.mil.reading import BagReader, Features
+from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
+from wsi_umedpt.mil.splits import Folds, deal, stated
+from wsi_umedpt.mil.study import HeldOut, Study
+from wsi_umedpt.mil.targets import CLASS_KINDS, Target
+
+Floats = npt.NDArray[np.float64]
+Arrays = dict[str, npt.NDArray[Any]]
+
+MODEL = "model"
+"""Name of the first arm."""
+
+
+def splits_of(cohort: Cohort, study: StudySettings) -> dict[int, Folds]:
+    """Folds by seed: as the table deals them, or dealt anew for every seed."""
+    given = stated(cohort)
+    if given is not None:
+        return dict.fromkeys(study.seeds, given)
+    return {s: deal(cohort, study.folds, s, preserve_sites=study.preserve_sites) for s in study.seeds}
+
+
+def cross_validate(
+    cohort: Cohort,
+    reader: BagReader,
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    watch: Watch | None = None,
+    fold_done: Callable[[int, int], None] | None = None,
+) -> list[Study]:
+    """Predict every case while it is held out.
+
+    Parameters
+    ----------
+    cohort, reader
+        All cases, and the features of all slides.
+    options, study
+        See `develop`.
+    folder
+        Where each fold's predictions and model are kept; those of the same cohort, settings and version are not
+        made again.
+    device
+        Where networks are trained.
+    watch
+        Told after each network.
+    fold_done
+        Told (folds done, folds in all).
+
+    Returns
+    -------
+    list of Study
+        A target each; the arms are the model, then the baselines.
+    """
+    splits = splits_of(cohort, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(seed, int(fold)) for seed, folds in splits.items() for fold in np.unique(folds)]
+    found: dict[tuple[int, int], Arrays] = {}
+    for number, (seed, fold) in enumerate(jobs):
+        held = np.flatnonzero(splits[seed] == fold)
+        digest = _digest(cohort, options, study, seed, held)
+        path = folder / f"seed{seed}_fold{fold}.npz"
+        known = _read(path, digest)
+        if known is None:
+            known = run_fold(cohort, reader, held, options, study, seed, path.with_suffix(".json"), device, watch)
+            with whole_file(path) as file:
+                np.savez(file, allow_pickle=False, digest=np.array(digest), **known)
+        found[seed, fold] = known
+        if fold_done:
+            fold_done(number + 1, len(jobs))
+    return [_gather(cohort, reader, number, splits, found, study) for number in range(len(cohort.targets))]
+
+
+def run_fold(
+    cohort: Cohort,
+    reader: BagReader,
+    held: npt.NDArray[np.int64],
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    seed: int,
+    model_file: Path | None = None,
+    device: str = "cpu",
+    watch: Watch | None = None,
+) -> Arrays:
+    """Develop without the held-out cases, then predict them: arrays by target number, arm and what it is."""
+    rest = cohort.only(np.setdiff1d(np.arange(len(cohort)), held))
+    tested = [cohort.cases[row] for row in held]
+    shared = {c.patient for c in rest.cases} & {c.patient for c in tested}
+    if shared:
+        raise MilError(f"patients would be trained on and reported: {', '.join(sorted(shared)[:5])}")
+    known = reader.only(slide for case in rest.cases for slide in case.slides)
+    model = develop(rest, known, options, study, (seed,), device=device, watch=watch)
+    baselines = develop_baselines(rest, known, study.inner_folds, seed)
+    if model_file:
+        model.save(model_file)
+    # From here on nothing is learned: the held-out cases are read for the first time.
+    rows: dict[str, list[Any]] = {}
+    for case in tested:
+        bags = bags_of(case, cohort, reader)
+        unlike = model.unlike(bags)
+        for n, forecast in enumerate(model.forecast(bags)):
+            grid = cohort.targets[n]
+            rows.setdefault(f"{n}/{MODEL}/predicted", []).append(_on_grid(grid, forecast.target, forecast.predicted))
+            rows.setdefault(f"{n}/{MODEL}/decided", []).append(forecast.decided)
+            rows.setdefault(f"{n}/{MODEL}/unlike", []).append(unlike)
+            if forecast.conformal is not None:
+                rows.setdefault(f"{n}/{MODEL}/sets", []).append(forecast.conformal)
+        for baseline in baselines:
+            for n, (target, predicted, decided) in enumerate(baseline.forecast(bags)):
+                on_grid = _on_grid(cohort.targets[n], target, predicted)
+                rows.setdefault(f"{n}/{baseline.name}/predicted", []).append(on_grid)
+                rows.setdefault(f"{n}/{baseline.name}/decided", []).append(decided)
+    return {key: np.stack([np.asarray(v) for v in values]) for key, values in rows.items()}
+
+
+def bags_of(case: Case, cohort: Cohort, reader: BagReader) -> list[Features]:
+    """The bags of a case: one, or one a slide where they are averaged late."""
+    return [reader((s,)) for s in case.slides] if cohort.unit == "late" else [reader(case.slides)]
+
+
+def _on_grid(grid: Target, target: Target, predicted: Floats) -> Floats:
+    """Survival at the moments at which the study compares, between those that the fold's own labels gave."""
+    if grid.kind != "discrete":
+        return predicted
+    times = [0.0, *target.edges]
+    # Beyond the last edge nothing is known but that it does not rise.
+    return np.asarray(np.interp(grid.edges, times, [1.0, *predicted]))
+
+
+def _gather(
+    cohort: Cohort,
+    reader: BagReader,
+    number: int,
+    splits: dict[int, Folds],
+    found: dict[tuple[int, int], Arrays],
+    study: StudySettings,
+) -> Study:
+    target = cohort.targets[number]
+
+    def together(arm: str, what: str) -> npt.NDArray[Any] | None:
+        seeds = []
+        for seed, folds in splits.items():
+            whole: npt.NDArray[Any] | None = None
+            for fold in np.unique(folds):
+                part = found[seed, int(fold)].get(f"{number}/{arm}/{what}")
+                if part is None:
+                    return None
+                if whole is None:
+                    whole = np.empty((len(cohort), *part.shape[1:]), part.dtype)
+                whole[folds == fold] = part
+            seeds.append(whole)
+        return np.stack([s for s in seeds if s is not None])
+
+    arms = []
+    for arm in (MODEL, LINEAR, GUESS):
+        predicted, decided = together(arm, "predicted"), together(arm, "decided")
+        assert predicted is not None  # noqa: S101 - every arm predicts
+        assert decided is not None  # noqa: S101
+        sets, unlike = together(arm, "sets"), together(arm, "unlike")
+        arms.append(HeldOut(arm=arm, predicted=predicted, decided=decided, sets=sets, unlike=unlike))
+    truth = cohort.truth[number]
+    unknown = int(np.isnan(truth).all(1).sum())
+    return Study(
+        target=target,
+        case_ids=tuple(c.case_id for c in cohort.cases),
+        patients=tuple(c.patient for c in cohort.cases),
+        sites=tuple(c.site for c in cohort.cases),
+        tiles=np.array([reader.tiles(c.slides) for c in cohort.cases], np.int64),
+        truth=truth,
+        fold=np.stack([*splits.values()]),
+        seeds=tuple(splits),
+        arms=tuple(arms),
+        coverage=study.coverage if target.kind in CLASS_KINDS else None,
+        notes=(f"{unknown} cases have no label of {target.name}",) if unknown else (),
+    )
+
+
+def _digest(
+    cohort: Cohort, options: Sequence[FitSettings], study: StudySettings, seed: int, held: npt.NDArray[np.int64]
+) -> str:
+    told: list[Any] = [
+        cohort.fingerprint,
+        [to_dict(o) for o in options],
+        to_dict(study),
+        seed,
+        held.tolist(),
+        __version__,
+    ]
+    del told[2]["seeds"], told[2]["folds"]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, digest: str) -> Arrays | None:
+    """What an earlier run wrote, if it is of the same study and whole."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return arrays if str(arrays.pop("digest", "")) == digest and path.with_suffix(".json").exists() else None

@@ -1,0 +1,146 @@
+"""From labelled cases to a finished slide classifier: everything that is chosen is chosen here, on inner folds.
+
+`develop` is given a cohort and nothing else. Whatever is to be reported must therefore be left out of that
+cohort by the caller, and cannot be seen, stopped on, chosen by or calibrated with.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt import __version__
+from wsi_umedpt.mil.calibrate import calibrate
+from wsi_umedpt.mil.cohort import Cohort
+from wsi_umedpt.mil.fit import Fitted, case_logits, fit
+from wsi_umedpt.mil.reading import BagReader
+from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
+from wsi_umedpt.mil.slidemodel import SlideModel, mean_of
+from wsi_umedpt.mil.splits import Folds, deal
+from wsi_umedpt.mil.targets import spans, with_edges, with_scale
+from wsi_umedpt.mil.typical import typical_of
+
+Floats = npt.NDArray[np.float64]
+Watch = Callable[[str], None]
+"""Called after each network that was trained, with words that say which."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """One candidate over all inner folds of all seeds."""
+
+    settings: FitSettings
+    fitted: list[Fitted]
+    loss: float
+    """Mean stopping loss, each fold counting by its cases."""
+    logits: Floats
+    """(case, output) of networks that did not train on the case, mean over seeds."""
+
+
+def develop(
+    cohort: Cohort,
+    reader: BagReader,
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    seeds: Sequence[int],
+    *,
+    device: str = "cpu",
+    watch: Watch | None = None,
+) -> SlideModel:
+    """Train an ensemble on a cohort.
+
+    Parameters
+    ----------
+    cohort
+        All that may be learned from.
+    reader
+        Of its slides.
+    options
+        Candidates; the one of the least loss on the inner folds is kept.
+    study
+        Inner folds and the coverage of conformal sets.
+    seeds
+        Inner folds are dealt and networks begun anew for each; the ensemble holds all.
+    device
+        Where networks are trained; the model is on the CPU.
+    watch
+        Told after each network.
+
+    Raises
+    ------
+    MilError
+        If there are too few patients for the inner folds; see `wsi_umedpt.mil.splits.deal`.
+    """
+    cohort = filled(cohort)
+    dealt = {seed: deal(cohort, study.inner_folds, 7919 + seed, preserve_sites=study.preserve_sites) for seed in seeds}
+    tried = [_try(settings, cohort, reader, dealt, device, watch) for settings in options]
+    chosen = min(tried, key=lambda t: t.loss)
+    slides = [(slide, case.patient) for case in cohort.cases for slide in case.slides]
+    means = np.stack([mean_of(reader((slide,))) for slide, _ in slides])
+    return SlideModel(
+        targets=cohort.targets,
+        kind=cohort.kind,
+        networks=tuple(f.network.cpu() for f in chosen.fitted),
+        calibrations=tuple(
+            calibrate(target, chosen.logits[:, span], truth)
+            for target, span, truth in zip(cohort.targets, spans(cohort.targets), cohort.truth, strict=True)
+        ),
+        typical=typical_of(means, [patient for _, patient in slides]),
+        coverage=study.coverage,
+        about={
+            "trained_on": {
+                "cases": len(cohort), "patients": len({c.patient for c in cohort.cases}), "slides": len(slides),
+                "unit": cohort.unit, "cohort_sha256": cohort.fingerprint,
+            },
+            "settings": to_dict(chosen.settings),
+            "study": to_dict(study),
+            "seeds": [*seeds],
+            "tried": [{"model": t.settings.model, "lr": t.settings.lr, "inner_loss": t.loss} for t in tried],
+            "epochs": [f.epoch + 1 for f in chosen.fitted],
+            "version": __version__,
+        },
+    )  # fmt: skip
+
+
+def filled(cohort: Cohort) -> Cohort:
+    """A cohort whose intervals and scales are those of its own labels."""
+    targets = []
+    for target, truth in zip(cohort.targets, cohort.truth, strict=True):
+        if target.kind == "discrete":
+            target = with_edges(target, truth, len(target.edges) + 1)
+        elif target.kind == "regression":
+            target = with_scale(target, truth)
+        targets.append(target)
+    return replace(cohort, targets=tuple(targets))
+
+
+def _try(
+    settings: FitSettings,
+    cohort: Cohort,
+    reader: BagReader,
+    dealt: dict[int, Folds],
+    device: str,
+    watch: Watch | None,
+) -> _Tried:
+    fitted, losses = [], []
+    logits = np.zeros((len(cohort), spans(cohort.targets)[-1].stop))
+    for seed, folds in dealt.items():
+        for fold in np.unique(folds):
+            held = np.flatnonzero(folds == fold)
+            stop = cohort.only(held)
+            # A seed for each network: what they have in common is the data alone.
+            made = fit(
+                cohort.only(np.flatnonzero(folds != fold)),
+                stop,
+                reader,
+                settings,
+                1000 * seed + int(fold),
+                device=device,
+            )
+            fitted.append(made)
+            losses += [made.history[made.epoch][1]] * len(held)
+            logits[held] += case_logits(made.network, stop, reader) / len(dealt)
+            if watch:
+                watch(f"{settings.model}, inner fold {fold + 1}, {made.epoch + 1} epochs")
+    return _Tried(settings, fitted, float(np.mean(losses)), logits)

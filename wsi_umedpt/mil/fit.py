@@ -1,0 +1,221 @@
+"""One network trained on some cases, stopped by others: the whole of training, on one screen.
+
+What is random is a function of the seed alone, so that on a CPU the same cases give the same network.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.cohort import Cohort, Item
+from wsi_umedpt.mil.kernel import Bags, join
+from wsi_umedpt.mil.losses import loss_of
+from wsi_umedpt.mil.models import build
+from wsi_umedpt.mil.network import SlideNetwork
+from wsi_umedpt.mil.reading import BagReader
+from wsi_umedpt.mil.settings import FitSettings
+from wsi_umedpt.mil.targets import CLASS_KINDS, spans
+
+COX_BATCH = 32
+"""Bags a step at least where patients are ranked against each other."""
+_SEEN_TILES = 256
+"""Of each slide, to learn the features' mean and deviation from."""
+_BATCH_TILES = 65_536
+"""Tiles at once where nothing is learned."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained network."""
+
+    network: SlideNetwork
+    history: list[tuple[float, float]]
+    """(training loss, stopping loss) an epoch"""
+    epoch: int
+    """Whose weights these are."""
+
+
+def fit(
+    train: Cohort,
+    stop: Cohort,
+    reader: BagReader,
+    settings: FitSettings,
+    seed: int,
+    *,
+    device: str = "cpu",
+    watch: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train on `train`, and keep the epoch that is best on `stop`.
+
+    Parameters
+    ----------
+    train, stop
+        Their targets are filled in by the training labels; neither may hold what is reported.
+    reader
+        Of their slides.
+    settings, seed
+        What is trained, and what is drawn.
+    device
+        Where.
+    watch
+        Called with each epoch's number.
+
+    Raises
+    ------
+    MilError
+        If a loss is not finite.
+    """
+    draw = np.random.default_rng(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        classes = [len(t.classes) for t in train.targets if t.kind in CLASS_KINDS]
+        network = build(train.kind.dim, spans(train.targets)[-1].stop, settings, classes)
+        network.standardise(*_moments(train.items, reader, draw))
+        network.to(device)
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr)
+        items, batch = train.items, settings.batch
+        if any(t.kind == "cox" for t in train.targets):
+            batch = max(batch, COX_BATCH)
+        steps = max(1, len(items) // batch)
+        weights = [_class_weights(train, n) if settings.class_weights else None for n in range(len(train.targets))]
+        best, best_epoch, kept = math.inf, 0, copy.deepcopy(network.state_dict())
+        history: list[tuple[float, float]] = []
+        for epoch in range(settings.epochs):
+            if epoch - best_epoch > settings.patience:
+                break
+            network.train()
+            total = 0.0
+            for step, part in enumerate(np.array_split(draw.permutation(len(items)), steps)):
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.lr * rate(epoch + (step + 1) / steps, settings.epochs)
+                chosen = [items[n] for n in part]
+                bags = _drawn(chosen, reader, settings, draw, device)
+                optimizer.zero_grad(set_to_none=True)
+                loss = _loss(network, bags, train, [item.case for item in chosen], weights, settings)
+                torch.autograd.backward(loss)
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+                optimizer.step()
+                total += loss.item() * len(part) / len(items)
+            found = _stop_loss(network, stop, reader)
+            if not (math.isfinite(total) and math.isfinite(found)):
+                raise MilError(f"the loss is not finite in epoch {epoch}; lower --lr (now {settings.lr:g})")
+            history.append((total, found))
+            if found < best:
+                best, best_epoch, kept = found, epoch, copy.deepcopy(network.state_dict())
+            if watch:
+                watch(epoch)
+        network.load_state_dict(kept)
+    return Fitted(network.eval().requires_grad_(False), history, best_epoch)
+
+
+def rate(epoch: float, epochs: int) -> float:
+    """Share of the highest learning rate: up over the first epoch, then a cosine to 0."""
+    if epoch <= 1:
+        return epoch
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - 1) / max(1, epochs - 1))))
+
+
+@torch.no_grad()
+def logits_of(network: SlideNetwork, items: Sequence[Item], reader: BagReader) -> Floats:
+    """(item, output) logits, of all tiles of every bag."""
+    network.eval()
+    device = network.mean.device
+    found: list[torch.Tensor] = []
+    held: list[torch.Tensor] = []
+    for number, item in enumerate(items):
+        held.append(torch.from_numpy(reader(item.slides)).to(device))
+        if number == len(items) - 1 or sum(map(len, held)) >= _BATCH_TILES:
+            found.append(network(join(held)).cpu())
+            held = []
+    return torch.cat(found).double().numpy()
+
+
+def case_logits(network: SlideNetwork, cohort: Cohort, reader: BagReader) -> Floats:
+    """(case, output) logits; the mean over its slides where a case has several bags."""
+    items = cohort.items
+    logits = logits_of(network, items, reader)
+    of_case = np.array([item.case for item in items])
+    return np.stack([logits[of_case == case].mean(0) for case in range(len(cohort))])
+
+
+def _loss(
+    network: SlideNetwork,
+    bags: Bags,
+    cohort: Cohort,
+    rows: Sequence[int],
+    weights: Sequence[torch.Tensor | None],
+    settings: FitSettings,
+) -> torch.Tensor:
+    logits = network(bags)
+    truths = [torch.from_numpy(truth[list(rows)]).float().to(logits.device) for truth in cohort.truth]
+    losses = [
+        loss_of(target, logits[:, span], truth, w)
+        for target, span, truth, w in zip(cohort.targets, spans(cohort.targets), truths, weights, strict=True)
+    ]
+    loss = torch.stack(losses).mean()
+    known = [
+        torch.nan_to_num(truth[:, 0], nan=-1).long()
+        for target, truth in zip(cohort.targets, truths, strict=True)
+        if target.kind in CLASS_KINDS
+    ]
+    beside = network.beside(bags, known) if settings.instance_weight else None
+    return loss if beside is None else (1 - settings.instance_weight) * loss + settings.instance_weight * beside
+
+
+def _stop_loss(network: SlideNetwork, stop: Cohort, reader: BagReader) -> float:
+    logits = torch.from_numpy(case_logits(network, stop, reader)).float()
+    losses = [
+        loss_of(target, logits[:, span], torch.from_numpy(truth).float()).item()
+        for target, span, truth in zip(stop.targets, spans(stop.targets), stop.truth, strict=True)
+    ]
+    return float(np.mean(losses))
+
+
+def _drawn(
+    items: Sequence[Item], reader: BagReader, settings: FitSettings, draw: np.random.Generator, device: str
+) -> Bags:
+    """Bags of a step: some tiles of each."""
+    parts = []
+    for item in items:
+        features = reader(item.slides)
+        count = min(len(features), settings.max_tiles)
+        count = max(1, round(count * (1 - settings.tile_dropout)))
+        if count < len(features):
+            features = features[np.sort(draw.choice(len(features), count, replace=False))]
+        parts.append(torch.from_numpy(features).to(device))
+    return join(parts)
+
+
+def _moments(items: Sequence[Item], reader: BagReader, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of the features, every slide counting the same."""
+    means, squares = [], []
+    for item in items:
+        features = reader(item.slides)
+        if len(features) > _SEEN_TILES:
+            features = features[np.sort(draw.choice(len(features), _SEEN_TILES, replace=False))]
+        values = features.astype(np.float64)
+        means.append(values.mean(0))
+        squares.append((values**2).mean(0))
+    mean = np.mean(means, 0)
+    deviation = np.sqrt(np.maximum(np.mean(squares, 0) - mean**2, 0))
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+
+
+def _class_weights(cohort: Cohort, number: int) -> torch.Tensor | None:
+    target, truth = cohort.targets[number], cohort.truth[number]
+    if target.kind not in CLASS_KINDS:
+        return None
+    known = truth[~np.isnan(truth[:, 0]), 0].astype(int)
+    counts = np.bincount(known, minlength=len(target.classes))
+    return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float()

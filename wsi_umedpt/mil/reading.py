@@ -1,0 +1,78 @@
+"""Features of the slides of a study, read once while memory allows."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.bag import BagSource
+from wsi_umedpt.errors import MilError
+
+BUDGET_BYTES = 4 << 30
+"""Features kept in memory by default."""
+
+Features = npt.NDArray[Any]
+"""(tile, dim) float16 or float32"""
+
+
+class BagReader:
+    """Features by slide; knows the slides it was given and no others.
+
+    Parameters
+    ----------
+    sources
+        By slide.
+    budget_bytes
+        What is kept in memory; beyond it the slides used longest ago are read again.
+    """
+
+    def __init__(self, sources: Mapping[str, BagSource], budget_bytes: int = BUDGET_BYTES) -> None:
+        self._sources = dict(sources)
+        self._budget = budget_bytes
+        self._kept: OrderedDict[str, Features] = OrderedDict()
+        self._bytes = 0
+
+    def only(self, slides: Iterable[str]) -> "BagReader":
+        """A reader of these slides alone, which shares what is in memory of them."""
+        made = BagReader({slide: self._sources[slide] for slide in slides}, self._budget)
+        for slide in made._sources:
+            if slide in self._kept:
+                made._keep(slide, self._kept[slide])
+        return made
+
+    def __call__(self, slides: Iterable[str]) -> Features:
+        """(tile, dim) of one slide, or of several one after another.
+
+        Raises
+        ------
+        MilError
+            If a slide is not known here, has no tiles, or features that are not finite.
+        """
+        parts = [self._one(slide) for slide in slides]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def tiles(self, slides: Iterable[str]) -> int:
+        """How many tiles they have, without reading them."""
+        return sum(self._sources[slide].tiles for slide in slides)
+
+    def _one(self, slide: str) -> Features:
+        if slide in self._kept:
+            self._kept.move_to_end(slide)
+            return self._kept[slide]
+        if slide not in self._sources:
+            raise MilError(f"slide {slide!r} is not among those that may be read here")
+        features: Features = self._sources[slide].load().features
+        if not len(features):
+            raise MilError(f"slide {slide!r} has no tiles: leave it out of the table, or embed it with another mask")
+        if not np.isfinite(features).all():
+            raise MilError(f"slide {slide!r} has features that are not finite; embed it again")
+        self._keep(slide, features)
+        return features
+
+    def _keep(self, slide: str, features: Features) -> None:
+        self._kept[slide] = features
+        self._bytes += features.nbytes
+        while self._bytes > self._budget and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes

@@ -1,0 +1,107 @@
+"""Folds: cases dealt so that a patient (or a site) is never on both sides, and classes are spread evenly."""
+
+import warnings
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.cohort import Cohort
+from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
+
+Folds = npt.NDArray[np.int64]
+"""(case,) number of the fold that it is held out in"""
+
+
+def deal(cohort: Cohort, folds: int, seed: int, *, preserve_sites: bool = False) -> Folds:
+    """Deal cases to folds by patient, or by site.
+
+    Parameters
+    ----------
+    cohort
+        Its first target is spread evenly.
+    folds
+        How many.
+    seed
+        Deals them.
+    preserve_sites
+        Keep all patients of a site together.
+
+    Raises
+    ------
+    MilError
+        If there are too few patients or sites, or a fold, or what is left without it, has one class only.
+    """
+    if preserve_sites and any(not case.site for case in cohort.cases):
+        raise MilError("sites are to be kept together, but the table has no column site, or cells of it are empty")
+    groups = [case.site if preserve_sites else case.patient for case in cohort.cases]
+    if len({*groups}) < folds:
+        what = "sites" if preserve_sites else "patients"
+        raise MilError(f"{len({*groups})} {what} cannot be dealt to {folds} folds; ask for fewer with --folds")
+    strata = strata_of(cohort)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rare classes: `check` says which and refuses
+        parts = splitter.split(np.zeros(len(cohort)), strata, groups)
+        found = np.empty(len(cohort), np.int64)
+        for number, (_, held) in enumerate(parts):
+            found[held] = number
+    check(cohort, found)
+    return found
+
+
+def stated(cohort: Cohort) -> Folds | None:
+    """Folds as the table's column ``fold`` deals them, sorted by name; None where it has none."""
+    names = [case.fold for case in cohort.cases]
+    if not any(names):
+        return None
+    known = sorted({*names})
+    if len(known) < 2:
+        raise MilError(f"the column fold names one fold only, {known[0]!r}; leave it out, or deal two or more")
+    found = np.array([known.index(name) for name in names], np.int64)
+    check(cohort, found)
+    return found
+
+
+def strata_of(cohort: Cohort) -> npt.NDArray[np.int64]:
+    """(case,) what is spread evenly: the first target's classes, quarters of its values, or its events."""
+    target, truth = cohort.targets[0], cohort.truth[0]
+    first = truth[:, 1] if target.kind in SURVIVAL_KINDS else truth[:, 0]
+    if target.kind == "regression":
+        first = np.digitize(first, np.nanquantile(first, (0.25, 0.5, 0.75))).astype(float)
+    return np.where(np.isnan(first), -1, first).astype(np.int64)
+
+
+def check(cohort: Cohort, folds: Folds) -> None:
+    """Refuse folds that cannot be trained without, listing them all.
+
+    Raises
+    ------
+    MilError
+        If a class is found in one fold only, so that it is never trained on while that is held out, or survival
+        has no event left.
+    """
+    problems = []
+    for target, truth in zip(cohort.targets, cohort.truth, strict=True):
+        for fold in np.unique(folds):
+            rest = truth[folds != fold]
+            if target.kind in CLASS_KINDS:
+                there = Counter(rest[~np.isnan(rest[:, 0]), 0].astype(int).tolist())
+                lacking = [name for k, name in enumerate(target.classes) if not there[k]]
+                if lacking:
+                    problems.append(f"without fold {fold}, {target.name} has no case of {', '.join(lacking)}")
+            elif target.kind == "multilabel":
+                one_sided = [
+                    n for k, n in enumerate(target.classes) if len(np.unique(rest[~np.isnan(rest[:, k]), k])) < 2
+                ]
+                if one_sided:
+                    problems.append(f"without fold {fold}, {target.name} has one value only of {', '.join(one_sided)}")
+            elif target.kind in SURVIVAL_KINDS and np.nansum(rest[:, 1]) < 2:
+                problems.append(f"without fold {fold}, {target.name} has fewer than two events")
+    if problems:
+        raise MilError(
+            "cases cannot be dealt to folds like this:\n  " + "\n  ".join(problems) + "\nThere are too few patients of "
+            "some classes: ask for fewer folds (--folds, --inner-folds), join classes, or leave the rarest out."
+        )
