@@ -33,7 +33,7 @@ SCALINGS: dict[Scaling, str] = {
 
 _FINEST = 8
 """Cells per side of a tile, at most, where tiles do not lie on one lattice of their own side."""
-_MOST_CELLS = 25_000_000
+MOST_CELLS = 25_000_000
 """Five thousand tiles wide and high: no slide has more."""
 _ROUNDING = 0.5 + 1e-6
 """px: each start of a tile is rounded on its own."""
@@ -185,13 +185,13 @@ def _lay(corners: Places, side: float, step: float | None) -> _Laid:
     width, height = np.ptp(corners, axis=0) + side
     raise HeatmapError(
         f"tiles of {side:g} px lie over {width:,.0f} x {height:,.0f} px: a raster of cells of "
-        f"{step or side:g} px would have over {_MOST_CELLS:,} of them. Are all positions level-0 px"
+        f"{step or side:g} px would have over {MOST_CELLS:,} of them. Are all positions level-0 px"
         f"{', and is the step in level-0 px too?' if step else '?'}"
     )
 
 
 def _few(corners: Places, side: float, step: float) -> bool:
-    return bool(np.prod(np.ceil((np.ptp(corners, axis=0) + side) / step) + 1) <= _MOST_CELLS)
+    return bool(np.prod(np.ceil((np.ptp(corners, axis=0) + side) / step) + 1) <= MOST_CELLS)
 
 
 def _on_parts(corners: Places, side: float, parts: int) -> _Laid | None:
@@ -332,3 +332,39 @@ def _levels(finite: Places, scaling: Scaling) -> Places:
     if scaling == "percentile":
         return np.asarray((rankdata(finite) - 1) / (len(finite) - 1), np.float64)
     return np.asarray((finite - low) / (high - low), np.float64)
+
+
+def legend_ticks(values: npt.NDArray[Any], scaling: Scaling) -> list[tuple[float, str]]:
+    """What a colour bar says: levels from 0 to 1, and the value of each in words.
+
+    Examples
+    --------
+    >>> legend_ticks(np.array([-2.0, 1.0]), "signed")
+    [(0.0, '-2'), (0.25, '-1'), (0.5, '0'), (0.75, '1'), (1.0, '2')]
+    """
+    finite = np.asarray(values, np.float64)[np.isfinite(values)]
+    if not finite.size:
+        return []
+    low, high = float(finite.min()), float(finite.max())
+    if scaling == "signed":
+        low, high = -max(-low, high), max(-low, high)
+    if scaling != "raw" and low == high:
+        return [(0.5, f"{low:.4g}")]
+    levels = np.linspace(0, 1, 5)
+    if scaling == "percentile":
+        ranks = np.quantile(finite, levels)
+        return [(k, f"{k:.0%} ({value})") for k, value in zip(levels.tolist(), _told(ranks), strict=True)]
+    stops = _told(levels if scaling == "raw" else low + levels * (high - low))
+    if scaling == "raw":  # clipped values have the colours of the ends
+        stops[0] = "<= 0" if low < 0 else stops[0]
+        stops[-1] = ">= 1" if high > 1 else stops[-1]
+    return list(zip(levels.tolist(), stops, strict=True))
+
+
+def _told(numbers: Places) -> list[str]:
+    """Numbers in as few digits as tell different ones apart, three at least."""
+    for digits in range(3, 10):
+        words = [f"{number + 0.0:.{digits}g}" for number in numbers.tolist()]
+        if len(set(words)) == len(set(numbers.tolist())):
+            break
+    return words

@@ -122,13 +122,15 @@ class _Place:
                 cv2.rectangle(picture, corner, end, colour, thickness)
 
 
-def outlined(base: Pixels, tissue: TissueMask, zoom: float) -> Pixels:
+def outlined(
+    base: Pixels, tissue: TissueMask, zoom: float, colour: Sequence[int] = _OUTLINE, thickness: int = 2
+) -> Pixels:
     """A thumbnail at `zoom` px per mask cell, with the tissue's outline drawn on it."""
     size = round(tissue.mask.shape[1] * zoom), round(tissue.mask.shape[0] * zoom)
     mask = cv2.resize(tissue.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     drawn = base.copy()
-    cv2.drawContours(drawn, contours, -1, _OUTLINE, 2)
+    cv2.drawContours(drawn, contours, -1, colour, thickness)
     return drawn
 
 
