@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
+from wsi_umedpt.interop.geojson import printed
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -34,3 +37,30 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
         lines.writerow(table.column_names)
         lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
         text.detach()  # flushed; the file is closed by who opened it
+
+
+def write_tile_table(path: Path, xy: npt.NDArray[Any], side: float, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write tiles with the columns that WSInfer names their places by, and then their scores.
+
+    Parameters
+    ----------
+    path
+        ``.csv`` or ``.parquet``.
+    xy : (tile, 2) top left corners, level-0 px
+    side : level-0 px
+    columns : each (tile,)
+        Scores, as float32s print; empty where one is not finite.
+    """
+    check_tiles(xy, columns)
+    sides = [int(side) if float(side).is_integer() else float(side)] * len(xy)
+    places = {"minx": xy[:, 0].tolist(), "miny": xy[:, 1].tolist(), "width": sides, "height": sides}
+    if taken := places.keys() & columns.keys():
+        raise InteropError(f"a score cannot be called {sorted(taken)[0]!r}, as the tile's place is")
+    write_table(path, places | {name: printed(np.asarray(values)) for name, values in columns.items()})
+
+
+def check_tiles(xy: npt.NDArray[Any], columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Refuse scores that are not one for each tile."""
+    for name, values in columns.items():
+        if np.shape(values) != (len(xy),):
+            raise InteropError(f"{name!r} is of shape {np.shape(values)} for {len(xy)} tiles: give a value for each")
