@@ -44,6 +44,8 @@ class Study:
     """(case,) empty strings where no site is known."""
     tiles: npt.NDArray[np.int64]
     """(case,) tiles of the bag."""
+    slides: npt.NDArray[np.int64] | None = None
+    """(case,) slides of the bag, where they are known."""
     truth: Floats
     """(case, t): see `Target.truth`; nan where a label is not known."""
     fold: npt.NDArray[np.int64]
