@@ -31,6 +31,7 @@ _COMMANDS = {
     "tissue": "Draw the tissue found on every slide as one picture.",
     "verify": "Check that stores are whole and undamaged.",
     "picture": "Draw a store: tissue, tiles, features as colours.",
+    "heatmap": "Write scores of tiles: over the slide, as a raster, for QuPath, as a table.",
     "export": "Write objects for QuPath, as GeoParquet, or count them.",
     "encoders": "List the encoders that tiles can be embedded with, or import one.",
     "probe": "Train a tile classifier on few labels, and score slides with it.",

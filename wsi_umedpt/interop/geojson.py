@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 BLOCK = 4096
 """Features that are in memory at once."""
-_SUFFIXES = (".geojson", ".geojson.gz")
+SUFFIXES = (".geojson", ".geojson.gz")
 _GZIP_LEVEL = 2
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/wsi-umedpt/wsi-umedpt")
 _FARTHEST_PX = 1 << 31
@@ -64,8 +64,8 @@ def write_features(
 
 def check_geojson(path: Path) -> None:
     """Refuse a name that is no GeoJSON's, before anything is computed."""
-    if not path.name.lower().endswith(_SUFFIXES):
-        raise InteropError(f"{path.name} must end in {' or '.join(_SUFFIXES)}")
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InteropError(f"{path.name} must end in {' or '.join(SUFFIXES)}")
 
 
 def feature_id(name: str) -> str:

@@ -1,0 +1,140 @@
+"""`wsi-umedpt heatmap`: scores of tiles as a picture, a raster, or tiles for QuPath."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from wsi_umedpt.heatmap import Scaling
+    from wsi_umedpt.scores import Scores
+    from wsi_umedpt.store import SlideStore
+
+
+def heatmap(
+    store: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o")],
+    scores: str | None = None,
+    column: str | None = None,
+    grid: str | None = None,
+    scaling: Literal["raw", "minmax", "percentile", "signed"] | None = None,
+) -> None:
+    """Write the scores of a store's tiles as a heatmap; the suffix of the file says as what.
+
+    .png is the slide with the heat over it, and a legend. .ome.tif is a raster of the raw scores with its place on the
+    slide, a channel a column. .geojson and .geojson.gz are tiles with measurements for QuPath (drag the file onto the
+    open slide, then Measure > Show measurement maps). .csv and .parquet have a row a tile.
+
+    Examples
+    --------
+        wsi-umedpt heatmap out/slide.zarr -o heat.png --scores tumour
+
+        wsi-umedpt heatmap out/slide.zarr -o heat.png --scores mil --column attention --scaling percentile
+
+        wsi-umedpt heatmap out/slide.zarr -o heat.ome.tif --scores tumour
+
+        wsi-umedpt heatmap out/slide.zarr -o tiles.geojson.gz --scores tumour
+
+    Parameters
+    ----------
+    store
+        Store that holds the scores: see `wsi-umedpt probe predict`.
+    out
+        File to write.
+    scores
+        Which scores, where the store holds several.
+    column
+        Which column of them. A picture shows one; other files hold all, or the one named.
+    grid
+        Whose tiles, where several grids have scores of that name.
+    scaling
+        What the colours of a picture mean; its legend says it. raw: 0 to 1 as stored. minmax: least to greatest.
+        percentile: rank. signed: symmetric about zero. By default signed where a score is negative, percentile where
+        all sum to 1 as attention does, raw where they are within 0 and 1, else minmax. Files hold raw scores.
+    """
+    import numpy as np
+
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.heatmap import Heatmap
+    from wsi_umedpt.heatraster import SUFFIXES, Raster, write_raster
+    from wsi_umedpt.interop.geojson import SUFFIXES as GEOJSON
+    from wsi_umedpt.interop.qupath_tiles import write_tiles
+    from wsi_umedpt.interop.tables import SUFFIXES as TABLES
+    from wsi_umedpt.interop.tables import write_tile_table
+    from wsi_umedpt.store import SlideStore
+
+    name, known = out.name.lower(), (".png", *SUFFIXES, *GEOJSON, *TABLES)
+    if not name.endswith(known):
+        raise OptionError(f"{out} (--out) must end in one of {', '.join(known)}")
+    if scaling and not name.endswith(".png"):
+        raise OptionError(f"--scaling {scaling} is for the colours of a .png; {out.name} holds scores as they are")
+    opened = SlideStore.open(store)
+    columns, about = _columns(opened, scores, grid, column)
+    tiles = opened.grid(about["grid_id"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith(".png"):
+        _draw(out, opened, columns, about, scaling)
+    elif name.endswith(SUFFIXES):
+        heats = {key: Heatmap.from_tiles(tiles.xy, tiles.side, values) for key, values in columns.items()}
+        made_by = {key: value for key, value in about.items() if key != "sha256"}
+        write_raster(out, Raster(heats, opened.slide_id, opened.attrs["slide"]["mpp"], made_by))
+    elif name.endswith(GEOJSON):
+        write_tiles(out, tiles.xy, tiles.side, columns, slide_id=opened.slide_id)
+    else:
+        write_tile_table(out, tiles.xy, tiles.side, columns)
+    lost = max(int(np.isnan(values).sum()) for values in columns.values())
+    print(f"{out}: {', '.join(columns)} of {len(tiles)} tiles" + (f", {lost} of them without a score" if lost else ""))
+
+
+def _columns(
+    store: "SlideStore", name: str | None, grid: str | None, column: str | None
+) -> tuple[dict[str, "Scores"], dict[str, Any]]:
+    """Scores by column, and what made them."""
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.scores import read_scores, score_ids
+
+    known = sorted({model for _, model in score_ids(store)})
+    if not known:
+        raise OptionError(f"{store.path} holds no scores; wsi-umedpt probe predict makes some")
+    if name is None and len(known) > 1:
+        raise OptionError(f"{store.path} holds several scores; name one: --scores {' or --scores '.join(known)}")
+    if name is not None and name not in known:
+        raise OptionError(f"{store.path} holds no scores {name!r} (--scores); it holds {', '.join(known)}")
+    model = name or known[0]
+    grids = [of for of, one in score_ids(store) if one == model]
+    if (grid is None and len(grids) > 1) or (grid is not None and grid not in grids):
+        asked = f"not of grid {grid!r} (--grid)" if grid else "of several grids; name one"
+        raise OptionError(f"{store.path} holds scores {model!r} {asked}: --grid {' or --grid '.join(grids)}")
+    scores, about = read_scores(store, model, grid)
+    names = list(about["columns"])
+    if column is not None and column not in names:
+        raise OptionError(f"scores {model!r} have no column {column!r} (--column); they have {', '.join(names)}")
+    chosen = names if column is None else [column]
+    return {key: scores[:, names.index(key)] for key in chosen}, {**about, "scores": model}
+
+
+def _draw(
+    out: Path, store: "SlideStore", columns: "dict[str, Scores]", about: dict[str, Any], scaling: "Scaling | None"
+) -> None:
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.heatmap import Heatmap, fitting_scaling
+    from wsi_umedpt.heatpicture import draw_heatmap
+    from wsi_umedpt.picture import save
+
+    if len(columns) > 1:
+        raise OptionError(
+            f"scores {about['scores']!r} have several columns and a picture shows one: --column "
+            f"{' or --column '.join(columns)}"
+        )
+    ((name, values),) = columns.items()
+    tiles, mpp = store.grid(about["grid_id"]), store.attrs["slide"]["mpp"]
+    picture = draw_heatmap(
+        Heatmap.from_tiles(tiles.xy, tiles.side, values),
+        scaling=scaling or fitting_scaling(values),
+        tissue=store.tissue(),
+        mpp=mpp,
+        title=f"{store.slide_id}: {name} ({about['scores']}), tiles of {tiles.side * mpp:.0f} um",
+    )
+    save(picture, out)
