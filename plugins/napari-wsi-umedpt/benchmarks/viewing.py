@@ -1,0 +1,235 @@
+"""What looking costs, in a real window: panning a slide of 100,000 px, and half a million nuclei.
+
+    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python plugins/napari-wsi-umedpt/benchmarks/viewing.py
+
+Painting is measured as it is done here: without a graphics card these are upper bounds. A stall is
+the longest time in which the window's event loop did not turn. Each measurement runs in a process of
+its own, with asynchronous slicing unless it says otherwise; the last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIDE = 102_400
+NUCLEI = 500_000
+_CANVAS = 1400, 1000
+
+
+def big_slide(folder: Path) -> Path:
+    """A slide of 102,400 px square, tiled JPEG, levels of 1, 4 and 16."""
+    from wsi_umedpt.testing import tissue_image, write_pyramid
+
+    path = folder / "big.svs"
+    if not path.exists():
+        image, _ = tissue_image(4096, 4096)
+        part = path.with_suffix(".part.svs")
+        write_pyramid(part, image, scales=(1, 4, 16), mpp=0.25, bigtiff=True, quality=50, repeat=SIDE // 4096)
+        part.rename(path)
+    return path
+
+
+def many_nuclei(count: int, seed: int = 0) -> Any:
+    """Nuclei of 20 corners and 4 classes, spread over the slide."""
+    from wsi_umedpt.objects import MEASURES, Objects
+
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(100, SIDE - 100, (count, 2)).astype(np.float32)
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False, dtype=np.float32)
+    radius = rng.uniform(10, 18, (count, 1)).astype(np.float32) * (1 + 0.1 * np.sin(3 * angle))
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # (corner, 2)
+    outline = (centre[:, None] + radius[..., None] * ring).reshape(-1, 2)
+    return Objects(
+        ("tumour", "lymphocyte", "stroma", "other"),
+        rng.integers(0, 4, count).astype(np.uint8),
+        rng.uniform(0.5, 1, count).astype(np.float32),
+        centre,
+        np.ones((count, len(MEASURES)), np.float32),
+        np.arange(count + 1, dtype=np.int64) * 20,
+        outline.astype(np.float32),
+    )
+
+
+class Window:
+    """An empty viewer, drawn, and what is measured in it."""
+
+    def __init__(self) -> None:
+        import napari
+        import psutil
+        from qtpy.QtWidgets import QApplication
+
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(*_CANVAS)
+        self.app = QApplication.instance()
+        self._process = psutil.Process()
+        self.wait(1.0)
+        self.empty = self._process.memory_info().rss
+
+    @property
+    def above_empty_mb(self) -> float:
+        """Memory above that of the empty viewer."""
+        return (self._process.memory_info().rss - self.empty) / 1e6
+
+    def wait(self, seconds: float) -> None:
+        """Let the window live."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            self.app.processEvents()
+            time.sleep(0.002)
+
+    def settle(self, work: Callable[[], Any] = lambda: None) -> float:
+        """Milliseconds that something takes until all layers are loaded and drawn."""
+        start = time.perf_counter()
+        work()
+        while True:
+            self.app.processEvents()
+            if all(layer.loaded for layer in self.viewer.layers):
+                break
+        self.viewer.window._qt_viewer.canvas._scene_canvas.update()
+        self.app.processEvents()
+        return (time.perf_counter() - start) * 1e3
+
+    def pan(self, zoom: float, steps: int = 120, share: float = 0.06) -> dict[str, float]:
+        """Move the field by `share` of its width 33 times a second; the longest stall and the highest memory."""
+        from qtpy.QtCore import QEventLoop, QTimer
+
+        camera = self.viewer.scene.camera
+        camera.zoom = zoom
+        step = share * 1100 / zoom
+        middle = SIDE * 0.25 / 2
+        camera.center = (0, middle, middle - step * steps / 2)
+        self.settle()
+        self.wait(0.5)
+        beats, peak, done = [time.perf_counter()], [0.0], [0]
+
+        def beat() -> None:
+            beats.append(time.perf_counter())
+
+        def move() -> None:
+            x = camera.center[2] + step
+            camera.center = (0, camera.center[1] + step / 3, x)
+            peak[0] = max(peak[0], self.above_empty_mb)
+            done[0] += 1
+            if done[0] == steps:
+                loop.quit()
+
+        loop, timers = QEventLoop(), []
+        for interval, call in ((2, beat), (30, move)):
+            timer = QTimer()
+            timer.timeout.connect(call)
+            timer.start(interval)
+            timers.append(timer)
+        loop.exec_()
+        for timer in timers:
+            timer.stop()
+        gaps = np.diff(beats) * 1e3
+        return {
+            "longest_stall_ms": round(float(gaps.max()), 1),
+            "p99_stall_ms": round(float(np.percentile(gaps, 99)), 1),
+            "peak_mb_above_empty": round(peak[0], 1),
+        }
+
+
+def measure_panning(folder: Path) -> dict[str, Any]:
+    """The slide alone."""
+    from napari_wsi_umedpt._opening import open_path
+    from napari_wsi_umedpt._viewer import add_layers
+
+    slide = big_slide(folder)
+    window = Window()
+    layers = None
+
+    def open_it() -> None:
+        nonlocal layers
+        layers = add_layers(window.viewer, open_path(slide, print))
+
+    found: dict[str, Any] = {"open_ms": round(window.settle(open_it))}
+    window.viewer.reset_view()
+    window.settle()
+    for name, zoom in (("40x", 4.0), ("20x", 2.0), ("5x", 0.5), ("1.25x", 0.125)):
+        found[name] = window.pan(zoom)
+    window.wait(1)
+    found["mb_at_rest_above_empty"] = round(window.above_empty_mb, 1)
+    return found
+
+
+def measure_nuclei(folder: Path) -> dict[str, Any]:
+    """Half a million nuclei, alone: what they cost, not the slide below them."""
+    from napari_wsi_umedpt import _legend
+    from napari_wsi_umedpt._layers import Place, objects_layer
+    from napari_wsi_umedpt._viewer import add_layers
+
+    window = Window()
+    objects = many_nuclei(NUCLEI)
+    place = Place("big", (SIDE, SIDE), 0.25)
+    camera = window.viewer.scene.camera
+    layers: list[Any] = []
+    found: dict[str, Any] = {}
+    window.settle(lambda: add_layers(window.viewer, [objects_layer(many_nuclei(10), place, "warm")]))
+    window.viewer.layers.clear()
+    window.wait(0.2)
+    found["show_ms"] = round(
+        window.settle(lambda: layers.extend(add_layers(window.viewer, [objects_layer(objects, place, "n")])))
+    )
+    window.viewer.reset_view()
+    found["overview_ms"] = round(window.settle())
+    for name, zoom in (("40x", 4.0), ("10x", 1.0), ("5x", 0.5), ("1.25x", 0.125)):
+        camera.zoom = zoom
+        camera.center = (0, SIDE / 8, SIDE / 8)
+        window.settle()
+        redraws = []
+        for _ in range(20):
+            centre = camera.center
+            to = (0, centre[1], centre[2] + 0.25 * 1100 / zoom)
+            redraws.append(window.settle(lambda to=to: setattr(camera, "center", to)))
+        found[f"redraw_{name}_ms"] = {"median": round(float(np.median(redraws))), "most": round(max(redraws))}
+    legend = _legend.Legend(layers[0])
+    found["recolour_ms"] = round(window.settle(lambda: legend.recolour(0, (10, 20, 30))))
+    found["hide_class_ms"] = round(window.settle(lambda: legend.show(1, False)))
+    found["click_ms"] = round(window.settle(lambda: layers[0].metadata["wsi_umedpt"].objects.at(50_000.0, 50_000.0)), 1)
+    found["mb_above_empty"] = round(window.above_empty_mb, 1)
+    return found
+
+
+MEASUREMENTS = {"panning": measure_panning, "nuclei": measure_nuclei}
+
+
+def main() -> None:
+    """Run all measurements, or one by name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="?", choices=MEASUREMENTS)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "viewing")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.only:
+        print(json.dumps(MEASUREMENTS[given.only](given.folder)))
+        sys.stdout.flush()
+        os._exit(0)  # the window is not worth tidying up
+    big_slide(given.folder)
+    found = {}
+    for name in MEASUREMENTS:
+        # Settings and what is known of slides are the benchmark's own, not the user's.
+        own = {key: str(given.folder / "home") for key in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+        command = [sys.executable, __file__, name, "--folder", str(given.folder)]
+        done = subprocess.run(
+            command, env={**os.environ, **own, "NAPARI_ASYNC": "1"}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stdout}{done.stderr}")
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        for key, value in found[name].items():
+            print(f"{name:10s} {key:28s} {value}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""What we have, as napari's layers: slides, tissue, tiles, labels, objects and scores in, layer tuples out.
+
+The one place of the plugin that turns level-0 px (x before y, from the slide's upper left corner)
+into napari's world: um, y before x, zero in the middle of the first level-0 px. No Qt, no viewer.
+
+Every layer says in its metadata what it shows: ``layer.metadata["wsi_umedpt"]`` is a `Shown`.
+
+Read top to bottom: `Place` (the conversion), `Shown`, then a function a kind of layer; those of values of
+tiles are in `_values`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_wsi_umedpt._array import CLASS_CACHE_BYTES, Array, Pyramid, Report, Window, slide_pyramid
+from napari_wsi_umedpt._marks import READABLE, UNREADABLE, TileLines, TissueOutline
+from napari_wsi_umedpt._nuclei import Field
+from wsi_umedpt.labels import LabelImage
+from wsi_umedpt.objects import PALETTE, Objects
+from wsi_umedpt.slide import Slide
+from wsi_umedpt.tiling import TileGrid
+from wsi_umedpt.tissue import TissueMask
+
+if TYPE_CHECKING:
+    from wsi_umedpt.heatmap import Heatmap
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+Kind = Literal["slide", "thumbnail", "tissue", "tiles", "labels", "objects", "heatmap", "features", "annotations"]
+Colour = tuple[int, int, int]
+
+KEY = "wsi_umedpt"
+"""Of `Shown` in a layer's metadata."""
+UNITS = ("um", "um")
+"""Every layer must say them, or napari leaves units out of all."""
+TISSUE_COLOUR: Colour = (0, 160, 60)
+TILE_COLOURS: tuple[Colour, Colour] = ((40, 90, 200), (220, 0, 0))
+LONE_CLASS_COLOUR: Colour = (0, 220, 0)
+"""Of objects that have one class only: green, which no stain is."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slide's size and scale: how its level-0 px lie in napari's world."""
+
+    slide_id: str
+    size: tuple[int, int]
+    """(width, height), level-0 px."""
+    mpp: float
+    """um per level-0 px."""
+
+    def meta(self, step: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
+        """Scale, translation and units of a raster.
+
+        Parameters
+        ----------
+        step : level-0 px per px of the raster
+        origin : (x, y) of its upper left corner, level-0 px
+        """
+        x, y = origin
+        # napari puts the middle of a pixel on its integer: half a step less half a level-0 px from the corner.
+        middle = [(v + (step - 1) / 2) * self.mpp for v in (y, x)]
+        return {"scale": (step * self.mpp,) * 2, "translate": middle, "units": UNITS}
+
+    def to_world(self, xy: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(point, 2) level-0 px, x first, to um, y first."""
+        return (np.asarray(xy, np.float64)[..., ::-1] - 0.5) * self.mpp
+
+    def to_slide(self, world: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(point, 2) um, y first, to level-0 px, x first."""
+        return np.asarray(world, np.float64)[..., ::-1] / self.mpp + 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a layer shows."""
+
+    kind: Kind
+    place: Place
+    store: Path | None = None
+    """Where it came from."""
+    name: str = ""
+    """Head, grid or model."""
+    classes: tuple[str, ...] = ()
+    """Of labels, objects and tiles: names of the numbers 1, 2, ..."""
+    colours: tuple[Colour, ...] = ()
+    """Of the classes."""
+    objects: Field | None = None
+    """Of objects: where they are."""
+    tiles: TileLines | None = None
+    """Of tiles, heatmaps and features."""
+    heat: "Heatmap | None" = None
+    slide: Slide | None = None
+    """Of the slide's own layer."""
+    tissue_mm2: float = 0.0
+    """Area of the tissue, for densities; 0 where it is not known."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What made it."""
+
+
+def shown_by(layer: Any) -> Shown | None:
+    """What a layer shows, if it is one of ours."""
+    found = layer.metadata.get(KEY)
+    return found if isinstance(found, Shown) else None
+
+
+# ---- pixels ----
+
+
+def slide_layer(slide: Slide, place: Place, report: Report) -> LayerTuple:
+    """The slide itself, at all zooms."""
+    meta = {
+        **place.meta(),
+        "name": place.slide_id,
+        "rgb": True,
+        "multiscale": True,
+        "interpolation2d": "linear",  # nearest shimmers between levels
+        "metadata": {KEY: Shown("slide", place, slide=slide, name=place.slide_id)},
+    }
+    return slide_pyramid(slide, report), meta, "image"
+
+
+def thumbnail_layer(tissue: TissueMask, place: Place, store: Path) -> LayerTuple | None:
+    """The slide as a store holds it, where the slide itself is not to be had."""
+    if tissue.thumbnail is None:
+        return None
+    fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
+    meta = {
+        **place.meta(tissue.step / fine),
+        "name": f"{place.slide_id} (thumbnail)",
+        "rgb": True,
+        "interpolation2d": "linear",
+        "metadata": {KEY: Shown("thumbnail", place, store)},
+    }
+    return tissue.thumbnail, meta, "image"
+
+
+# ---- classes ----
+
+
+def class_colormap(colours: tuple[Colour, ...], hidden: frozenset[int] = frozenset()) -> DirectLabelColormap:
+    """Colours of the numbers 1, 2, ...; `hidden` are indices of classes that are not drawn."""
+    nothing = np.zeros(4, np.float32)
+    table: dict[int | None, npt.NDArray[np.float32]] = {None: nothing, 0: nothing}
+    for k, colour in enumerate(colours):
+        table[k + 1] = nothing if k in hidden else np.array([*colour, 255], np.float32) / 255
+    return DirectLabelColormap(color_dict=table)
+
+
+def _class_layer(draw: Any, shown: Shown, **more: Any) -> LayerTuple:
+    pyramid = Pyramid(shown.place.size, draw, colours=False, cache_bytes=CLASS_CACHE_BYTES)
+    return pyramid, {**shown.place.meta(), **_class_meta(shown), **more}, "labels"
+
+
+def _class_meta(shown: Shown) -> dict[str, Any]:
+    names = ["", *shown.classes]
+    return {
+        "multiscale": True,
+        "colormap": class_colormap(shown.colours),
+        # What napari writes into the status bar under the mouse.
+        "features": {"index": list(range(len(names))), "class": names},
+        "metadata": {KEY: shown},
+    }
+
+
+def tissue_layer(tissue: TissueMask, place: Place, store: Path) -> LayerTuple:
+    """The tissue's outline."""
+    shown = Shown(
+        "tissue", place, store, classes=("tissue",), colours=(TISSUE_COLOUR,), tissue_mm2=tissue.area_mm2(place.mpp),
+        about={"method": tissue.origin},
+    )  # fmt: skip
+    return _class_layer(TissueOutline(tissue).draw, shown, name="tissue", opacity=1.0)
+
+
+def tiles_layer(
+    grid: TileGrid, status: npt.NDArray[np.uint8], place: Place, store: Path, grid_id: str, *, visible: bool = False
+) -> LayerTuple:
+    """The tiles of a grid, and which of them could not be read."""
+    lines = TileLines(grid, status != 0)
+    classes = {READABLE: "readable tile", UNREADABLE: "unreadable tile"}
+    shown = Shown(
+        "tiles", place, store, grid_id, tuple(classes.values()), TILE_COLOURS, tiles=lines, about=grid.spec.to_dict()
+    )
+    name = f"tiles {grid.spec.size_px} px at {grid.spec.mpp:g} um/px"
+    return _class_layer(lines.draw, shown, name=name, opacity=0.8, visible=visible)
+
+
+def objects_layer(
+    objects: Objects, place: Place, name: str, *, store: Path | None = None, tissue_mm2: float = 0.0,
+    about: dict[str, Any] | None = None, colours: tuple[Colour, ...] | None = None, visible: bool = True,
+) -> LayerTuple:  # fmt: skip
+    """Objects, each outlined in the colour of its class; see `objects_pyramid`."""
+    field = Field(objects)
+    if colours is None:
+        colours = tuple(PALETTE[k % len(PALETTE)] for k in range(len(objects.classes)))
+        colours = (LONE_CLASS_COLOUR,) if len(colours) == 1 else colours
+    shown = Shown(
+        "objects", place, store, name, objects.classes, colours, objects=field, tissue_mm2=tissue_mm2, about=about or {}
+    )
+    meta = {**place.meta(), **_class_meta(shown), "name": name, "opacity": 0.8, "visible": visible}
+    return objects_pyramid(field, place, filled=False), meta, "labels"
+
+
+def objects_pyramid(field: Field, place: Place, *, filled: bool) -> Pyramid:
+    """The picture of objects: outlines where there is room for them, or filled."""
+    draw = field.draw if filled else field.outline
+    return Pyramid(place.size, draw, colours=False, cache_bytes=CLASS_CACHE_BYTES)
+
+
+def labels_layer(image: LabelImage, place: Place, store: Path, *, visible: bool = False) -> LayerTuple:
+    """A label pyramid as it lies in the store."""
+    info = image.info
+    arrays = {round(level.scale / info.scale): level.array for level in image.levels}
+
+    def draw(window: Window) -> Array:
+        scale, x, y, width, height = window
+        out = np.zeros((height, width), np.uint8)
+        found = np.asarray(arrays[scale][y : y + height, x : x + width], np.uint8)
+        out[: found.shape[0], : found.shape[1]] = found
+        return out
+
+    shown = Shown("labels", place, store, info.name, info.classes, info.colours, about=info.made_by)
+    size = info.shape[1], info.shape[0]
+    pyramid = Pyramid(size, draw, colours=False, cache_bytes=CLASS_CACHE_BYTES, chunk_px=1024)
+    meta = {**place.meta(info.scale, info.origin), **_class_meta(shown), "name": f"{info.name} (label image)"}
+    return pyramid, {**meta, "opacity": 0.6, "visible": visible}, "labels"

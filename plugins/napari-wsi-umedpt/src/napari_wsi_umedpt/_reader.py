@@ -1,0 +1,129 @@
+"""What napari asks when a path is dropped on it or opened: is it ours, and if so which layers.
+
+`get_reader` must be cheap and refuses what is not ours, so that other plugins get their turn.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_wsi_umedpt._layers import LayerTuple
+    from wsi_umedpt.store import SlideStore
+
+Read = Callable[[Any], "list[LayerTuple]"]
+
+_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".czi", ".svslide")
+"""Suffixes that nothing but slides has."""
+_TIFFS = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+_ANNOTATIONS = (".geojson", ".geojson.gz")
+
+
+def get_reader(path: Any) -> Read | None:
+    """Return a function that reads the path, or None if it is not ours.
+
+    Flat pictures (PNG, JPEG, untiled TIFF without a scale) are left to napari: they state no
+    um/px. The plugin's dock "Slides and results" opens them with one.
+    """
+    if isinstance(path, list | tuple):
+        return None  # a stack: slides are opened one by one
+    path = Path(path)
+    name = path.name.lower()
+    if name.endswith(".zarr"):
+        return _read if _is_store_or_slide(path) else None
+    if name.endswith(_ANNOTATIONS):
+        return _read_annotations
+    if name.endswith(_SLIDES) or (name.endswith(_TIFFS) and _is_slide(path)):
+        return _read
+    return None
+
+
+def _is_store_or_slide(path: Path) -> bool:
+    from wsi_umedpt.cohort.manifest import is_store
+    from wsi_umedpt.readers.base import Refused
+    from wsi_umedpt.readers.omezarr import OmeZarrReader
+
+    if is_store(path):
+        return True
+    try:
+        OmeZarrReader(path).close()
+    except Refused:
+        return False  # napari's own reader, or another plugin's, may know it
+    return True
+
+
+def _is_slide(path: Path) -> bool:
+    """Whether a TIFF is tiled, or says how large its pixels are."""
+    from wsi_umedpt.geometry import MPP_MAX, MPP_MIN
+    from wsi_umedpt.readers.base import Refused
+    from wsi_umedpt.readers.tiff import open_tifffile, resolution_mpp
+
+    try:
+        with open_tifffile(path) as tif:
+            page = tif.pages[0].aspage()
+            mpp = resolution_mpp(page)
+            colours = page.samplesperpixel in (3, 4)
+            return colours and (bool(page.is_tiled) or (mpp is not None and MPP_MIN <= mpp.value <= MPP_MAX))
+    except (Refused, OSError, ValueError, IndexError):
+        return False
+
+
+def _read(path: Any) -> "list[LayerTuple]":
+    import napari
+
+    from napari_wsi_umedpt._opening import open_path
+    from napari_wsi_umedpt._viewer import Reports, scale_bar
+
+    layers = open_path(Path(path), Reports(), missing=ask_for_slide)
+    if (viewer := napari.current_viewer()) is not None:
+        scale_bar(viewer).visible = True
+    return layers
+
+
+def ask_for_slide(store: "SlideStore") -> None:
+    """Say that a store's slide was not found, with a button that asks where it is."""
+    from napari_wsi_umedpt._viewer import tell
+
+    tell(
+        f"The slide of {store.path.name} was not found: stores do not hold where their slide lies. "
+        "The results are shown over a thumbnail.",
+        severity="warning",
+        actions=[("Where is it?", lambda *_: _locate(store))],
+    )
+
+
+def _locate(store: "SlideStore") -> None:
+    import napari
+
+    from napari_wsi_umedpt._slides_dock import locate_slide
+
+    locate_slide(napari.current_viewer(), store)
+
+
+def _read_annotations(path: Any) -> "list[LayerTuple]":
+    import napari
+
+    from napari_wsi_umedpt._annotations import annotations_of
+    from napari_wsi_umedpt._viewer import current_place
+    from wsi_umedpt.errors import AnnotationError
+
+    viewer = napari.current_viewer()
+    place = current_place(viewer) if viewer is not None else None
+    if place is None:
+        raise AnnotationError(
+            f"{Path(path).name} holds positions in pixels of a slide, and no slide is open. Open its slide first."
+        )
+    return annotations_of(Path(path), place)
+
+
+def sample_demo() -> "list[LayerTuple]":
+    """The demo slide, with results if `wsi-umedpt demo` was run where napari was started."""
+    from napari_wsi_umedpt._opening import open_path
+    from napari_wsi_umedpt._viewer import Reports
+    from wsi_umedpt.sample import sample_slide
+
+    slide = sample_slide()
+    store = Path("demo-out") / f"{slide.stem}.zarr"
+    if store.exists():
+        return open_path(store, Reports(), slide=slide)
+    return open_path(slide, Reports())
