@@ -247,18 +247,20 @@ def test_signed_has_zero_in_the_middle(values):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("values", "name", "expected"),
     [
-        pytest.param([0.1, 0.8, np.nan], "raw", id="probabilities"),
-        pytest.param([0.9, 0.05, 0.05], "percentile", id="attention"),
-        pytest.param([-0.1, 0.3], "signed", id="contributions"),
-        pytest.param([3.0, 400.0], "minmax", id="densities"),
-        pytest.param([np.nan], "raw", id="none"),
+        pytest.param([0.1, 0.8, np.nan], "tumour", "raw", id="probabilities"),
+        pytest.param([0.9, 0.05, 0.05], "a", "percentile", id="sums-to-1"),
+        pytest.param([0.1, 0.05, 0.05], "Attention", "percentile", id="attention-of-some-tiles"),
+        pytest.param([-0.1, 0.3], "logit", "signed", id="negative"),
+        pytest.param([0.1, 0.3], "contribution tumour", "signed", id="contributions"),
+        pytest.param([3.0, 400.0], "per mm2", "minmax", id="densities"),
+        pytest.param([np.nan], "", "raw", id="none"),
     ],
 )
-def test_the_scaling_fits_what_is_shown(values, expected):
+def test_the_scaling_fits_what_is_shown(values, name, expected):
     """Where none is asked for."""
-    assert fitting_scaling(np.array(values, np.float32)) == expected
+    assert fitting_scaling(np.array(values, np.float32), name) == expected
 
 
 def test_a_scaling_that_there_is_not_is_refused():

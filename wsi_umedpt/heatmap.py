@@ -284,16 +284,17 @@ def _mean(laid: _Laid, scores: Values) -> Values:
 # ---- what is shown ----
 
 
-def fitting_scaling(values: npt.NDArray[Any]) -> Scaling:
+def fitting_scaling(values: npt.NDArray[Any], name: str = "") -> Scaling:
     """The scaling that shows most where none is asked for.
 
-    ``signed`` where a value is negative, ``percentile`` where they sum to 1 over the slide, as attention does
-    (few tiles have most of it), ``raw`` where all are within 0 and 1, else ``minmax``.
+    ``signed`` where a value is negative or the quantity is called a contribution; ``percentile`` where it is called
+    attention, or sums to 1 over the slide as attention does (few tiles have most of it); ``raw`` where all are within
+    0 and 1, else ``minmax``.
     """
     finite = np.asarray(values, np.float64)[np.isfinite(values)]
-    if (finite < 0).any():
+    if (finite < 0).any() or "contribution" in name.lower():
         return "signed"
-    if len(finite) > 1 and abs(finite.sum() - 1) < 1e-3:
+    if "attention" in name.lower() or (len(finite) > 1 and abs(finite.sum() - 1) < 1e-3):
         return "percentile"
     return "raw" if (finite <= 1).all() else "minmax"
 

@@ -51,8 +51,8 @@ def heatmap(
         Whose tiles, where several grids have scores of that name.
     scaling
         What the colours of a picture mean; its legend says it. raw: 0 to 1 as stored. minmax: least to greatest.
-        percentile: rank. signed: symmetric about zero. By default signed where a score is negative, percentile where
-        all sum to 1 as attention does, raw where they are within 0 and 1, else minmax. Files hold raw scores.
+        percentile: rank. signed: symmetric about zero. By default signed for
+        contributions and where a score is negative, percentile for attention, raw within 0 and 1, else minmax. Files hold raw scores.
     """
     import numpy as np
 
@@ -132,7 +132,7 @@ def _draw(
     tiles, mpp = store.grid(about["grid_id"]), store.attrs["slide"]["mpp"]
     picture = draw_heatmap(
         Heatmap.from_tiles(tiles.xy, tiles.side, values),
-        scaling=scaling or fitting_scaling(values),
+        scaling=scaling or fitting_scaling(values, name),
         tissue=store.tissue(),
         mpp=mpp,
         title=f"{store.slide_id}: {name} ({about['scores']}), tiles of {tiles.side * mpp:.0f} um",
