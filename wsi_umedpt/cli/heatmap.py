@@ -51,8 +51,8 @@ def heatmap(
         Whose tiles, where several grids have scores of that name.
     scaling
         What the colours of a picture mean; its legend says it. raw: 0 to 1 as stored. minmax: least to greatest.
-        percentile: rank. signed: symmetric about zero. By default signed for
-        contributions and where a score is negative, percentile for attention, raw within 0 and 1, else minmax. Files hold raw scores.
+        percentile: rank. signed: symmetric about zero. By default signed for contributions and where a score is
+        negative, percentile for attention, raw within 0 and 1, else minmax. Files hold raw scores.
     """
     import numpy as np
 
