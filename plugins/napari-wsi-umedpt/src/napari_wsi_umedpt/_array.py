@@ -22,7 +22,6 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
-
 from wsi_umedpt.errors import PixelError, SlideError
 from wsi_umedpt.readers.base import Pixels, default_threads
 from wsi_umedpt.slide import Slide
@@ -256,7 +255,8 @@ def slide_pyramid(slide: Slide, report: Report) -> Pyramid:
     if coarse.width * coarse.height > _MOST_READ_PX:
         raise SlideError(
             f"{slide.path.name} has no overview: its coarsest level is {coarse.width} x {coarse.height} px, which "
-            "takes minutes to read. Make a copy with a pyramid: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
+            "takes minutes to read. Make a copy that has one: "
+            "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
         )
     tiles = slide.native_tiles(0)
     side = tiles.tile_width if tiles is not None and tiles.tile_width == tiles.tile_height else CHUNK_PX

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from napari.utils.colormaps import DirectLabelColormap
-
-from napari_wsi_umedpt._array import CLASS_CACHE_BYTES, Array, Pyramid, Report, Window, slide_pyramid
-from napari_wsi_umedpt._marks import READABLE, UNREADABLE, TileLines, TissueOutline
-from napari_wsi_umedpt._nuclei import Field
 from wsi_umedpt.labels import LabelImage
 from wsi_umedpt.objects import PALETTE, Objects
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid
 from wsi_umedpt.tissue import TissueMask
+
+from napari_wsi_umedpt._array import CLASS_CACHE_BYTES, Array, Pyramid, Report, Window, slide_pyramid
+from napari_wsi_umedpt._marks import READABLE, UNREADABLE, TileLines, TissueOutline
+from napari_wsi_umedpt._nuclei import Field
 
 if TYPE_CHECKING:
     from wsi_umedpt.heatmap import Heatmap

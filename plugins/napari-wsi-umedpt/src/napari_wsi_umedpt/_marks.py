@@ -7,10 +7,10 @@ are pixels of the level that is shown. Positions are level-0 px, x before y.
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-from napari_wsi_umedpt._array import Array, Window
 from wsi_umedpt.tiling import TileGrid
 from wsi_umedpt.tissue import TissueMask
+
+from napari_wsi_umedpt._array import Array, Window
 
 LINE_PX = 2
 """Width of lines, px of a level: one of a single px would fall between the screen's."""

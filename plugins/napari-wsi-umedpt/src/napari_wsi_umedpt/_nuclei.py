@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from wsi_umedpt.objects import Objects
 
 from napari_wsi_umedpt._array import Array, Window
 from napari_wsi_umedpt._marks import LINE_PX
-from wsi_umedpt.objects import Objects
 
 _CELL_PX = 512
 """Side of a cell of the index, level-0 px: some dozen nuclei."""

@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from wsi_umedpt.cohort.manifest import default_id, is_store
+from wsi_umedpt.errors import StoreError, WsiError
+from wsi_umedpt.found import found_names, read_objects
+from wsi_umedpt.labels import read_labels
+from wsi_umedpt.picture import pca_colours
+from wsi_umedpt.scores import read_scores, score_ids
+from wsi_umedpt.slide import open_slide
+from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt._array import Report
 from napari_wsi_umedpt._layers import (
@@ -23,14 +31,6 @@ from napari_wsi_umedpt._layers import (
 )
 from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._whereabouts import Known, check_is_slide_of, find_slide
-from wsi_umedpt.cohort.manifest import default_id, is_store
-from wsi_umedpt.errors import StoreError, WsiError
-from wsi_umedpt.found import found_names, read_objects
-from wsi_umedpt.labels import read_labels
-from wsi_umedpt.picture import pca_colours
-from wsi_umedpt.scores import read_scores, score_ids
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
 
 Missing = Callable[[SlideStore], None]
 """Is told of a store whose slide was not found."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_wsi_umedpt._layers import LayerTuple
     from wsi_umedpt.store import SlideStore
+
+    from napari_wsi_umedpt._layers import LayerTuple
 
 Read = Callable[[Any], "list[LayerTuple]"]
 
@@ -102,10 +103,10 @@ def _locate(store: "SlideStore") -> None:
 
 def _read_annotations(path: Any) -> "list[LayerTuple]":
     import napari
+    from wsi_umedpt.errors import AnnotationError
 
     from napari_wsi_umedpt._annotations import annotations_of
     from napari_wsi_umedpt._viewer import current_place
-    from wsi_umedpt.errors import AnnotationError
 
     viewer = napari.current_viewer()
     place = current_place(viewer) if viewer is not None else None
@@ -118,9 +119,10 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
 
 def sample_demo() -> "list[LayerTuple]":
     """The demo slide, with results if `wsi-umedpt demo` was run where napari was started."""
+    from wsi_umedpt.sample import sample_slide
+
     from napari_wsi_umedpt._opening import open_path
     from napari_wsi_umedpt._viewer import Reports
-    from wsi_umedpt.sample import sample_slide
 
     slide = sample_slide()
     store = Path("demo-out") / f"{slide.stem}.zarr"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from wsi_umedpt.heatmap import SCALINGS, Heatmap, Scaling, fitting_scaling, scaled
 
 from napari_wsi_umedpt._layers import KEY, LayerTuple, Place, Shown
 from napari_wsi_umedpt._marks import TileLines
-from wsi_umedpt.heatmap import SCALINGS, Heatmap, Scaling, fitting_scaling, scaled
 
 _COLOURMAPS: dict[Scaling, str] = {"signed": "PiYG"}
 _RAMP = "inferno"

@@ -8,9 +8,9 @@ from typing import Any
 
 from napari.layers import Layer
 from napari.utils.notifications import Notification, NotificationSeverity, notification_manager
+from wsi_umedpt.errors import reason_of
 
 from napari_wsi_umedpt._layers import LayerTuple, Place, Shown, shown_by
-from wsi_umedpt.errors import reason_of
 
 
 def camera(viewer: Any) -> Any:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import platformdirs
-
 from wsi_umedpt.arrays import write_json
 from wsi_umedpt.cohort.manifest import default_id
 from wsi_umedpt.errors import StoreError

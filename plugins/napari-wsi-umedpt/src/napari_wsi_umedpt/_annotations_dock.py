@@ -1,0 +1,136 @@
+"""The dock for regions that people draw: a class for each, to and from QuPath's GeoJSON."""
+
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Shapes
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout, QWidget
+from wsi_umedpt.errors import AnnotationError, WsiError
+from wsi_umedpt.objects import PALETTE
+
+from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
+from napari_wsi_umedpt._viewer import add_layers, camera, current_place, tell, tell_error
+
+_FILTER = "QuPath GeoJSON (*.geojson *.geojson.gz)"
+_CLASSES = ("Tumor", "Stroma", "Necrosis", "Immune cells", "Ignore*")
+"""QuPath's own first classes, so that they mean the same there."""
+
+
+class AnnotationsDock(QWidget):  # type: ignore[misc]
+    """Draw regions, give them classes, exchange them with QuPath."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.classes = QComboBox()
+        self.classes.setEditable(True)
+        self.classes.addItems(list(_CLASSES))
+        self.classes.setToolTip("Of what is drawn next; type to add one")
+        self.classes.currentTextChanged.connect(self._next_class)
+        layout = QVBoxLayout(self)
+        form = QFormLayout()
+        form.addRow("Class", self.classes)
+        layout.addLayout(form)
+        for text, does in (
+            ("New layer to draw in", self.new_layer),
+            ("Give this class to what is selected", self.classify),
+            ("Open GeoJSON ...", self._choose_file),
+            ("Save layer as GeoJSON ...", self._choose_target),
+        ):
+            button = QPushButton(text)
+            button.clicked.connect(does)
+            layout.addWidget(button)
+        layout.addStretch(1)
+
+    def _colour(self) -> tuple[float, ...]:
+        index = max(0, self.classes.findText(self.classes.currentText()))
+        return tuple(part / 255 for part in PALETTE[index % len(PALETTE)])
+
+    def _layer(self) -> Shapes | None:
+        active = self._viewer.layers.selection.active
+        if isinstance(active, Shapes):
+            return active
+        tell("Select a layer of shapes first.")
+        return None
+
+    def new_layer(self) -> None:
+        """Add an empty layer over the slide, ready to draw polygons."""
+        place = current_place(self._viewer)
+        if place is None:
+            tell("Open a slide first: annotations need to know its scale.")
+            return
+        (layer,) = add_layers(self._viewer, [shapes_layer([], place, zoom=camera(self._viewer).zoom)])
+        self._next_class()
+        layer.mode = "add_polygon"
+
+    def _next_class(self, name: str | None = None) -> None:
+        """Make what is drawn next of the chosen class."""
+        active = self._viewer.layers.selection.active
+        if isinstance(active, Shapes) and "class" in active.features and not active.selected_data:
+            active.feature_defaults["class"] = self.classes.currentText()
+            active.current_edge_color = [*self._colour(), 1.0]
+            active.current_face_color = [*self._colour(), 0.15]
+
+    def classify(self) -> None:
+        """Give the chosen class to the selected shapes."""
+        layer, name = self._layer(), self.classes.currentText().strip()
+        if layer is None:
+            return
+        rows = sorted(layer.selected_data)
+        if not rows:
+            tell("Select shapes first.")
+            return
+        features = layer.features.copy()
+        features["class"] = [name if n in rows else old for n, old in enumerate(_names(features, len(layer.data)))]
+        layer.features = features
+        edges, faces = layer.edge_color, layer.face_color
+        edges[rows], faces[rows] = [*self._colour(), 1.0], [*self._colour(), 0.15]
+        layer.edge_color, layer.face_color = edges, faces
+
+    # ---- files ----
+
+    def open(self, path: Path) -> None:
+        """Show a GeoJSON file over the slide."""
+        place = current_place(self._viewer)
+        try:
+            if place is None:
+                raise AnnotationError(f"{path.name} holds positions in pixels of a slide. Open its slide first.")
+            add_layers(self._viewer, annotations_of(path, place))
+        except (WsiError, OSError) as error:
+            tell_error(error)
+
+    def save(self, path: Path) -> None:
+        """Write the selected layer for QuPath."""
+        layer = self._layer()
+        place = current_place(self._viewer)
+        if layer is None or place is None:
+            return
+        try:
+            found = layer_annotations(layer.data, layer_meta(layer), place)
+            write_annotations(path, found)
+        except (WsiError, OSError) as error:
+            tell_error(error)
+            return
+        tell(f"Saved {len(found)} annotations to {path}. In QuPath, drag the file onto the slide.")
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Open annotations", "", _FILTER)
+        if name:
+            self.open(Path(name))
+
+    def _choose_target(self) -> None:
+        place = current_place(self._viewer)
+        name = f"{place.slide_id if place else 'annotations'}.geojson"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save annotations", name, _FILTER)
+        if chosen:
+            self.save(Path(chosen))
+
+
+def layer_meta(layer: Shapes) -> dict[str, Any]:
+    """What `layer_annotations` needs to know of a layer."""
+    names = ("shape_type", "features", "scale", "translate", "edge_color")
+    return {name: getattr(layer, name) for name in names}
+
+
+def _names(features: Any, count: int) -> list[Any]:
+    return list(features["class"]) if "class" in features else [""] * count

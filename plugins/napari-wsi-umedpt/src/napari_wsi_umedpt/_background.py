@@ -1,0 +1,47 @@
+"""Work beside the window: a function runs in a thread, what it returns is used in the window's own thread."""
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.qt.threading import FunctionWorker, create_worker
+
+from napari_wsi_umedpt._viewer import tell_error
+
+
+class Background:
+    """Runs work for one widget; what is asked for last is what is shown."""
+
+    def __init__(self) -> None:
+        self._latest = 0
+        self._running: set[FunctionWorker[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being worked on."""
+        return bool(self._running)
+
+    def run(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None] = tell_error
+    ) -> None:
+        """Run `work` in a thread, then `done` with its result in the window's thread, or `failed` with its error.
+
+        If other work was asked for meanwhile, the result is dropped; errors are always told.
+        """
+        self._latest += 1
+        number = self._latest
+        worker = create_worker(work, _start_thread=False)
+
+        def returned(result: Any) -> None:
+            if number == self._latest:
+                done(result)
+
+        worker.returned.connect(returned)
+        worker.errored.connect(failed)
+        # A worker that nothing holds may be gone before it is done.
+        self._running.add(worker)
+        worker.finished.connect(lambda: self._running.discard(worker))
+        worker.start()
+
+    def forget(self) -> None:
+        """Drop results that are still to come, as when the widget is closed."""
+        self._latest += 1

@@ -1,0 +1,162 @@
+"""What the colours mean: classes of a layer with their counts and densities, shown or not; what lies at a place.
+
+No Qt. Read top to bottom: `Entry`, `Legend` (one layer's classes), `what_is_at` (a click, in words).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from wsi_umedpt.objects import MEASURES
+
+from napari_wsi_umedpt._layers import Colour, Shown, class_colormap, objects_pyramid, shown_by
+from napari_wsi_umedpt._nuclei import Field
+
+_DIGITS = {"area_um2": "um2", "perimeter_um": "um"}
+_CLASSES = ("objects", "labels", "tiles")
+"""Kinds of layers that have a legend."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One class of a layer."""
+
+    name: str
+    colour: Colour
+    count: int | None
+    """Objects or tiles of the class; None where pixels alone are known."""
+    per_mm2: float | None
+    """Per mm2 of tissue; None where the tissue's area is not known."""
+    shown: bool
+
+    @property
+    def numbers(self) -> str:
+        """Count and density as a person reads them."""
+        if self.count is None:
+            return ""
+        density = "" if self.per_mm2 is None else f"   {self.per_mm2:,.0f} per mm2"
+        return f"{self.count:,}{density}"
+
+
+def has_legend(layer: Any) -> bool:
+    """Whether a layer's colours are classes."""
+    shown = shown_by(layer)
+    return shown is not None and shown.kind in _CLASSES
+
+
+class Legend:
+    """The classes of one layer, and how they are shown. The layer's colour map holds it all."""
+
+    def __init__(self, layer: Any) -> None:
+        shown = shown_by(layer)
+        if shown is None or shown.kind not in _CLASSES:
+            raise ValueError(f"{layer.name} has no classes of its own")
+        self.layer, self.what = layer, shown
+
+    def entries(self) -> list[Entry]:
+        """All classes, in their order."""
+        counts, area = self._counts(), self.what.tissue_mm2
+        table = self.layer.colormap.color_dict
+        found = []
+        for k, name in enumerate(self.what.classes):
+            count = None if counts is None else int(counts[k])
+            density = count / area if count is not None and area > 0 and self.what.kind == "objects" else None
+            found.append(Entry(name, self._colours()[k], count, density, bool(table[k + 1][3] > 0)))
+        return found
+
+    def show(self, class_index: int, shown: bool) -> None:
+        """Show a class, or hide it."""
+        hidden = self._hidden()
+        self._colour(self._colours(), hidden - {class_index} if shown else hidden | {class_index})
+
+    def recolour(self, class_index: int, colour: Colour) -> None:
+        """Give a class another colour."""
+        colours = list(self._colours())
+        colours[class_index] = colour
+        self.layer.metadata["wsi_umedpt_colours"] = tuple(colours)
+        self._colour(tuple(colours), self._hidden())
+
+    @property
+    def can_fill(self) -> bool:
+        """Whether there are outlines, which can be drawn filled."""
+        return self.what.objects is not None
+
+    def fill(self, filled: bool) -> None:
+        """Draw objects filled, or their outlines."""
+        if self.what.objects is not None:
+            self.layer.data = objects_pyramid(self.what.objects, self.what.place, filled=filled)
+
+    def _counts(self) -> Any:
+        if self.what.objects is not None:
+            return np.bincount(self.what.objects.objects.class_index, minlength=len(self.what.classes))
+        if self.what.kind == "tiles" and self.what.tiles is not None:
+            bad = int(self.what.tiles.unreadable.sum())
+            return [len(self.what.tiles.grid) - bad, bad]
+        return None
+
+    def _colours(self) -> tuple[Colour, ...]:
+        # A hidden class is transparent in the layer's own map, and must come back in its colour.
+        chosen: tuple[Colour, ...] = self.layer.metadata.get("wsi_umedpt_colours", self.what.colours)
+        return chosen
+
+    def _hidden(self) -> frozenset[int]:
+        table = self.layer.colormap.color_dict
+        return frozenset(k for k in range(len(self.what.classes)) if table[k + 1][3] == 0)
+
+    def _colour(self, colours: tuple[Colour, ...], hidden: frozenset[int]) -> None:
+        self.layer.colormap = class_colormap(colours, hidden)
+
+
+# ---- what lies at a place ----
+
+
+def what_is_at(layers: list[Any], x: float, y: float) -> str:
+    """What all visible layers know of a place, uppermost first, in words.
+
+    Parameters
+    ----------
+    layers
+        Layers of a viewer, lowest first.
+    x, y : level-0 px
+    """
+    found: list[str] = []
+    for layer in reversed(layers):
+        shown = shown_by(layer)
+        if shown is None or not layer.visible:
+            continue
+        if shown.objects is not None:
+            found += _object_at(shown.objects, shown.name, x, y)
+        elif shown.kind == "tiles" and shown.tiles is not None:
+            found += [_tile(shown, tile) for tile in shown.tiles.at(x, y)]
+        elif shown.heat is not None:
+            value = float(shown.heat.at(np.array([[x, y]]))[0])
+            if np.isfinite(value):
+                found.append(f"{shown.name}: {value:.4g}")
+    return "\n\n".join([f"x {x:,.0f}, y {y:,.0f} px", *found])
+
+
+def _object_at(field: Field, name: str, x: float, y: float) -> list[str]:
+    row = field.at(x, y)
+    if row is None:
+        return []
+    objects = field.objects
+    lines = [
+        f"{objects.classes[int(objects.class_index[row])]} ({name}, object {row})",
+        f"score {float(objects.score[row]):.3f}",
+    ]
+    for measure, value in zip(MEASURES, objects.measures[row].tolist(), strict=True):
+        if np.isfinite(value):
+            unit = _DIGITS.get(measure)
+            words = measure.removesuffix(f"_{unit}").replace("_", " ") if unit else f"{measure} OD"
+            words = "circularity" if measure == "circularity" else words
+            lines.append(f"{words} {value:.3g}{f' {unit}' if unit else ''}")
+    return ["\n".join(lines)]
+
+
+def _tile(shown: Shown, tile: int) -> str:
+    lines = shown.tiles
+    if lines is None:
+        return ""
+    x, y = lines.grid.xy[tile].tolist()
+    state = "unreadable" if lines.unreadable[tile] else f"{float(lines.grid.tissue[tile]):.0%} tissue"
+    return f"tile {tile} of {len(lines.grid)} at {x}, {y}\n{lines.grid.side:g} px wide, {state}"

@@ -1,0 +1,175 @@
+"""The dock that opens slides and results, finds lost slides, and shows what else a store holds."""
+
+from pathlib import Path
+from typing import Any
+
+from napari.settings import get_settings
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from wsi_umedpt.errors import OptionError, WsiError
+from wsi_umedpt.readers import SLIDE_SUFFIXES
+from wsi_umedpt.store import SlideStore
+
+from napari_wsi_umedpt._background import Background
+from napari_wsi_umedpt._layers import LayerTuple, Shown
+from napari_wsi_umedpt._opening import further, open_path, open_pixels
+from napari_wsi_umedpt._reader import ask_for_slide
+from napari_wsi_umedpt._viewer import Reports, add_layers, ours, tell, tell_error
+
+_FILTER = f"Slides ({' '.join(f'*{suffix}' for suffix in SLIDE_SUFFIXES)});;All files (*)"
+_ASYNC = (
+    "Panning is smoothest when napari reads slides beside the window (asynchronous slicing, a setting of napari's)."
+)
+
+
+class SlidesDock(QWidget):  # type: ignore[misc]
+    """Open slides and results."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer, self._background, self._reports = napari_viewer, Background(), Reports()
+        self._choices: dict[str, Any] = {}
+        self.mpp = QLineEdit()
+        self.mpp.setPlaceholderText("as the slide states")
+        self.mpp.setToolTip("um per pixel, of slides that state none, such as PNG files")
+        self.more = QComboBox()
+        self.show_button = QPushButton("Show")
+        self.show_button.clicked.connect(self.show_more)
+        self.locate_button = QPushButton("Where is the slide?")
+        self.locate_button.clicked.connect(self.locate)
+        open_slide, open_store = QPushButton("Open slide ..."), QPushButton("Open results (.zarr) ...")
+        open_slide.clicked.connect(self._choose_slide)
+        open_store.clicked.connect(self._choose_store)
+        form = QFormLayout()
+        form.addRow("um per px", self.mpp)
+        form.addRow("Also in the results", self.more)
+        layout = QVBoxLayout(self)
+        layout.addWidget(open_slide)
+        layout.addWidget(open_store)
+        layout.addLayout(form)
+        layout.addWidget(self.show_button)
+        layout.addWidget(self.locate_button)
+        self._add_advice(layout)
+        layout.addStretch(1)
+        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
+            event.connect(self._refresh)
+        self._refresh()
+
+    def _add_advice(self, layout: QVBoxLayout) -> None:
+        if get_settings().experimental.async_:
+            return
+        text, button = QLabel(_ASYNC), QPushButton("Turn it on")
+        text.setWordWrap(True)
+
+        def turn_on() -> None:
+            get_settings().experimental.async_ = True
+            text.setText("Asynchronous slicing is on from the next start of napari. File > Preferences turns it off.")
+            button.hide()
+
+        button.clicked.connect(turn_on)
+        layout.addWidget(text)
+        layout.addWidget(button)
+
+    # ---- opening ----
+
+    def open(self, path: Path) -> None:
+        """Open a slide or a store, beside the window."""
+        try:
+            mpp = self._given_mpp()
+        except OptionError as error:
+            tell_error(error)
+            return
+        self._background.run(
+            lambda: open_path(path, self._reports, mpp=mpp, missing=ask_for_slide),
+            lambda layers: self._add(layers),
+        )
+
+    def _given_mpp(self) -> float | None:
+        text = self.mpp.text().strip()
+        try:
+            return float(text) if text else None
+        except ValueError:
+            raise OptionError(f"um per px is a number, as in 0.25; got {text!r}") from None
+
+    def _add(self, layers: list[LayerTuple]) -> None:
+        add_layers(self._viewer, layers)
+        self._viewer.reset_view()
+
+    def _choose_slide(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Open a slide", "", _FILTER)
+        if name:
+            self.open(Path(name))
+
+    def _choose_store(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Open results: a folder SLIDE.zarr")
+        if name:
+            self.open(Path(name))
+
+    # ---- what else there is ----
+
+    def _store(self) -> SlideStore | None:
+        paths = [shown.store for _, shown in ours(self._viewer) if shown.store is not None]
+        return SlideStore.open(paths[-1]) if paths else None
+
+    def _refresh(self, event: Any = None) -> None:
+        try:
+            store = self._store()
+            self._choices = further(store) if store is not None else {}
+        except (WsiError, OSError) as error:
+            self._reports(error)
+            store, self._choices = None, {}
+        self.more.clear()
+        self.more.addItems(list(self._choices))
+        self.more.setEnabled(bool(self._choices))
+        self.show_button.setEnabled(bool(self._choices))
+        has_slide = any(shown.kind == "slide" for _, shown in ours(self._viewer))
+        self.locate_button.setVisible(store is not None and not has_slide)
+
+    def show_more(self) -> None:
+        """Show what is chosen among what else the results hold."""
+        make = self._choices.get(self.more.currentText())
+        if make is not None:
+            self._background.run(make, lambda layer: add_layers(self._viewer, [layer]))
+
+    def locate(self) -> None:
+        """Ask where the slide of the results is."""
+        store = self._store()
+        if store is not None:
+            locate_slide(self._viewer, store)
+
+
+def locate_slide(viewer: Any, store: SlideStore, path: Path | None = None) -> None:
+    """Put a store's slide under its results.
+
+    Parameters
+    ----------
+    viewer
+        Where the results are shown.
+    store
+        Whose slide it is.
+    path
+        Where it is; None asks the user.
+    """
+    if path is None:
+        title = f"Where is the slide of {store.path.name}?"
+        name, _ = QFileDialog.getOpenFileName(None, title, str(store.path.parent), _FILTER)
+        if not name:
+            return
+        path = Path(name)
+    try:
+        layer = open_pixels(path, Reports(), store=store)
+    except (WsiError, OSError) as error:
+        tell_error(error)
+        return
+    stand_ins = [
+        found for found, shown in ours(viewer) if shown.kind == "thumbnail" and _same(shown, store)
+    ]  # a thumbnail is not needed any more
+    for found in stand_ins:
+        viewer.layers.remove(found)
+    (added,) = add_layers(viewer, [layer])
+    lowest = min((viewer.layers.index(found) for found, shown in ours(viewer) if _same(shown, store)), default=0)
+    viewer.layers.move(viewer.layers.index(added), lowest)
+    tell(f"{path.name} is the slide of {store.path.name}; it will be found there again.")
+
+
+def _same(shown: Shown, store: SlideStore) -> bool:
+    return shown.store is not None and shown.store == store.path
