@@ -31,10 +31,12 @@ _COMMANDS = {
     "tissue": "Draw the tissue found on every slide as one picture.",
     "verify": "Check that stores are whole and undamaged.",
     "picture": "Draw a store: tissue, tiles, features as colours.",
+    "view": "Open slides and results in napari.",
     "heatmap": "Write scores of tiles: over the slide, as a raster, for QuPath, as a table.",
-    "export": "Write objects for QuPath, as GeoParquet, or count them.",
+    "export": "Write objects for QuPath, counts of them, or features for CLAM, TRIDENT, STAMP, AnnData.",
     "encoders": "List the encoders that tiles can be embedded with, or import one.",
     "probe": "Train a tile classifier on few labels, and score slides with it.",
+    "mil": "Train slide classifiers, evaluate them honestly, and apply them.",
     "pretrain": "Train an encoder of your own on many tasks.",
     "doctor": "Print versions and devices, and what is known to be bad.",
 }

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags, join, pool
-from wsi_umedpt.mil.network import MilResult, ModelSettings, SlideNetwork, chunked
+from wsi_umedpt.mil.network import MilResult, SlideNetwork, chunked
+from wsi_umedpt.mil.settings import ModelSettings
 
 
 class _Pooled(SlideNetwork):

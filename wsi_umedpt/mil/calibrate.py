@@ -36,9 +36,9 @@ class Calibration:
             case "multilabel":
                 return np.where(predicted >= np.array(self.thresholds), 1.0, 0.0)
             case "multiclass":
-                return predicted.argmax(1)[:, None].astype(float)
+                return np.asarray(predicted.argmax(1)[:, None], np.float64)
             case "ordinal":  # the class at which half of the probability is reached
-                return (np.cumsum(predicted, 1) < 0.5 - 1e-12).sum(1)[:, None].astype(float)
+                return np.asarray((np.cumsum(predicted, 1) < 0.5 - 1e-12).sum(1)[:, None], np.float64)
             case "regression":
                 return predicted
         return np.full((len(predicted), 1), math.nan)

@@ -20,6 +20,7 @@ from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.baselines import GUESS, LINEAR, develop_baselines
 from wsi_umedpt.mil.cohort import Case, Cohort
 from wsi_umedpt.mil.develop import Watch, develop
+from wsi_umedpt.mil.parallel import Part, in_parallel
 from wsi_umedpt.mil.reading import BagReader, Features
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
 from wsi_umedpt.mil.splits import Folds, deal, stated
@@ -49,6 +50,7 @@ def cross_validate(
     folder: Path,
     *,
     device: str = "cpu",
+    jobs: int = 1,
     watch: Watch | None = None,
     fold_done: Callable[[int, int], None] | None = None,
 ) -> list[Study]:
@@ -65,8 +67,10 @@ def cross_validate(
         made again.
     device
         Where networks are trained.
+    jobs
+        Folds at a time, a process each.
     watch
-        Told after each network.
+        Told after each network, where folds are not in processes of their own.
     fold_done
         Told (folds done, folds in all).
 
@@ -77,21 +81,39 @@ def cross_validate(
     """
     splits = splits_of(cohort, study)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(seed, int(fold)) for seed, folds in splits.items() for fold in np.unique(folds)]
+    folds = [(seed, int(fold)) for seed, dealt in splits.items() for fold in np.unique(dealt)]
+    parts: list[Part] = []
+    for seed, fold in folds:
+        held, path = np.flatnonzero(splits[seed] == fold), folder / f"seed{seed}_fold{fold}.npz"
+        told = watch if jobs == 1 else None  # a process of its own cannot tell us
+        parts.append((_kept_fold, (cohort, reader, held, options, study, seed, path, device, told)))
     found: dict[tuple[int, int], Arrays] = {}
-    for number, (seed, fold) in enumerate(jobs):
-        held = np.flatnonzero(splits[seed] == fold)
-        digest = _digest(cohort, options, study, seed, held)
-        path = folder / f"seed{seed}_fold{fold}.npz"
-        known = _read(path, digest)
-        if known is None:
-            known = run_fold(cohort, reader, held, options, study, seed, path.with_suffix(".json"), device, watch)
-            with whole_file(path) as file:
-                np.savez(file, allow_pickle=False, digest=np.array(digest), **known)
-        found[seed, fold] = known
+    for number, (key, arrays) in enumerate(zip(folds, in_parallel(jobs, parts), strict=True)):
+        found[key] = arrays
         if fold_done:
-            fold_done(number + 1, len(jobs))
+            fold_done(number + 1, len(folds))
     return [_gather(cohort, reader, number, splits, found, study) for number in range(len(cohort.targets))]
+
+
+def _kept_fold(
+    cohort: Cohort,
+    reader: BagReader,
+    held: npt.NDArray[np.int64],
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    seed: int,
+    path: Path,
+    device: str,
+    watch: Watch | None,
+) -> Arrays:
+    """A fold that an earlier run finished, or one done now and kept."""
+    digest = _digest(cohort, options, study, seed, held)
+    known = _read(path, digest)
+    if known is None:
+        known = run_fold(cohort, reader, held, options, study, seed, path.with_suffix(".json"), device, watch)
+        with whole_file(path) as file:
+            np.savez(file, allow_pickle=False, digest=np.array(digest), **known)
+    return known
 
 
 def run_fold(

@@ -14,6 +14,7 @@ from wsi_umedpt import __version__
 from wsi_umedpt.mil.calibrate import calibrate
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.fit import Fitted, case_logits, fit
+from wsi_umedpt.mil.parallel import in_parallel
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
 from wsi_umedpt.mil.slidemodel import SlideModel, mean_of
@@ -46,6 +47,7 @@ def develop(
     seeds: Sequence[int],
     *,
     device: str = "cpu",
+    jobs: int = 1,
     watch: Watch | None = None,
 ) -> SlideModel:
     """Train an ensemble on a cohort.
@@ -64,6 +66,8 @@ def develop(
         Inner folds are dealt and networks begun anew for each; the ensemble holds all.
     device
         Where networks are trained; the model is on the CPU.
+    jobs
+        Networks trained at a time, a process each.
     watch
         Told after each network.
 
@@ -74,7 +78,7 @@ def develop(
     """
     cohort = filled(cohort)
     dealt = {seed: deal(cohort, study.inner_folds, 7919 + seed, preserve_sites=study.preserve_sites) for seed in seeds}
-    tried = [_try(settings, cohort, reader, dealt, device, watch) for settings in options]
+    tried = [_try(settings, cohort, reader, dealt, device, jobs, watch) for settings in options]
     chosen = min(tried, key=lambda t: t.loss)
     slides = [(slide, case.patient) for case in cohort.cases for slide in case.slides]
     means = np.stack([mean_of(reader((slide,))) for slide, _ in slides])
@@ -121,26 +125,30 @@ def _try(
     reader: BagReader,
     dealt: dict[int, Folds],
     device: str,
+    jobs: int,
     watch: Watch | None,
 ) -> _Tried:
     fitted, losses = [], []
     logits = np.zeros((len(cohort), spans(cohort.targets)[-1].stop))
-    for seed, folds in dealt.items():
-        for fold in np.unique(folds):
-            held = np.flatnonzero(folds == fold)
-            stop = cohort.only(held)
-            # A seed for each network: what they have in common is the data alone.
-            made = fit(
-                cohort.only(np.flatnonzero(folds != fold)),
-                stop,
-                reader,
-                settings,
-                1000 * seed + int(fold),
-                device=device,
-            )
-            fitted.append(made)
-            losses += [made.history[made.epoch][1]] * len(held)
-            logits[held] += case_logits(made.network, stop, reader) / len(dealt)
-            if watch:
-                watch(f"{settings.model}, inner fold {fold + 1}, {made.epoch + 1} epochs")
+    helds = [(seed, np.flatnonzero(folds == fold)) for seed, folds in dealt.items() for fold in np.unique(folds)]
+    # A seed for each network: what they have in common is the data alone.
+    made = in_parallel(jobs, [
+        (_inner, (cohort, held, reader, settings, 1000 * seed + n, device)) for n, (seed, held) in enumerate(helds)
+    ])  # fmt: skip
+    for (_, held), (network, found) in zip(helds, made, strict=True):
+        fitted.append(network)
+        losses += [network.history[network.epoch][1]] * len(held)
+        logits[held] += found / len(dealt)
+        if watch:
+            watch(f"{settings.model}, {network.epoch + 1} epochs")
     return _Tried(settings, fitted, float(np.mean(losses)), logits)
+
+
+def _inner(
+    cohort: Cohort, held: npt.NDArray[np.int64], reader: BagReader, settings: FitSettings, seed: int, device: str
+) -> tuple[Fitted, Floats]:
+    """Train without an inner fold, and give the logits of its cases."""
+    stop = cohort.only(held)
+    rest = cohort.only(np.setdiff1d(np.arange(len(cohort)), held))
+    made = fit(rest, stop, reader, settings, seed, device=device)
+    return made, case_logits(made.network, stop, reader)

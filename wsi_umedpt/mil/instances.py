@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from wsi_umedpt.mil.kernel import Bags, top
-from wsi_umedpt.mil.network import MilResult, ModelSettings, SlideNetwork, chunked
+from wsi_umedpt.mil.network import MilResult, SlideNetwork, chunked
+from wsi_umedpt.mil.settings import ModelSettings
 
 
 class Highest(SlideNetwork):

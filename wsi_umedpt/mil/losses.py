@@ -84,16 +84,20 @@ def cox_loss(risk: torch.Tensor, time: torch.Tensor, event: torch.Tensor) -> tor
     scalar
         0 where no event has another patient at risk.
     """
-    found, chance = risk.sum() * 0, risk.new_zeros(())
-    for moment in torch.unique(time[event > 0]):
-        at_risk, now = time >= moment, (time == moment) & (event > 0)
-        count = int(now.sum())
-        share = torch.arange(count, device=risk.device) / count  # Efron: those who go together leave one by one
-        everyone, going = torch.logsumexp(risk[at_risk], 0), torch.logsumexp(risk[now], 0)
-        left = torch.log1p(-share * torch.exp(going - everyone)) if count > 1 else risk.new_zeros(1)
-        found = found + count * everyone + left.sum() - risk[now].sum()
-        chance = chance + (int(at_risk.sum()) - share * count).log().sum()
-    return found / chance if chance > 0 else risk.sum() * 0
+    time, order = torch.sort(time, descending=True)
+    risk, event = risk[order], event[order] > 0
+    _, moment, counts = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
+    at_risk = torch.cumsum(counts, 0)  # (moment,) patients seen so long or longer
+    everyone = torch.logcumsumexp(risk, 0)[at_risk - 1]
+    moment, going = moment[event], risk[event]
+    # Efron: those who go together leave one by one, each before a share of the others.
+    ties = torch.bincount(moment, minlength=len(counts))
+    rank = torch.arange(len(moment), device=risk.device) - (torch.cumsum(ties, 0) - ties)[moment]
+    share = rank.to(risk.dtype) / ties[moment]
+    together = torch.zeros_like(everyone).index_add(0, moment, torch.exp(going - everyone[moment]))
+    found = everyone[moment] + torch.log1p(-share * together[moment]) - going
+    chance = torch.log((at_risk[moment] - rank).to(risk.dtype)).sum()
+    return found.sum() / chance if chance > 0 else risk.sum() * 0
 
 
 def discrete_loss(

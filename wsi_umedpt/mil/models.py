@@ -2,7 +2,8 @@
 
 from wsi_umedpt.mil.attention import Additive, Clam, GatedAttention, MeanPool
 from wsi_umedpt.mil.instances import Highest
-from wsi_umedpt.mil.network import ModelSettings, SlideNetwork
+from wsi_umedpt.mil.network import SlideNetwork
+from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.transformer import MeanMlp, Transformer
 
 

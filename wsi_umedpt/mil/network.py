@@ -6,51 +6,14 @@ attention that sums to 1, and what every tile contributes to every logit.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags
-
-ModelKind = Literal[
-    "mean", "max", "top-k", "mean-mlp", "attention", "clam-sb", "clam-mb", "additive", "transformer"
-]  # fmt: skip
-
-
-TRANSFORMER_HEADS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which network, and how large."""
-
-    model: ModelKind = "attention"
-    """How tiles become one prediction; attention is gated attention (Ilse 2018)."""
-    hidden: int = 128
-    """Numbers a tile is embedded into."""
-    attention: int = 64
-    """Width of the attention's own layer."""
-    dropout: float = 0.25
-    """Share of hidden numbers dropped in training, 0 to 1."""
-    feature_dropout: float = 0.1
-    """Share of a tile's own numbers set to their mean in training, 0 to 1."""
-    top_k: int = 8
-    """Tiles that count, for top-k; and those that CLAM's instance loss takes."""
-
-    def __post_init__(self) -> None:
-        if self.model not in get_args(ModelKind):
-            raise MilError(f"there is no model {self.model!r}; there are {', '.join(get_args(ModelKind))}")
-        for name, value in (("hidden", self.hidden), ("attention", self.attention), ("top_k", self.top_k)):
-            if value < 1:
-                raise MilError(f"{name} (--{name.replace('_', '-')}) must be 1 or more, got {value}")
-        for name, share in (("dropout", self.dropout), ("feature_dropout", self.feature_dropout)):
-            if not 0 <= share < 1:
-                raise MilError(f"{name} (--{name.replace('_', '-')}) is from 0 to below 1, got {share:g}")
-        if self.model == "transformer" and self.hidden % TRANSFORMER_HEADS:
-            raise MilError(f"the transformer's hidden must be a multiple of {TRANSFORMER_HEADS}, got {self.hidden}")
+from wsi_umedpt.mil.settings import ModelSettings
 
 
 @dataclass(frozen=True, eq=False)

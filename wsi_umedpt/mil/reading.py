@@ -42,6 +42,10 @@ class BagReader:
                 made._keep(slide, self._kept[slide])
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads for itself."""
+        return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
+
     def __call__(self, slides: Iterable[str]) -> Features:
         """(tile, dim) of one slide, or of several one after another.
 

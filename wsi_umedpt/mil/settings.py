@@ -1,24 +1,60 @@
-"""How a slide classifier is trained and evaluated; every field is a flag of ``wsi-umedpt mil train``."""
+"""How a slide classifier is built, trained and evaluated; every field is a flag of ``wsi-umedpt mil train``."""
 
-from dataclasses import asdict, dataclass, replace
-from itertools import product
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
+from wsi_umedpt.config import build
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.network import ModelKind, ModelSettings
+
+ModelKind = Literal[
+    "mean", "max", "top-k", "mean-mlp", "attention", "clam-sb", "clam-mb", "additive", "transformer"
+]  # fmt: skip
+
+
+TRANSFORMER_HEADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which network, and how large."""
+
+    model: ModelKind = "attention"
+    """How tiles become one prediction; attention is gated attention (Ilse 2018)."""
+    hidden: int = 128
+    """Numbers a tile is embedded into."""
+    attention: int = 64
+    """Width of the attention's own layer."""
+    dropout: float = 0.25
+    """Share of hidden numbers dropped in training, 0 to 1."""
+    feature_dropout: float = 0.1
+    """Share of a tile's own numbers set to their mean in training, 0 to 1."""
+    top_k: int = 8
+    """Tiles that count, for top-k; and those that CLAM's instance loss takes."""
+
+    def __post_init__(self) -> None:
+        if self.model not in get_args(ModelKind):
+            raise MilError(f"there is no model {self.model!r}; there are {', '.join(get_args(ModelKind))}")
+        for name, value in (("hidden", self.hidden), ("attention", self.attention), ("top_k", self.top_k)):
+            if value < 1:
+                raise MilError(f"{name} (--{name.replace('_', '-')}) must be 1 or more, got {value}")
+        for name, share in (("dropout", self.dropout), ("feature_dropout", self.feature_dropout)):
+            if not 0 <= share < 1:
+                raise MilError(f"{name} (--{name.replace('_', '-')}) is from 0 to below 1, got {share:g}")
+        if self.model == "transformer" and self.hidden % TRANSFORMER_HEADS:
+            raise MilError(f"the transformer's hidden must be a multiple of {TRANSFORMER_HEADS}, got {self.hidden}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(ModelSettings):
     """One network and its training."""
 
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Highest learning rate of AdamW; it rises over the first epoch, then falls as a cosine."""
     weight_decay: float = 1e-3
     """AdamW's."""
-    epochs: int = 40
+    epochs: int = 60
     """At most."""
-    patience: int = 10
+    patience: int = 15
     """Epochs without a better loss on the inner fold after which training stops."""
     batch: int = 8
     """Bags a step; 32 or more where the target is survival by Cox."""
@@ -68,9 +104,32 @@ class StudySettings:
             raise MilError(f"--coverage is from 0.5 to below 1, got {self.coverage:g}")
 
 
-def candidates(settings: FitSettings, models: tuple[ModelKind, ...], lrs: tuple[float, ...]) -> list[FitSettings]:
-    """All that the inner folds choose between: every model with every learning rate."""
-    return [replace(settings, model=m, lr=lr) for m, lr in product(models or (settings.model,), lrs or (settings.lr,))]
+def varied(settings: FitSettings, text: str) -> FitSettings:
+    """Settings with some changed: ``lr=0.003`` or ``model=mean-mlp,hidden=64``.
+
+    Raises
+    ------
+    MilError, ConfigError
+        If it cannot be understood, or a name or value is none.
+    """
+    changes: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise MilError(f"--try {text}: write NAME=VALUE,NAME=VALUE, as in lr=0.003")
+        changes[name.strip().replace("-", "_")] = _value(value.strip())
+    return build(FitSettings, {**asdict(settings), **changes}, f"--try {text}")
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def to_dict(settings: FitSettings | StudySettings) -> dict[str, Any]:

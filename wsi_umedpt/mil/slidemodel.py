@@ -20,8 +20,9 @@ from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.calibrate import Calibration
 from wsi_umedpt.mil.losses import predicted_of
 from wsi_umedpt.mil.models import build
-from wsi_umedpt.mil.network import ModelSettings, SlideNetwork
+from wsi_umedpt.mil.network import SlideNetwork
 from wsi_umedpt.mil.reading import Features
+from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.targets import CLASS_KINDS, Target, spans
 from wsi_umedpt.mil.typical import Typical
 

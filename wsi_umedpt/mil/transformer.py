@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags, pool
-from wsi_umedpt.mil.network import TRANSFORMER_HEADS, MilResult, ModelSettings, SlideNetwork, chunked
+from wsi_umedpt.mil.network import MilResult, SlideNetwork, chunked
+from wsi_umedpt.mil.settings import TRANSFORMER_HEADS, ModelSettings
 
 _POINTS, _LAYERS = 32, 2
 _MOST_PASSES = 2000

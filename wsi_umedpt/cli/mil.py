@@ -1,0 +1,377 @@
+"""`wsi-umedpt mil`: slide classifiers, trained and evaluated so that nothing leaks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from wsi_umedpt.mil.settings import FitSettings, StudySettings, varied
+
+if TYPE_CHECKING:
+    from wsi_umedpt.bag import BagSource
+    from wsi_umedpt.mil.cohort import Cohort
+
+Stores = tuple[Path, ...]
+Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
+Features = Annotated[str | None, Parameter(name=["--features", "-m"])]
+Unit = Literal["slide", "union", "late"]
+
+mil = cyclopts.App(
+    name="mil",
+    help=(
+        "Slide classifiers: multiple-instance learning on tile features.\n\n"
+        "Typical use:\n\n"
+        "    wsi-umedpt mil check labels.csv out/ -t grade\n\n"
+        "    wsi-umedpt mil train labels.csv out/ -t grade -o runs/grade\n\n"
+        "    wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv\n\n"
+        "    wsi-umedpt mil explain runs/grade/model.json new/slide.zarr -o maps/\n\n"
+        "The table of labels is a CSV such as\n\n"
+        "    slide,patient,grade\n\n"
+        "    S01,P1,high\n\n"
+        "    S02,P1,high\n\n"
+        "    S03,P2,low"
+    ),
+    help_format="markdown",
+)
+
+
+@mil.command
+def check(
+    labels: Path,
+    /,
+    *stores: Path,
+    target: Targets,
+    unit: Unit = "slide",
+    study: Annotated[StudySettings | None, Parameter(name="*")] = None,
+    features: Features = None,
+    grid: str | None = None,
+    slides_are_patients: bool = False,
+    skip_missing: bool = False,
+    allow_pt: bool = False,
+) -> int:
+    """Say what would be trained: cases, classes, folds, and everything that is wrong. Trains nothing.
+
+    Examples
+    --------
+        wsi-umedpt mil check labels.csv out/ -t grade
+
+        wsi-umedpt mil check labels.csv clam_features/ -t "os:cox(days,died)" --unit union
+
+    Parameters
+    ----------
+    labels
+        CSV with the columns slide, patient and those of the targets; optionally fold and site.
+    stores
+        Stores, feature files of CLAM, TRIDENT, STAMP or slide2vec, or folders of them.
+    target
+        What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
+        regression, multilabel, cox, discrete. Repeat for several.
+    unit
+        What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
+        predicted and averaged (late).
+    features
+        Which features, where the stores hold several.
+    grid
+        Which grid, where the stores hold several.
+    slides_are_patients
+        Every slide is of another patient; otherwise the table must name them.
+    skip_missing
+        Leave labelled slides without features out.
+    allow_pt
+        Read .pt files, which are pickles, with torch's safe loader.
+    """
+    from wsi_umedpt.mil.crossval import splits_of
+
+    cohort, _, notes = _cohort(
+        labels, stores, target, unit, features, grid, slides_are_patients, skip_missing, allow_pt
+    )
+    _describe(cohort, notes)
+    for seed, folds in splits_of(cohort, study or StudySettings()).items():
+        sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
+        print(f"seed {seed}: folds of {sizes} cases")
+    return 0
+
+
+@mil.command
+def train(
+    labels: Path,
+    /,
+    *stores: Path,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    target: Targets,
+    unit: Unit = "slide",
+    study: Annotated[StudySettings | None, Parameter(name="*")] = None,
+    fit: Annotated[FitSettings | None, Parameter(name="*")] = None,
+    vary: Annotated[list[str], Parameter(name="--try", negative=())] = [],  # noqa: B006 - cyclopts copies it
+    features: Features = None,
+    grid: str | None = None,
+    slides: Path | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
+    slides_are_patients: bool = False,
+    skip_missing: bool = False,
+    allow_pt: bool = False,
+) -> int:
+    """Train a slide classifier and say honestly how good it is; run again to go on where it stopped.
+
+    Nested cross-validation by patient: whatever is chosen is chosen on inner folds, and each outer fold is
+    predicted by a model that never saw it. Beside the model stand a linear model on mean features and a guess.
+    Writes report.html, figures.json, predictions.csv, splits.csv and model.json.
+
+    Examples
+    --------
+        wsi-umedpt mil train labels.csv out/ -t grade -o runs/grade
+
+        wsi-umedpt mil train labels.csv out/ -t grade -o runs/grade --model additive --try model=mean-mlp --try lr=0.003
+
+        wsi-umedpt mil train labels.csv out/ -t "os:discrete(days,died)" --unit union -o runs/survival
+
+    Parameters
+    ----------
+    labels
+        CSV with the columns slide, patient and those of the targets; optionally fold and site.
+    stores
+        Stores, feature files of CLAM, TRIDENT, STAMP or slide2vec, or folders of them.
+    out
+        Folder of the run.
+    target
+        What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...); see `mil check`. Repeat for several, which then share
+        one network.
+    unit
+        What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
+        predicted and averaged (late).
+    vary
+        A variation of the settings, as lr=0.003 or model=mean,hidden=64, that the inner folds choose from. Repeat.
+    features
+        Which features, where the stores hold several.
+    grid
+        Which grid, where the stores hold several.
+    slides
+        Folder of the slides' files: the report then shows tiles.
+    device
+        auto, cpu, cuda, mps.
+    jobs
+        Networks trained at a time; by default one a core, and one on a GPU.
+    slides_are_patients
+        Every slide is of another patient; otherwise the table must name them.
+    skip_missing
+        Leave labelled slides without features out.
+    allow_pt
+        Read .pt files, which are pickles, with torch's safe loader.
+    """
+    from joblib import cpu_count
+
+    from wsi_umedpt.cli.milview import MilView
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.mil.reading import BagReader
+    from wsi_umedpt.mil.reporting import report_run
+    from wsi_umedpt.mil.run import run_study
+    from wsi_umedpt.models.encoder import pick_device
+
+    fit, study = fit or FitSettings(), study or StudySettings()
+    options = [fit, *(varied(fit, text) for text in vary)]
+    chosen = pick_device(device)
+    jobs = (cpu_count() if chosen == "cpu" else 1) if jobs is None else jobs
+    if jobs < 1:
+        raise OptionError(f"--jobs is 1 or more, got {jobs}")
+    cohort, sources, notes = _cohort(
+        labels, stores, target, unit, features, grid, slides_are_patients, skip_missing, allow_pt
+    )
+    _describe(cohort, notes)
+    with MilView(options, study) as view:
+        run = run_study(
+            cohort, BagReader(sources), options, study, out,
+            notes=notes, device=chosen, jobs=jobs, watch=view.network, fold_done=view.fold,
+        )  # fmt: skip
+    view.say("figures and report ...")
+    for line in report_run(run, cohort, sources, slides):
+        print(line)
+    print(out / "report.html")
+    return 0
+
+
+@mil.command
+def predict(
+    model: Path,
+    /,
+    *stores: Path,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    patients: Path | None = None,
+    features: Features = None,
+    grid: str | None = None,
+    scores: bool = True,
+    allow_pt: bool = False,
+) -> int:
+    """Predict slides: a row each, and what every tile did into their stores.
+
+    Says for each slide what cannot be ruled out, and whether it is unlike those that were trained on.
+
+    Examples
+    --------
+        wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv
+
+    Parameters
+    ----------
+    model
+        model.json of a run.
+    stores
+        Stores or feature files, or folders of them.
+    out
+        CSV to write.
+    patients
+        CSV with the columns slide_id and patient: one prediction a patient.
+    features
+        Which features, where the stores hold several.
+    grid
+        Which grid, where the stores hold several.
+    scores
+        Write attention and contributions into the stores; --no-scores leaves them as they are.
+    allow_pt
+        Read .pt files, which are pickles, with torch's safe loader.
+    """
+    from wsi_umedpt.annotations import read_patients
+    from wsi_umedpt.errors import MilError, WsiError
+    from wsi_umedpt.interop.banks import find_sources
+    from wsi_umedpt.interop.sources import StoreSource
+    from wsi_umedpt.mil.apply import cases_of, store_scores, table, tile_scores
+    from wsi_umedpt.mil.apply import predict as predict_case
+    from wsi_umedpt.mil.run import write_csv
+    from wsi_umedpt.mil.slidemodel import SlideModel
+    from wsi_umedpt.store import SlideStore
+
+    if out.suffix != ".csv":
+        raise MilError(f"--out names a CSV file; {out} does not end in .csv")
+    loaded = SlideModel.load(model)
+    sources = find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt)
+    rows: list[dict[str, Any]] = []
+    failures = 0
+    for case, slides in cases_of(sources, read_patients(patients) if patients else None).items():
+        try:
+            found = predict_case(loaded, sources, slides, case)
+            for slide in slides:
+                if scores and isinstance(source := sources[slide], StoreSource):
+                    store_scores(loaded, _name(model), SlideStore.open(source.path), *tile_scores(loaded, source))
+            rows.append(found.row())
+            print(
+                f"{case}: " + ", ".join(f"{f.target.name} {f.answer or f.predicted.round(3)}" for f in found.forecasts)
+            )
+        except WsiError as error:
+            failures += 1
+            rows.append({"case": case, "slides": "+".join(slides), "error": str(error)})
+            print(f"{case}: FAILED: {error}")
+    write_csv(out, [*table(rows)])
+    print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
+    return 1 if failures else 0
+
+
+@mil.command
+def explain(
+    model: Path,
+    /,
+    *stores: Path,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    leave_out: bool = False,
+    features: Features = None,
+    grid: str | None = None,
+    allow_pt: bool = False,
+) -> int:
+    """Draw which tiles a prediction rests on: pictures, a raster with its place, and tiles for QuPath.
+
+    For each slide SLIDE.attention.png, SLIDE.contribution OUTPUT.png, one SLIDE.ome.tif with all of them, and
+    SLIDE.geojson.gz. Contributions are signed: they say for and against; attention says only where.
+
+    Examples
+    --------
+        wsi-umedpt mil explain runs/grade/model.json out/slide.zarr -o maps/
+
+        wsi-umedpt mil explain runs/grade/model.json out/ -o maps/ --leave-out
+
+    Parameters
+    ----------
+    model
+        model.json of a run.
+    stores
+        Stores or feature files, or folders of them.
+    out
+        Folder to write to.
+    leave_out
+        Also how much each output falls without each tile.
+    features
+        Which features, where the stores hold several.
+    grid
+        Which grid, where the stores hold several.
+    allow_pt
+        Read .pt files, which are pickles, with torch's safe loader.
+    """
+    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.interop.banks import find_sources
+    from wsi_umedpt.mil.maps import write_maps
+    from wsi_umedpt.mil.slidemodel import SlideModel
+
+    loaded = SlideModel.load(model)
+    failures = 0
+    for slide, source in find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt).items():
+        try:
+            for path in write_maps(loaded, source, out, leave_out=leave_out):
+                print(path)
+        except WsiError as error:
+            failures += 1
+            print(f"{slide}: FAILED: {error}")
+    return 1 if failures else 0
+
+
+def _cohort(
+    labels: Path,
+    stores: Stores,
+    target: list[str],
+    unit: Unit,
+    features: str | None,
+    grid: str | None,
+    slides_are_patients: bool,
+    skip_missing: bool,
+    allow_pt: bool,
+) -> "tuple[Cohort, dict[str, BagSource], list[str]]":
+    from wsi_umedpt.interop.banks import find_sources
+    from wsi_umedpt.mil.table import read_cohort
+    from wsi_umedpt.mil.targets import asked
+
+    sources = find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt)
+    cohort, notes = read_cohort(
+        labels, sources, [asked(text) for text in target],
+        unit=unit, slides_are_patients=slides_are_patients, skip_missing=skip_missing,
+    )  # fmt: skip
+    return cohort, sources, notes
+
+
+def _describe(cohort: "Cohort", notes: list[str]) -> None:
+    import numpy as np
+
+    from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
+
+    slides = sum(len(case.slides) for case in cohort.cases)
+    patients = len({case.patient for case in cohort.cases})
+    print(f"{len(cohort)} cases: {slides} slides of {patients} patients, {cohort.kind.dim} numbers a tile")
+    for target, truth in zip(cohort.targets, cohort.truth, strict=True):
+        known = ~np.isnan(truth)
+        if target.kind in CLASS_KINDS:
+            parts = [f"{name} {int((truth[:, 0] == k).sum())}" for k, name in enumerate(target.classes)]
+            what = ", ".join(parts) + (" (the second is positive)" if target.kind == "binary" else "")
+        elif target.kind == "multilabel":
+            what = ", ".join(f"{name} {int(np.nansum(truth[:, k]))}" for k, name in enumerate(target.classes))
+        elif target.kind in SURVIVAL_KINDS:
+            what = f"{int(np.nansum(truth[:, 1]))} events, median time {np.nanmedian(truth[:, 0]):g}"
+        else:
+            what = f"from {np.nanmin(truth):g} to {np.nanmax(truth):g}"
+        lacking = int((~known.any(1)).sum())
+        print(f"{target.name}, {target.kind}: {what}" + (f"; {lacking} without a label" if lacking else ""))
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _name(model: Path) -> str:
+    """What scores are called: the run's folder, or the file's own name."""
+    import re
+
+    text = model.resolve().parent.name if model.stem == "model" else model.stem
+    return "mil_" + re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:90]

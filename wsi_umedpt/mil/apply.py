@@ -1,0 +1,140 @@
+"""A slide classifier on slides: a prediction a case, and per-tile scores into their stores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.bag import BagSource
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.reading import BagReader
+from wsi_umedpt.mil.slidemodel import UNLIKE, Forecast, SlideModel
+from wsi_umedpt.scores import write_scores
+from wsi_umedpt.store import SlideStore
+
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted of one case."""
+
+    case_id: str
+    slides: tuple[str, ...]
+    tiles: int
+    forecasts: list[Forecast]
+    """A target each."""
+    unlike: float
+    """p-value of being like the training slides."""
+
+    def row(self) -> dict[str, Any]:
+        """Columns of a table."""
+        found: dict[str, Any] = {"case": self.case_id, "slides": "+".join(self.slides), "tiles": self.tiles}
+        for forecast in self.forecasts:
+            name = forecast.target.name
+            if forecast.answer:
+                found[name] = forecast.answer
+            for column, value, spread in zip(
+                forecast.target.predicted, forecast.predicted.tolist(), forecast.spread.tolist(), strict=True
+            ):
+                found[f"{name}: {column}"] = value
+                found[f"{name}: {column}, spread"] = spread
+            if forecast.conformal is not None:
+                there = [c for c, s in zip(forecast.target.classes, forecast.conformal, strict=True) if s]
+                found[f"{name}: cannot be ruled out"] = " | ".join(there) or "none"
+            if forecast.interval is not None:
+                found[f"{name}: from"], found[f"{name}: to"] = forecast.interval.tolist()
+        found["unlike the training slides"] = "yes" if self.unlike < UNLIKE else "no"
+        found["p of being like them"] = self.unlike
+        return found
+
+
+def cases_of(sources: Mapping[str, BagSource], patients: Mapping[str, str] | None) -> dict[str, tuple[str, ...]]:
+    """Slides of each case: each slide one, or each patient's.
+
+    Raises
+    ------
+    MilError
+        If patients are given, and not of all slides.
+    """
+    if patients is None:
+        return {slide: (slide,) for slide in sources}
+    if lacking := [slide for slide in sources if slide not in patients]:
+        raise MilError(f"whose slides these are is not said: {', '.join(lacking[:5])}; name them in --patients")
+    cases: dict[str, tuple[str, ...]] = {}
+    for slide in sources:
+        cases[patients[slide]] = (*cases.get(patients[slide], ()), slide)
+    return cases
+
+
+def predict(model: SlideModel, sources: Mapping[str, BagSource], slides: Sequence[str], case_id: str) -> Prediction:
+    """Predict one case.
+
+    Raises
+    ------
+    MilError
+        If its features are of another kind than the model takes, or it has no tiles.
+    """
+    for slide in slides:
+        model.check(sources[slide].kind, slide)
+    reader = BagReader({slide: sources[slide] for slide in slides})
+    late = model.about["trained_on"]["unit"] != "union"
+    bags = [reader((s,)) for s in slides] if late else [reader(slides)]
+    return Prediction(case_id, tuple(slides), sum(map(len, bags)), model.forecast(bags), model.unlike(bags))
+
+
+def tile_scores(model: SlideModel, source: BagSource, *, leave_out: bool = False) -> tuple[dict[str, Scores], Any]:
+    """What each readable tile did, by name, and the bag.
+
+    Parameters
+    ----------
+    model
+        Of the features' kind.
+    source
+        One slide.
+    leave_out
+        Also how much each output falls without the tile; a pass for each tile with a transformer.
+    """
+    model.check(source.kind, source.slide_id)
+    bag = source.load()
+    if not len(bag.features):
+        raise MilError(f"slide {source.slide_id!r} has no tiles")
+    shares = model.explain(bag.features)
+    found = {"attention": shares.attention}
+    for k, name in enumerate(model.outputs):
+        found[f"contribution {name}"] = shares.contribution[:, k]
+    if leave_out:
+        falls = model.without_each(bag.features)
+        for k, name in enumerate(model.outputs):
+            found[f"without {name}"] = falls[:, k]
+    return found, bag
+
+
+def store_scores(model: SlideModel, name: str, store: SlideStore, columns: dict[str, Scores], bag: Any) -> None:
+    """Put what each tile did into its store, as scores called `name`; see `wsi_umedpt.scores`."""
+    rows = np.full((len(store.grid(bag.grid_id)), len(columns)), np.nan, np.float32)
+    rows[bag.index] = np.stack([*columns.values()], axis=1)
+    # Who it was trained on stays out: they are other people's patients.
+    kept = ("settings", "seeds", "version", "study_sha256", "name")
+    about = {k: v for k, v in model.about.items() if k in kept}
+    write_scores(
+        store,
+        name,
+        rows,
+        {
+            "columns": [*columns],
+            "model": {**about, "kind": "slide classifier", "features": model.kind.to_dict()},
+            "contributions": "exact" if model.exact else "first order",
+        },
+        bag.grid_id,
+    )
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    """Rows of a CSV, the header first; numbers to six digits."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    yield names
+    for row in rows:
+        yield [f"{v:.6g}" if isinstance(v := row.get(name, ""), float) else str(v) for name in names]

@@ -1,0 +1,60 @@
+"""Which tiles a prediction rests on, as files: pictures, a raster with its place, and tiles for QuPath."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_umedpt.bag import BagSource
+from wsi_umedpt.errors import MilError
+from wsi_umedpt.heatmap import Heatmap
+from wsi_umedpt.heatpicture import draw_heatmap
+from wsi_umedpt.heatraster import Raster, write_raster
+from wsi_umedpt.interop.qupath_tiles import write_tiles
+from wsi_umedpt.interop.sources import StoreSource
+from wsi_umedpt.mil.apply import tile_scores
+from wsi_umedpt.mil.slidemodel import SlideModel
+from wsi_umedpt.picture import save
+from wsi_umedpt.store import SlideStore
+
+
+def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out: bool = False) -> Iterator[Path]:
+    """Write what each tile of a slide did; gives the paths as they are written.
+
+    Raises
+    ------
+    MilError
+        If the features are of another kind, or the file does not say where tiles lie or how large they are.
+    """
+    columns, bag = tile_scores(model, source, leave_out=leave_out)
+    side = source.side
+    if side is None or (bag.xy < -(1 << 30)).any():
+        raise MilError(f"{source.slide_id}: its features say not where their tiles lie, so that no map can be drawn")
+    store = SlideStore.open(source.path) if isinstance(source, StoreSource) else None
+    mpp = float(store.attrs["slide"]["mpp"]) if store else None
+    folder.mkdir(parents=True, exist_ok=True)
+    name = _safe(source.slide_id)
+    heats = {column: Heatmap.from_tiles(bag.xy, side, values) for column, values in columns.items()}
+    for column, heat in heats.items():
+        signed = column != "attention"
+        picture = draw_heatmap(
+            heat,
+            scaling="signed" if signed else "percentile",
+            tissue=store.tissue() if store else None,
+            mpp=mpp,
+            title=f"{source.slide_id}: {column}" + ("" if model.exact or not signed else " (first order)"),
+        )
+        path = folder / f"{name}.{_safe(column)}.png"
+        save(picture, path)
+        yield path
+    if mpp is not None:
+        path = folder / f"{name}.ome.tif"
+        made_by = {"kind": "slide classifier", "study_sha256": model.about.get("study_sha256", "")}
+        write_raster(path, Raster(heats, source.slide_id, mpp, made_by))
+        yield path
+    path = folder / f"{name}.geojson.gz"
+    write_tiles(path, bag.xy, side, columns, slide_id=source.slide_id)
+    yield path
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.\-+=@ ()]", "_", name, flags=re.ASCII).lstrip(".") or "slide"

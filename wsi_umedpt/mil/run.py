@@ -1,0 +1,169 @@
+"""A whole study into one folder: splits, every fold's predictions and model, and the model to use.
+
+A run folder holds ``run.json`` (what was asked and of what), ``splits.csv``, ``folds/`` (a file of predictions and a
+model for every seed and fold), ``model.json`` with its tensors, and what `wsi_umedpt.mil.report` makes. The same
+command goes on with a run that was stopped; another study is refused.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_umedpt import __version__
+from wsi_umedpt.arrays import whole_file, write_json
+from wsi_umedpt.errors import MilError, WsiError
+from wsi_umedpt.mil.cohort import Cohort
+from wsi_umedpt.mil.crossval import cross_validate, splits_of
+from wsi_umedpt.mil.develop import Watch, develop
+from wsi_umedpt.mil.reading import BagReader
+from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
+from wsi_umedpt.mil.slidemodel import SlideModel
+from wsi_umedpt.mil.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished study."""
+
+    folder: Path
+    studies: list[Study]
+    """A target each."""
+    model: SlideModel
+    """Developed from all cases; no figure is of it, but of its like."""
+    about: dict[str, Any]
+    """What ``run.json`` says."""
+
+
+def run_study(
+    cohort: Cohort,
+    reader: BagReader,
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    folder: Path,
+    *,
+    notes: Sequence[str] = (),
+    device: str = "cpu",
+    jobs: int = 1,
+    watch: Watch | None = None,
+    fold_done: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Cross-validate, then develop the model to use from all cases.
+
+    Parameters
+    ----------
+    cohort, reader
+        See `wsi_umedpt.mil.table.read_cohort`.
+    options, study
+        Candidates, and how they are evaluated.
+    folder
+        Made, or gone on with.
+    notes
+        What a reader of the results must know.
+    device, jobs, watch, fold_done
+        See `cross_validate`; the model to use is one more fold.
+
+    Raises
+    ------
+    MilError
+        If the folder holds another study, or something else.
+    """
+    asked = {
+        "cohort_sha256": cohort.fingerprint, "features": cohort.kind.to_dict(), "unit": cohort.unit,
+        "targets": [t.to_dict() for t in cohort.targets], "options": [to_dict(o) for o in options],
+        "study": to_dict(study), "version": __version__,
+    }  # fmt: skip
+    asked = json.loads(json.dumps(asked))
+    _enter(folder, asked)
+    splits = splits_of(cohort, study)
+    total = sum(len({*folds.tolist()}) for folds in splits.values()) + 1
+    about = {
+        **asked,
+        "cases": len(cohort),
+        "patients": len({case.patient for case in cohort.cases}),
+        "slides": sum(len(case.slides) for case in cohort.cases),
+        "notes": [*notes],
+    }
+    write_json(folder / "run.json", about)
+    rows = [["case_id", "patient", "site", *(f"fold_of_seed_{seed}" for seed in splits)]]
+    for row, case in enumerate(cohort.cases):
+        rows.append([case.case_id, case.patient, case.site, *(str(folds[row]) for folds in splits.values())])
+    write_csv(folder / "splits.csv", rows)
+
+    def told(done: int, _: int) -> None:
+        if fold_done:
+            fold_done(done, total)
+
+    studies = cross_validate(
+        cohort, reader, options, study, folder / "folds", device=device, jobs=jobs, watch=watch, fold_done=told
+    )
+    model = _final(folder / "model.json", cohort, reader, options, study, asked, device, jobs, watch)
+    told(total, total)
+    return Run(folder, studies, model, about)
+
+
+def _enter(folder: Path, asked: dict[str, Any]) -> None:
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        return
+    known = folder / "run.json"
+    if not known.exists():
+        if any(folder.iterdir()):
+            raise MilError(f"{folder} is not empty, and is no run of `mil train`; choose another folder with -o")
+        return
+    try:
+        found = json.loads(known.read_bytes())
+    except (OSError, ValueError) as error:
+        raise MilError(f"{known} cannot be read: {error}. Choose another folder (-o), or remove this one.") from None
+    different = [key for key in asked if found.get(key) != asked[key]]
+    if different:
+        raise MilError(
+            f"{folder} holds another study: its {', '.join(different)} differ. Choose another folder with -o, or "
+            "remove this one."
+        )
+
+
+def _final(
+    path: Path,
+    cohort: Cohort,
+    reader: BagReader,
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    asked: dict[str, Any],
+    device: str,
+    jobs: int,
+    watch: Watch | None,
+) -> SlideModel:
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    if path.exists():
+        try:
+            found = SlideModel.load(path)
+            if found.about.get("study_sha256") == digest:
+                return found
+        except WsiError:
+            pass  # half of another one: made anew
+    made = develop(cohort, reader, options, study, study.seeds, device=device, jobs=jobs, watch=watch)
+    made.about["study_sha256"] = digest
+    made.save(path)
+    return SlideModel.load(path)
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a table whole; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([[_plain(cell) for cell in row] for row in rows])
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _plain(cell: str) -> str:
+    if cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        try:
+            float(cell)
+        except ValueError:
+            return f"'{cell}"
+    return cell
