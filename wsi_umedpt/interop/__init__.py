@@ -1,1 +1,1 @@
-"""Objects to and from the files of other tools."""
+"""Objects and features of tiles to and from the files of other tools."""
