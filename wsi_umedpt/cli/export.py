@@ -1,11 +1,16 @@
-"""`wsi-umedpt export`: objects of stores as files for QuPath, GIS tools and spreadsheets."""
+"""`wsi-umedpt export`: what stores hold as files for QuPath, GIS tools, spreadsheets and MIL tools."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import stores_in
+
+if TYPE_CHECKING:
+    from wsi_umedpt.store import SlideStore
 
 
 def export(
@@ -13,12 +18,16 @@ def export(
     out: Annotated[Path, Parameter(alias="-o")],
     objects: str | None = None,
     table: Literal["slides", "tiles"] | None = None,
+    features: Literal["clam", "trident", "stamp", "anndata"] | None = None,
+    model: Annotated[str | None, Parameter(alias="-m")] = None,
     grid: str | None = None,
 ) -> int:
-    """Write the objects of a store, or how many there are, to a file; its suffix says the format.
+    """Write what stores hold for other tools: objects, how many there are, or features of tiles.
 
-    .geojson and .geojson.gz are for QuPath (drag the file onto the open slide), .parquet is GeoParquet.
-    With --table, .csv or .parquet: counts and densities, a row a slide or a row a tile.
+    Objects of one store go to a file whose suffix says the format: .geojson and .geojson.gz are for QuPath (drag
+    the file onto the open slide), .parquet is GeoParquet. With --table, .csv or .parquet: counts and densities, a
+    row a slide or a row a tile. With --features, a folder of files as CLAM, TRIDENT, STAMP or AnnData lay them; all
+    of them can be read back.
 
     Examples
     --------
@@ -30,49 +39,103 @@ def export(
 
         wsi-umedpt export out/slide.zarr -o density.csv --table tiles
 
+        wsi-umedpt export out/ -o for_trident/ --features trident
+
+        wsi-umedpt export out/ -o for_scanpy/ --features anndata -m umedpt_lite0.v1
+
     Parameters
     ----------
     stores
         Stores or folders of them; outlines are of one store.
     out
-        File to write.
+        File to write; with --features, the folder.
     objects
         Which objects, where a store holds several kinds.
     table
         Count instead: a row a slide, or a row a tile.
+    features
+        Write features of tiles instead, a file a slide; unreadable tiles are left out.
+    model
+        Which features, where stores hold several.
     grid
-        Whose tiles are counted, where a store holds several grids.
+        Whose tiles are counted or written, where a store holds several grids.
     """
-    from wsi_umedpt.counts import slide_row, tile_columns
-    from wsi_umedpt.errors import InteropError
+    from wsi_umedpt.errors import InteropError, OptionError
+
+    if features and (table or objects):
+        raise OptionError("--features goes without --table and --objects; run export once for each")
+    if model and not features:
+        raise OptionError("--model goes with --features: it says which features are written")
+    paths = stores_in(stores)
+    if not paths:
+        raise InteropError(f"there are no stores in {', '.join(map(str, stores)) or 'what was named: nothing'}")
+    if features:
+        return _write_features(paths, out, features, model, grid)
+    from wsi_umedpt.store import SlideStore
+
+    opened = [SlideStore.open(path) for path in paths]
+    if table:
+        return _write_table(opened, out, table, objects, grid)
+    if len(opened) > 1:
+        raise InteropError(f"outlines are exported of one store at a time, and {len(opened)} were named (or --table)")
+    return _write_objects(opened[0], out, objects)
+
+
+def _write_objects(store: "SlideStore", out: Path, objects: str | None) -> int:
     from wsi_umedpt.found import read_objects
     from wsi_umedpt.interop.geoparquet import write_geoparquet
     from wsi_umedpt.interop.qupath import write_geojson
-    from wsi_umedpt.interop.tables import check_table, write_table
-    from wsi_umedpt.store import SlideStore
 
-    opened = [SlideStore.open(path) for path in stores_in(stores)]
-    if not opened:
-        raise InteropError(f"there are no stores in {', '.join(map(str, stores)) or 'what was named: nothing'}")
-    if table:
-        check_table(out)
-        if table == "slides":
-            rows = [slide_row(store, objects) for store in opened]
-            names = dict.fromkeys(name for row in rows for name in row)
-            write_table(out, {name: [row.get(name) for row in rows] for name in names})
-        else:
-            parts = [tile_columns(store, objects, grid) for store in opened]
-            names = dict.fromkeys(name for part in parts for name in part)
-            write_table(out, {n: [v for p in parts for v in (p[n] if n in p else [None] * len(p["x"]))] for n in names})
-        print(out)
-        return 0
-    if len(opened) > 1:
-        raise InteropError(f"outlines are exported of one store at a time, and {len(opened)} were named (or --table)")
-    found, about = read_objects(opened[0], objects)
+    found, about = read_objects(store, objects)
     if out.suffix == ".parquet":
-        mpp = opened[0].attrs["slide"]["mpp"]
-        write_geoparquet(out, found, slide_id=opened[0].slide_id, mpp=mpp, made_by=about)
+        write_geoparquet(out, found, slide_id=store.slide_id, mpp=store.attrs["slide"]["mpp"], made_by=about)
     else:
-        write_geojson(out, found, slide_id=opened[0].slide_id)
+        write_geojson(out, found, slide_id=store.slide_id)
     print(f"{out}: {len(found)} {about['head']}")
     return 0
+
+
+def _write_table(
+    stores: Sequence["SlideStore"], out: Path, table: Literal["slides", "tiles"], objects: str | None, grid: str | None
+) -> int:
+    from wsi_umedpt.counts import slide_row, tile_columns
+    from wsi_umedpt.interop.tables import check_table, write_table
+
+    check_table(out)
+    if table == "slides":
+        rows = [slide_row(store, objects) for store in stores]
+        names = dict.fromkeys(name for row in rows for name in row)
+        write_table(out, {name: [row.get(name) for row in rows] for name in names})
+    else:
+        parts = [tile_columns(store, objects, grid) for store in stores]
+        names = dict.fromkeys(name for part in parts for name in part)
+        write_table(out, {n: [v for p in parts for v in (p[n] if n in p else [None] * len(p["x"]))] for n in names})
+    print(out)
+    return 0
+
+
+def _write_features(paths: Sequence[Path], out: Path, features: str, model: str | None, grid: str | None) -> int:
+    """A file a slide; what fails is listed, and the others go on."""
+    from wsi_umedpt.errors import InteropError, WsiError, reason_of
+    from wsi_umedpt.interop.banks import WRITERS
+    from wsi_umedpt.store import SlideStore
+
+    by_slide: dict[str, Path] = {}
+    for path in paths:
+        if (first := by_slide.setdefault(path.stem, path)).resolve() != path.resolve():
+            raise InteropError(f"{first} and {path} would be one file; export them to different folders")
+    failed = []
+    for path in by_slide.values():
+        try:
+            written = WRITERS[features](out, SlideStore.open(path), encoder_id=model, grid_id=grid)
+        except (WsiError, OSError) as error:
+            failed.append((path, reason_of(error)))
+            print(f"{path.stem}: FAILED (why: in the list at the end)", flush=True)
+        else:
+            print(f"{path.stem}: {written}", flush=True)
+    print(f"{len(by_slide) - len(failed)} of {len(by_slide)} slides exported")
+    if failed:
+        print(f"{len(failed)} failed:", file=sys.stderr)
+    for path, reason in failed:
+        print(f"  {path}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
