@@ -154,14 +154,14 @@ def test_features_of_trident_at_clams_coordinates_have_clams_side(tmp_path, tile
 
 
 def test_stamps_microns_stay_microns(tmp_path, tiles):
-    """How many there are to a pixel is not in the file, so neither positions nor the side are level-0 px."""
+    """How many there are to a pixel is not in the file, so the side in level-0 px is not known: nobody draws them."""
     um = (tiles.xy * 0.2431).astype(np.float32)
     path = write_stamp_file(tmp_path / "uni-0f3c9f9b" / "s.h5", tiles.features.astype(np.float16), um)
     source, bag = one(path.parent)
     check_bag(source, bag, tiles.features.astype(np.float16), np.rint(um))
     assert bag.features.dtype == np.float16
     assert source.kind == FeatureKind(encoder="mahmood-uni", mpp=256 / 224, size_px=224, dim=8, format="STAMP")
-    assert (source.side, source.unit) == (256.0, "um")
+    assert (source.side, source.side_um, source.unit) == (None, 256.0, "um")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_older_stamp_is_read_as_stamp_reads_it(tmp_path, tiles, attrs, scale, si
     coords = (tiles.xy // 512 * 224).astype(np.float32)
     source, bag = one(write_stamp_file(tmp_path / "s.h5", tiles.features, coords, **attrs))
     check_bag(source, bag, tiles.features, np.rint(coords * scale))
-    assert (source.side, source.unit, source.kind.size_px) == (256, "um", size_px)
+    assert (source.side, source.side_um, source.unit, source.kind.size_px) == (None, 256, "um", size_px)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pt"])

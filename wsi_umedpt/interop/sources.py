@@ -103,7 +103,9 @@ class FileSource:
     kind: FeatureKind
     tiles: int
     side: float | None
-    """Side of a tile in `unit`; None where the file does not say it."""
+    """Side of a tile, level-0 px; None where the file does not say it."""
+    side_um: float | None = None
+    """Side of a tile, um, where positions are in microns."""
     unit: Unit = "px"
     """What positions are in: level-0 px; microns, where the file does not say how many there are to a pixel; or
     nothing, where it has no positions (they are `NOWHERE`)."""

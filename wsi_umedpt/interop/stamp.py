@@ -2,9 +2,10 @@
 
 ``feats`` float16 (tile, dim) and ``coords`` float32 (tile, 2), top left corners in **microns** from the
 slide's top left. How many microns there are to a level-0 pixel is not in the file. So positions
-of a file that STAMP wrote stay in microns, rounded to whole ones, and the side of a tile is in microns
-too (`FileSource.unit` says ``um``): tiles lie right beside each other, but not on the slide until positions and
-side are divided by the slide's um/px. A file that we wrote says it, and is read back in level-0 px.
+of a file that STAMP wrote stay in microns, rounded to whole ones (`FileSource.unit` says ``um``), the side
+of a tile in level-0 px is not known, and the one in microns stands in `FileSource.side_um`: tiles lie right beside
+each other, but nobody draws them on the slide unless both are divided by its um/px. A file that we wrote says
+that number, and is read back in level-0 px.
 
 Three generations are read: attributes ``tile_size_um`` (since 2.1) or ``tile_size`` with ``unit`` um
 (2.0), and files before 2.0, which say neither: as STAMP does it, tiles that lie about 224 apart are taken
@@ -73,7 +74,8 @@ def open_stamp(path: Path) -> FileSource:
             encoder=extractor, mpp=side_um / size_px if size_px else None, size_px=size_px, dim=dim, format=NAME
         ),
         tiles=tiles,
-        side=side_um,
+        side=None,
+        side_um=side_um,
         unit="um",
         read=partial(_read, scale=um_per_unit),
     )
