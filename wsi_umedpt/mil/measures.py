@@ -32,6 +32,8 @@ class Meaning:
     """What guessing gives, where that is a fixed number."""
     unit: bool = False
     """In the unit of the target: not to be drawn beside others."""
+    traded: bool = False
+    """Half of a pair: to call everything positive raises one and ruins the other. Alone it makes no arm better."""
 
 
 _BINNED = f"{weighted.BINS} bins of equal width; no interval, because it grows when cases are drawn twice"
@@ -55,12 +57,12 @@ FIGURES: dict[str, Meaning] = {
     "balanced_accuracy": Meaning("Balanced accuracy", "mean over the classes of the share that was found"),
     "accuracy": Meaning("Accuracy", "share of cases that were decided rightly"),
     "macro_f1": Meaning("Macro F1", "mean over the classes of F1"),
-    "sensitivity": Meaning("Sensitivity", "share found of the cases that have the class"),
-    "specificity": Meaning("Specificity", "share not called of the cases that have not the class"),
-    "precision": Meaning("Precision", "share that has the class of the cases that were called it"),
+    "sensitivity": Meaning("Sensitivity", "share found of the cases that have the class", traded=True),
+    "specificity": Meaning("Specificity", "share not called of the cases that have not the class", traded=True),
+    "precision": Meaning("Precision", "share that has the class of the cases that were called it", traded=True),
     "f1": Meaning("F1", "harmonic mean of sensitivity and precision"),
     "brier": Meaning("Brier score", "squared error of the probabilities", "lower"),
-    "log_loss": Meaning("Log loss", "mean of -log(probability given to the truth)", "lower"),
+    "log_loss": Meaning("Log loss", "mean of the negative logarithm of the probability given to the truth", "lower"),
     "calibration_error": Meaning(
         "Calibration error (ECE)", f"mean distance of probability and share that came true; {_BINNED}", "lower"
     ),
@@ -85,6 +87,8 @@ FIGURES: dict[str, Meaning] = {
     "set_empty": Meaning("Empty sets", "share of cases whose set is empty", "lower"),
 }  # fmt: skip
 """In the order of the report."""
+OF_CLASSES = ("roc_auc", "average_precision", "roc_auc_pooled")
+"""Means over the classes where there are more than two; of labels all figures are."""
 HEADLINE: dict[Kind, str] = {
     "binary": "roc_auc", "multiclass": "roc_auc", "multilabel": "roc_auc", "ordinal": "quadratic_kappa",
     "regression": "r2", "cox": "c_index", "discrete": "c_index",
