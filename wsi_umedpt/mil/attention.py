@@ -52,9 +52,9 @@ class _Pooled(SlideNetwork):
         values, weights = self._weighted(features)
         # In double: the rest of a tile that has nearly all the weight is a small difference.
         v, w = values.double(), weights.double()
-        pooled = w.T @ v  # (head, value)
+        pooled, mass = w.T @ v, w.sum(0)  # (head, value), (head,) 1 but for what float32 rounded
         out = [
-            self.head(((pooled[None] - a[..., None] * b[:, None]) / (1 - a)[..., None]).float())
+            self.head(((pooled[None] - a[..., None] * b[:, None]) / (mass - a)[..., None]).float())
             for a, b in zip(torch.split(w, CHUNK_TILES), torch.split(v, CHUNK_TILES), strict=True)
         ]
         found = torch.cat(out)

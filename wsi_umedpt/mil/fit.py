@@ -14,18 +14,20 @@ import torch
 
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.cohort import Cohort, Item
-from wsi_umedpt.mil.kernel import Bags, join
-from wsi_umedpt.mil.losses import loss_of
+from wsi_umedpt.mil.kernel import join
+from wsi_umedpt.mil.losses import loss_of, terms_of
 from wsi_umedpt.mil.models import build
 from wsi_umedpt.mil.network import SlideNetwork
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings
-from wsi_umedpt.mil.targets import CLASS_KINDS, spans
+from wsi_umedpt.mil.targets import CLASS_KINDS, Target, spans
 
 COX_BATCH = 32
 """Bags a step at least where patients are ranked against each other."""
 _SEEN_TILES = 256
 """Of each slide, to learn the features' mean and deviation from."""
+_PIECE_TILES = 16_384
+"""Tiles at once where something is."""
 _BATCH_TILES = 65_536
 """Tiles at once where nothing is learned."""
 
@@ -99,14 +101,14 @@ def fit(
             for step, part in enumerate(np.array_split(draw.permutation(len(items)), steps)):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * rate(epoch + (step + 1) / steps, settings.epochs)
-                chosen = [items[n] for n in part]
-                bags = _drawn(chosen, reader, settings, draw, device)
                 optimizer.zero_grad(set_to_none=True)
-                loss = _loss(network, bags, train, [item.case for item in chosen], weights, settings)
-                torch.autograd.backward(loss)
+                chosen = [items[n] for n in part]
+                parts = [_drawn(item, reader, settings, draw) for item in chosen]
+                truths = [truth[[item.case for item in chosen]] for truth in train.truth]
+                loss = accumulate(network, parts, train.targets, truths, weights, device)
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
                 optimizer.step()
-                total += loss.item() * len(part) / len(items)
+                total += loss * len(part) / len(items)
             found = _stop_loss(network, stop, reader)
             if not (math.isfinite(total) and math.isfinite(found)):
                 raise MilError(f"the loss is not finite in epoch {epoch}; lower --lr (now {settings.lr:g})")
@@ -149,28 +151,72 @@ def case_logits(network: SlideNetwork, cohort: Cohort, reader: BagReader) -> Flo
     return np.stack([logits[of_case == case].mean(0) for case in range(len(cohort))])
 
 
-def _loss(
+def accumulate(
     network: SlideNetwork,
-    bags: Bags,
-    cohort: Cohort,
-    rows: Sequence[int],
+    parts: Sequence[torch.Tensor],
+    targets: Sequence[Target],
+    truths: Sequence[Floats],
     weights: Sequence[torch.Tensor | None],
-    settings: FitSettings,
-) -> torch.Tensor:
-    logits = network(bags)
-    truths = [torch.from_numpy(truth[list(rows)]).float().to(logits.device) for truth in cohort.truth]
-    losses = [
-        loss_of(target, logits[:, span], truth, w)
-        for target, span, truth, w in zip(cohort.targets, spans(cohort.targets), truths, weights, strict=True)
+    device: str = "cpu",
+) -> float:
+    """Add a batch's gradient to the network's, a few bags at a time, and give its loss.
+
+    The graph of a piece is freed before the next is made: less memory, and faster for it. Cox's loss is of
+    all bags at once, and needs them in one piece.
+
+    Parameters
+    ----------
+    network
+        In training mode.
+    parts : each (tile, dim)
+        Bags of the batch.
+    targets
+        Filled in.
+    truths : each (bag, `Target.truth`)
+    weights : each (class,) or None
+        Of classes; see `loss_of`.
+    device
+        Of the network.
+    """
+    labels = [torch.from_numpy(truth).float().to(device) for truth in truths]
+    joint = any(target.kind == "cox" for target in targets)
+    pieces = [[*range(len(parts))]] if joint else _pieces([len(part) for part in parts])
+    share = network.settings.instance_weight if isinstance(network.settings, FitSettings) else 0.0
+    answers = [
+        terms_of(target, torch.zeros(len(truth), target.outputs, device=device), truth)[1]
+        for target, truth in zip(targets, labels, strict=True)
     ]
-    loss = torch.stack(losses).mean()
-    known = [
-        torch.nan_to_num(truth[:, 0], nan=-1).long()
-        for target, truth in zip(cohort.targets, truths, strict=True)
-        if target.kind in CLASS_KINDS
-    ]
-    beside = network.beside(bags, known) if settings.instance_weight else None
-    return loss if beside is None else (1 - settings.instance_weight) * loss + settings.instance_weight * beside
+    whole = 0.0
+    for rows in pieces:
+        bags = join([parts[row].to(device) for row in rows])
+        logits = network(bags)
+        loss = logits.sum() * 0
+        for target, span, truth, weight, count in zip(targets, spans(targets), labels, weights, answers, strict=True):
+            loss = loss + terms_of(target, logits[:, span], truth[rows], weight)[0] / max(count, 1) / len(targets)
+        known = [
+            torch.nan_to_num(truth[rows, 0], nan=-1).long()
+            for target, truth in zip(targets, labels, strict=True)
+            if target.kind in CLASS_KINDS
+        ]
+        beside = network.beside(bags, known) if share else None
+        if beside is not None:
+            loss = (1 - share) * loss + share * beside * len(rows) / len(parts)
+        torch.autograd.backward(loss)
+        whole += loss.item()
+    return whole
+
+
+def _pieces(sizes: Sequence[int]) -> list[list[int]]:
+    """Rows of neighbouring bags that together hold up to `_PIECE_TILES`, or are one."""
+    pieces: list[list[int]] = []
+    held = _PIECE_TILES + 1
+    for row, size in enumerate(sizes):
+        if held + size > _PIECE_TILES:
+            pieces.append([])
+            held = 0
+        pieces[-1].append(row)
+        held += size
+    return pieces
 
 
 def _stop_loss(network: SlideNetwork, stop: Cohort, reader: BagReader) -> float:
@@ -182,19 +228,13 @@ def _stop_loss(network: SlideNetwork, stop: Cohort, reader: BagReader) -> float:
     return float(np.mean(losses))
 
 
-def _drawn(
-    items: Sequence[Item], reader: BagReader, settings: FitSettings, draw: np.random.Generator, device: str
-) -> Bags:
-    """Bags of a step: some tiles of each."""
-    parts = []
-    for item in items:
-        features = reader(item.slides)
-        count = min(len(features), settings.max_tiles)
-        count = max(1, round(count * (1 - settings.tile_dropout)))
-        if count < len(features):
-            features = features[np.sort(draw.choice(len(features), count, replace=False))]
-        parts.append(torch.from_numpy(features).to(device))
-    return join(parts)
+def _drawn(item: Item, reader: BagReader, settings: FitSettings, draw: np.random.Generator) -> torch.Tensor:
+    """Some tiles of a bag, as a step sees it."""
+    features = reader(item.slides)
+    count = max(1, round(min(len(features), settings.max_tiles) * (1 - settings.tile_dropout)))
+    if count < len(features):
+        features = features[np.sort(draw.choice(len(features), count, replace=False))]
+    return torch.from_numpy(features)
 
 
 def _moments(items: Sequence[Item], reader: BagReader, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,7 +34,8 @@ class Bags:
     """(bag + 1) where each bag begins, and the end"""
 
     def __post_init__(self) -> None:
-        if self.offsets[0] or self.offsets[-1] != len(self.features) or min(self.sizes, default=1) < 1:
+        ends = (*self.offsets[:1], *self.offsets[-1:])
+        if ends != (0, len(self.features)) or min(self.sizes, default=0) < 1:
             raise ValueError(f"offsets {self.offsets[:5]}... do not part {len(self.features)} tiles into bags of >= 1")
 
     def __len__(self) -> int:
@@ -125,16 +126,17 @@ class _Streamed(torch.autograd.Function):
             for chunk in torch.split(ctx.features, CHUNK_TILES):
                 values, scores = ctx.network(chunk.float())
                 weights = torch.exp(scores.detach() - normaliser)  # (tile, head)
-                found, wanted = [values], [weights @ grad]
-                if scores.requires_grad:
-                    found.append(scores)
-                    wanted.append(weights * (values.detach() @ grad.T - at_mean))
-                torch.autograd.backward(found, wanted)
+                wanted = [(values, weights @ grad), (scores, weights * (values.detach() @ grad.T - at_mean))]
+                wanted = [pair for pair in wanted if pair[0].requires_grad]  # a part may be frozen, or no part learn
+                if wanted:
+                    torch.autograd.backward(*zip(*wanted, strict=True))
         return None, None, None
 
 
 def top(network: Callable[[torch.Tensor], torch.Tensor], bags: Bags, count: int) -> torch.Tensor:
     """Mean of the `count` highest values of every bag, each column for itself.
+
+    Over `STREAM_TILES` a network with dropout chooses tiles by one random mask and values them by another.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Losses of every kind of target, each about 1 for a model that knows nothing, and what logits mean.
 
-Labels that are not known (nan) count for nothing. Read top to bottom: `loss_of`, `predicted_of`
-(logits to what `wsi_umedpt.mil.study` holds), and the survival likelihoods.
+Labels that are not known (nan) count for nothing. Read top to bottom: `loss_of`, the likelihoods, and
+`predicted_of` (logits to what `wsi_umedpt.mil.study` holds).
 """
 
 import math
@@ -36,38 +36,50 @@ def loss_of(
     scalar
         0, with a gradient of zeros, where no label is known, or (Cox) nothing can be ranked.
     """
+    total, answers = terms_of(target, logits, truth, weights)
+    return total / max(answers, 1)
+
+
+def terms_of(
+    target: Target, logits: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, int]:
+    """Sum of a batch's losses, and how many answers it is over; the latter is of the labels alone.
+
+    But for Cox, whose one answer is of all bags, sums and counts of parts of a batch add up to those of the whole.
+    """
     known = ~torch.isnan(truth).any(1) if target.kind != "multilabel" else ~torch.isnan(truth).all(1)
     if not known.any():
-        return logits.sum() * 0
+        return logits.sum() * 0, 0
     logits, truth = logits[known], truth[known]
     of_bag = weights[truth[:, 0].long()] if weights is not None else torch.ones(len(truth), device=logits.device)
     match target.kind:
         case "binary":
             losses = functional.binary_cross_entropy_with_logits(logits[:, 0], truth[:, 0], reduction="none")
-            return (losses * of_bag).mean() / math.log(2)
+            return (losses * of_bag).sum() / math.log(2), len(truth)
         case "multiclass":
             losses = functional.cross_entropy(logits, truth[:, 0].long(), reduction="none")
-            return (losses * of_bag).mean() / math.log(len(target.classes))
+            return (losses * of_bag).sum() / math.log(len(target.classes)), len(truth)
         case "multilabel":
             there = ~torch.isnan(truth)
             losses = functional.binary_cross_entropy_with_logits(logits, truth.nan_to_num(), reduction="none")
-            return losses[there].mean() / math.log(2)
+            return losses[there].sum() / math.log(2), int(there.sum())
         case "regression":
-            return functional.mse_loss(logits[:, 0], (truth[:, 0] - target.centre) / target.scale)
+            losses = (logits[:, 0] - (truth[:, 0] - target.centre) / target.scale) ** 2
+            return losses.sum(), len(truth)
         case "ordinal":
             return _ordinal(logits, truth[:, 0], of_bag)
         case "cox":
-            return cox_loss(logits[:, 0], truth[:, 0], truth[:, 1])
-    return discrete_loss(logits, truth[:, 0], truth[:, 1], target.edges)
+            return cox_loss(logits[:, 0], truth[:, 0], truth[:, 1]), 1
+    return _discrete(logits, truth[:, 0], truth[:, 1], target.edges)
 
 
-def _ordinal(logits: torch.Tensor, classes: torch.Tensor, of_bag: torch.Tensor) -> torch.Tensor:
+def _ordinal(logits: torch.Tensor, classes: torch.Tensor, of_bag: torch.Tensor) -> tuple[torch.Tensor, int]:
     """CORN (Shi, Cao and Raschka 2023, arXiv 2111.08851): logit k is of being above class k, given at least k."""
     rank = torch.arange(logits.shape[1], device=logits.device)
     asked = (classes[:, None] >= rank).float()
     above = (classes[:, None] > rank).float()
     losses = functional.binary_cross_entropy_with_logits(logits, above, reduction="none") * asked * of_bag[:, None]
-    return losses.sum() / asked.sum() / math.log(2)
+    return losses.sum() / math.log(2), int(asked.sum())
 
 
 def cox_loss(risk: torch.Tensor, time: torch.Tensor, event: torch.Tensor) -> torch.Tensor:
@@ -100,22 +112,21 @@ def cox_loss(risk: torch.Tensor, time: torch.Tensor, event: torch.Tensor) -> tor
     return found.sum() / chance if chance > 0 else risk.sum() * 0
 
 
-def discrete_loss(
+def _discrete(
     logits: torch.Tensor, time: torch.Tensor, event: torch.Tensor, edges: tuple[float, ...]
-) -> torch.Tensor:
-    """Negative log likelihood of discrete-time hazards an interval, over ln 2 (Gensheimer and Narasimhan 2019, eq. 2).
+) -> tuple[torch.Tensor, int]:
+    """Negative log likelihood of discrete-time hazards over ln 2 (Gensheimer and Narasimhan 2019, eq. 2).
 
     Interval k ends where ``edges[k]`` is, the last is open. A patient who was lost counts as having survived
     the intervals that were over by then.
     """
     ends = torch.tensor([*edges, math.inf], dtype=time.dtype, device=time.device)
-    over = (ends[None] <= time[:, None]) if len(edges) else torch.zeros_like(logits, dtype=torch.bool)
+    over = ends[None] <= time[:, None]
     interval = torch.searchsorted(ends[:-1].contiguous(), time.contiguous(), right=True)
     happened = functional.one_hot(interval, logits.shape[1]).bool() & (event > 0)[:, None]
     asked = over | happened
-    losses = functional.binary_cross_entropy_with_logits(logits, happened.float(), reduction="none") * asked
-    count = asked.sum()
-    return losses.sum() / count / math.log(2) if count else logits.sum() * 0
+    losses = functional.binary_cross_entropy_with_logits(logits, happened.to(logits.dtype), reduction="none") * asked
+    return losses.sum() / math.log(2), int(asked.sum())
 
 
 def predicted_of(target: Target, logits: Floats, temperature: float = 1.0) -> Floats:

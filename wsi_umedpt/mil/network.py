@@ -50,7 +50,7 @@ class SlideNetwork(nn.Module):
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """(tile, dim) standardised, and limited to 10 deviations."""
-        scaled = ((features - self.mean) * self.scale).clamp(-10, 10)
+        scaled = torch.addcmul(-self.mean * self.scale, features, self.scale).clamp_(-10, 10)
         return functional.dropout(scaled, self.settings.feature_dropout, self.training)
 
     def forward(self, bags: Bags) -> torch.Tensor:
