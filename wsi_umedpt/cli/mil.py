@@ -160,12 +160,15 @@ def train(
     allow_pt
         Read .pt files, which are pickles, with torch's safe loader.
     """
+    import sys
+
     from joblib import cpu_count
 
     from wsi_umedpt.cli.milview import MilView
+    from wsi_umedpt.cohort.manifest import list_slides
     from wsi_umedpt.errors import OptionError
     from wsi_umedpt.mil.reading import BagReader
-    from wsi_umedpt.mil.reporting import report_run
+    from wsi_umedpt.mil.reporting import headlines, plain_command, report_run
     from wsi_umedpt.mil.run import run_study
     from wsi_umedpt.models.encoder import pick_device
 
@@ -185,7 +188,9 @@ def train(
             notes=notes, device=chosen, jobs=jobs, watch=view.network, fold_done=view.fold,
         )  # fmt: skip
     view.say("figures and report ...")
-    for line in report_run(run, cohort, sources, slides):
+    files = {job.slide_id: job.path for job in list_slides([str(slides)])[0]} if slides else {}
+    figures, missed = report_run(run, cohort, sources, files, command=plain_command(["wsi-umedpt", *sys.argv[1:]]))
+    for line in [*headlines(figures), *(f"note: {note}" for note in missed)]:
         print(line)
     print(out / "report.html")
     return 0

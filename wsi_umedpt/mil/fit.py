@@ -22,7 +22,7 @@ from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings
 from wsi_umedpt.mil.targets import CLASS_KINDS, Target, spans
 
-COX_BATCH = 32
+COX_BATCH = 16
 """Bags a step at least where patients are ranked against each other."""
 _SEEN_TILES = 256
 """Of each slide, to learn the features' mean and deviation from."""

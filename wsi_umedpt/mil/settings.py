@@ -57,7 +57,7 @@ class FitSettings(ModelSettings):
     patience: int = 15
     """Epochs without a better loss on the inner fold after which training stops."""
     batch: int = 8
-    """Bags a step; 32 or more where the target is survival by Cox."""
+    """Bags a step; 16 or more where the target is survival by Cox."""
     max_tiles: int = 4096
     """Tiles of a bag that one step sees, drawn anew each time; all where it has fewer. Predictions see all."""
     tile_dropout: float = 0.1
