@@ -169,6 +169,38 @@ def test_notes_say_what_is_thin():
     assert "less than the promised" in noted(promised)
 
 
+def test_it_is_said_whether_sites_were_seen():
+    """Folds by site, and folds across sites."""
+    study = simulated("binary", 60, folds=2, seeds=1)
+    words = " ".join(sentences.protocol(study, measure(study, resamples=20), ()))
+    assert "models had seen other patients of the same sites" in words
+    study.fold[0] = np.array([site == "North" for site in study.sites])
+    words = " ".join(sentences.protocol(study, measure(study, resamples=20), ("when to stop", "the rate")))
+    assert "sites are as unseen as patients" in words
+    assert "When to stop, the rate, the thresholds of decisions and the size of the sets were chosen on inner" in words
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        pytest.param(-0.004, 2, "0.00", id="no-minus-nought"),
+        pytest.param(-0.5, 1, "\u22120.5", id="a-true-minus"),
+        pytest.param(None, 2, "\u2013", id="none"),
+        pytest.param(float("nan"), 2, "\u2013", id="nan"),
+        pytest.param(12345.6, 0, "12\u202f346", id="thousands"),
+    ],
+)
+def test_numbers_are_printed_as_they_are_read(value, digits, expected):
+    """With no sign of nought, and a dash for nothing."""
+    assert sentences.number(value, digits) == expected
+
+
+def test_a_difference_never_seems_to_touch_zero_where_it_does_not():
+    """A digit more is printed; turned, it is of the other sign."""
+    assert sentences.difference(made(0.043, 0.004, 0.083)) == ("+0.043", "+0.004 to +0.083")
+    assert sentences.difference(made(0.04, 0.01, 0.08), turned=True) == ("\u22120.04", "\u22120.08 to \u22120.01")
+
+
 def test_names_run_nothing(tmp_path):
     """Of slides, patients, sites, classes, targets, arms, notes, examples and provenance."""
     study = simulated("multiclass", 50, classes=(HOSTILE, "b" + HOSTILE, "c"), sites=(HOSTILE, "s"), name=HOSTILE)
@@ -288,6 +320,8 @@ def test_a_study_without_an_answer_is_still_reported(tmp_path):
     page = report(tmp_path, still, one)
     assert "Concordance (Harrell's C) is not defined for these cases" in page.text
     assert "ROC AUC is not defined for these cases" in page.text
+    assert "no fold holds two patients of whom it is known who had the event first" in page.text
+    assert "no fold holds cases with a class and cases without it" in page.text
 
 
 @pytest.mark.slow
@@ -310,24 +344,52 @@ def chromium():
     return found
 
 
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "cox"])
-def test_a_browser_shows_the_page_without_a_complaint(tmp_path, chromium, kind):
-    """No message on the console, no request but for the page, and the table can be sorted."""
-    example = Example("case-0001", "s", "status", "a", "b", heat=png(), tiles=(ExampleTile(png(), "x", "top"),))
-    report(tmp_path, simulated(kind, 60, name="status"), examples=[example])
-    done = subprocess.run(
+def shown_by(chromium, folder, page, *flags):
+    """What a browser makes of a page, and what it says of it."""
+    return subprocess.run(
         [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'user'}",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-            f"--log-net-log={tmp_path / 'net.json'}", "--net-log-capture-mode=Everything",
-            "--dump-dom", (tmp_path / "report.html").as_uri(),
+            "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'user'}",
+            "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", *flags, "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "cox"])
+def test_a_browser_shows_the_page_without_a_complaint(tmp_path, chromium, kind):
+    """No message on the console, and no request."""
+    example = Example("case-0001", "s", "status", "a", "b", heat=png(), tiles=(ExampleTile(png(), "x", "top"),))
+    report(tmp_path, simulated(kind, 60, name="status"), examples=[example])
+    log = tmp_path / "net.json"
+    done = shown_by(
+        chromium, tmp_path, tmp_path / "report.html", f"--log-net-log={log}", "--net-log-capture-mode=Everything"
+    )
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert "<button" in done.stdout
     assert "Before believing it" in done.stdout
     # The browser has requests of its own, which no page began.
-    asked = re.findall(r'"initiator":"([^"]*)"', (tmp_path / "net.json").read_text())
-    assert {*asked} <= {"not an origin"}
+    assert {*re.findall(r'"initiator":"([^"]*)"', log.read_text())} <= {"not an origin"}
+
+
+def test_the_table_of_cases_can_be_sorted_and_filtered(tmp_path, chromium):
+    """By number where cells are numbers, by name where they are not; a second press turns the order."""
+    study = simulated("regression", 30, seeds=1, name="age")
+    study.tiles[:] = np.arange(30) * 37 % 101
+    report(tmp_path, study)
+    html = (tmp_path / "report.html").read_text()
+    press = """<script>const t = document.querySelector("table.cases"), b = [...t.querySelectorAll("button")];
+        const told = (k) => [...t.tBodies[0].rows].filter((r) => !r.hidden).map((r) => r.cells[k].textContent).join();
+        const said = []; b[3].click(); said.push(told(3)); b[3].click(); said.push(told(3)); b[0].click();
+        said.push(told(0)); const i = document.querySelector("input"); i.value = "CASE-0007";
+        i.dispatchEvent(new Event("input")); said.push(told(0));
+        document.body.dataset.said = said.join("|");</script>"""
+    # The page's own policy would not let this script run.
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace("</body>", press + "</body>")
+    (tmp_path / "pressed.html").write_text(html)
+    done = shown_by(chromium, tmp_path, tmp_path / "pressed.html")
+    up, down, names, left = re.search(r'data-said="([^"]*)"', done.stdout)[1].split("|")
+    tiles = sorted(study.tiles.tolist())
+    assert up.split(",") == [str(n) for n in tiles]
+    assert down.split(",") == [str(n) for n in tiles[::-1]]
+    assert names.split(",") == list(study.case_ids)
+    assert left == "case-0007"

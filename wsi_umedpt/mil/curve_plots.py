@@ -214,7 +214,7 @@ def draw_survival(study: Study, found: StudyFigures) -> Drawn:
         )
         for tick, n in zip(ticks, curve.still_at_risk(ticks), strict=True):
             at = axes.get_xaxis_transform()
-            axes.text(tick, -0.30 - 0.08 * k, str(n), transform=at, ha="center", color=colour, fontsize=8)
+            axes.text(tick, -0.30 - 0.08 * k, str(n), transform=at, ha="center", fontsize=8)
         axes.text(-0.14, -0.30 - 0.08 * k, label, transform=axes.transAxes, ha="right", color=colour, fontsize=8)
         median = "not reached" if curve.median is None else number(curve.median, 0)
         told.append(f"{label}, {mine.sum()} patients, median {median}")

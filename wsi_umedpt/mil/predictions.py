@@ -233,7 +233,7 @@ def _predicted_words(study: Study, predicted: Floats) -> str:
     """The number, the probability of the positive class, or the three likeliest classes."""
     target = study.target
     if target.kind == "regression":
-        return f"{predicted[0]:.4g}"
+        return f"{predicted[0]:.4g}" if np.isfinite(predicted[0]) else NOTHING
     if target.kind == "cox":
         return number(float(predicted[0]), 2)
     if target.kind == "binary":

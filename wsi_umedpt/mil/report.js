@@ -1,5 +1,6 @@
 "use strict";
 // Sorting and filtering of the tables of cases. The page is whole without it.
+const names = new Intl.Collator("en", { numeric: true });
 for (const table of document.querySelectorAll("table.cases")) {
   const body = table.tBodies[0];
   const rows = [...body.rows];
@@ -12,9 +13,12 @@ for (const table of document.querySelectorAll("table.cases")) {
       const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[column].dataset.key ?? row.cells[column].textContent;
-      const order = new Intl.Collator("en", { numeric: true });
-      rows.sort((a, b) => (up ? 1 : -1) * order.compare(key(a), key(b)));
+      const text = (row) => row.cells[column].textContent;
+      const value = (row) => {
+        const found = parseFloat(text(row).replace("\u2212", "-").replaceAll("\u202f", ""));
+        return Number.isNaN(found) ? -Infinity : found;
+      };
+      rows.sort((a, b) => (up ? 1 : -1) * (value(a) - value(b) || names.compare(text(a), text(b))));
       body.append(...rows);
     });
   });

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -230,6 +231,7 @@ def _section(
         "unlike_below": UNLIKE,
         "examples": examples,
         "number": sentences.number,
+        "error_text": _error_text,
     }
 
 
@@ -290,6 +292,10 @@ def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _error_text(error: float) -> str:
+    return f"{error:.3g}" if math.isfinite(error) else sentences.NOTHING
 
 
 def _over(name: str, found: StudyFigures) -> str:

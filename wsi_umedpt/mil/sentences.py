@@ -47,7 +47,7 @@ def digits_of(figure: str, value: float | None) -> int:
     """Decimals of a figure: two, or for one in a unit of its own as many as say three figures."""
     if not FIGURES[figure].unit or not value:
         return 2
-    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 4))
+    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 6))
 
 
 def ends(found: Interval, digits: int = 2) -> str:
@@ -72,7 +72,7 @@ def difference(found: Interval, digits: int = 2, *, turned: bool = False) -> tup
 
 def percent(value: float | None) -> str:
     """A share in whole percent; one decimal below 10 % and above 90 %."""
-    if value is None:
+    if value is None or not np.isfinite(value):
         return NOTHING
     return f"{100 * value:.1f} %" if value not in (0, 1) and not 0.1 <= value <= 0.9 else f"{100 * value:.0f} %"
 
@@ -211,7 +211,7 @@ def protocol(study: Study, found: StudyFigures, chosen: Sequence[str]) -> list[s
     return [
         f"Cross-validation: the cases were dealt to {found.folds} folds of {many} cases. Each "
         f"fold was held out once, a model was developed on the others, and it predicted the held-out cases. {whole}"
-        f"{times} Every figure on this page is of such held-out predictions.",
+        f"{_of_sites(study)}{times} Every figure on this page is of such held-out predictions.",
         f"Nothing was chosen on the fold that is reported. {_listed(_chosen(study, chosen))} chosen on inner folds, "
         "dealt by patient from the remaining cases."
         if _chosen(study, chosen)
@@ -219,8 +219,21 @@ def protocol(study: Study, found: StudyFigures, chosen: Sequence[str]) -> list[s
         f"A figure is the mean over the {'seeds' if seeds > 1 else 'cases of the one seed'}. Its 95 % interval comes "
         f"from {number(found.resamples, 0)} bootstrap resamples of the patients (not of slides: slides of one patient "
         "are alike); a difference of two models is measured on the same resamples. Intervals say what other patients "
-        "like these would change. They do not say what another laboratory, scanner or training cohort would.",
+        "like these would change, not what another laboratory, scanner or training cohort would"
+        + ("; the figures over seeds show what training again changes." if seeds > 1 else "."),
     ]  # fmt: skip
+
+
+def _of_sites(study: Study) -> str:
+    """Whether a model had seen other patients of the site that it was tried on."""
+    sites = sorted({site for site in study.sites if site})
+    if len(sites) < 2:
+        return ""
+    index = np.array([sites.index(site) if site else -1 for site in study.sites])
+    whole = all(len(np.unique(row[index == k])) == 1 for row in study.fold for k in range(len(sites)))
+    if whole:
+        return " All cases of a site lie in one fold, too: sites are as unseen as patients."
+    return " Sites lie in several folds: models had seen other patients of the same sites."
 
 
 def _chosen(study: Study, chosen: Sequence[str]) -> list[str]:
@@ -246,6 +259,8 @@ def notes(study: Study, found: StudyFigures) -> list[str]:
         said.append(f"Only {counted(found.patients, 'patient')}: every interval is wide{narrow}.")
     if found.events is not None and found.events < FEW_EVENTS:
         said.append(f"Only {counted(found.events, 'event')}: the order of risks is measured on few pairs of patients.")
+    if found.model.figures[found.headline].value is None:
+        said.append(_why_undefined(found))
     rare = [f"{c.name} ({c.cases})" for c in found.model.classes if c.cases < FEW_OF_CLASS]
     if rare:
         said.append(f"Fewer than {FEW_OF_CLASS} cases: {', '.join(rare)}. Figures of these say little.")
@@ -267,6 +282,16 @@ def notes(study: Study, found: StudyFigures) -> list[str]:
             f"{100 * UNLIKE:g} % were to be expected: folds or sites differ."
         )
     return [*said, *study.notes]
+
+
+def _why_undefined(found: StudyFigures) -> str:
+    label = FIGURES[found.headline].label
+    match found.headline:
+        case "roc_auc":
+            return f"{label} is not defined: no fold holds cases with a class and cases without it, for every class."
+        case "c_index":
+            return f"{label} is not defined: no fold holds two patients of whom it is known who had the event first."
+    return f"{label} is not defined: truth or predictions do not vary."
 
 
 def _of_intervals(found: StudyFigures) -> list[str]:

@@ -68,9 +68,10 @@ def average_precision(positive: Bools, score: Floats, weights: Floats) -> Floats
 
 def confusion(truth: Ints, decided: Ints, classes: int, weights: Floats) -> Floats:
     """Weight of the cases of each true class that were called each class; (weighting, truth, decided)."""
-    cells = np.zeros((len(truth), classes * classes))
-    cells[np.arange(len(truth)), truth * classes + decided] = 1
-    return (weights @ cells).reshape(len(weights), classes, classes)
+    cells, place = np.unique(truth * classes + decided, return_inverse=True)
+    out = np.zeros((len(weights), classes * classes))
+    out[:, cells] = weights @ (place[:, None] == np.arange(len(cells))).astype(np.float64)
+    return out.reshape(len(weights), classes, classes)
 
 
 def recall(counts: Floats) -> Floats:
