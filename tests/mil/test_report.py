@@ -198,6 +198,8 @@ def test_numbers_are_printed_as_they_are_read(value, digits, expected):
 def test_a_difference_never_seems_to_touch_zero_where_it_does_not():
     """A digit more is printed; turned, it is of the other sign."""
     assert sentences.difference(made(0.043, 0.004, 0.083)) == ("+0.043", "+0.004 to +0.083")
+    assert sentences.difference(made(0.04, 0.0002, 0.08))[1] == "+0.0002 to +0.0800"
+    assert sentences.difference(made(0.04, 0.0, 0.08))[1] == "0.00 to +0.08"
     assert sentences.difference(made(0.04, 0.01, 0.08), turned=True) == ("\u22120.04", "\u22120.08 to \u22120.01")
 
 
@@ -245,6 +247,7 @@ def test_several_targets_share_a_page(tmp_path):
     page = report(tmp_path, *studies)
     assert "3 targets were looked at. The more are looked at, the more will look good by chance" in page.text
     assert {"target1", "target2", "target3"} <= {*page.ids}
+    assert "guessing: better; mean + logistic regression: better; majority: better" in page.text
     assert len(page.ids) == len({*page.ids})
 
 

@@ -121,7 +121,7 @@ def _precision_rows(has: Bools, score: Floats, fold: Ints, weights: Floats) -> F
         precision = np.divide(true[b, 1:], called, out=np.zeros_like(called), where=called > 0)
         # A recall is reached at the first threshold that has it or more (no line is drawn between).
         # The very first point, recall 0, shows the first threshold that calls anything.
-        wanted = np.maximum(GRID, recall[np.argmax(called > 0)] if GRID[0] == 0 else 0)
+        wanted = np.maximum(GRID, recall[np.argmax(called > 0)])
         out[b] = precision[np.minimum(np.searchsorted(recall, wanted - 1e-12), len(recall) - 1)]
     return out
 

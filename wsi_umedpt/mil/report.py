@@ -238,7 +238,8 @@ def _section(
 def _glance(found: StudyFigures) -> dict[str, str]:
     """One row of the table that begins a page of several targets."""
     own = found.model.figures[found.headline]
-    against = {arm.arm: sentences.verdict(found.difference(arm.arm, found.headline)) for arm in found.arms[1:]}
+    against = {"guessing": sentences.against_chance(found)}
+    against |= {arm.arm: sentences.verdict(found.difference(arm.arm, found.headline)) for arm in found.arms[1:]}
     words = {"better": "better", "worse": "worse", "unclear": "not shown to be better", "not compared": "not compared"}
     return {
         "patients": sentences.number(found.patients, 0),

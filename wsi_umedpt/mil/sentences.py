@@ -61,11 +61,12 @@ def with_interval(found: Interval, digits: int = 2) -> str:
 
 
 def difference(found: Interval, digits: int = 2, *, turned: bool = False) -> tuple[str, str]:
-    """``+0.04`` and ``+0.01 to +0.07``; a digit more where an end would be printed as 0; `turned`: of other sign."""
+    """``+0.04`` and ``+0.01 to +0.07``; more digits where an end would be printed as 0; `turned`: of other sign."""
     three = [found.value, found.low, found.high]
     if turned:
         three = [None if v is None else -v for v in (found.value, found.high, found.low)]
-    digits += any(v is not None and 0 < abs(v) < 0.5 * 10**-digits for v in three)
+    while digits < 5 and any(v is not None and 1e-6 < abs(v) < 0.5 * 10**-digits for v in three):
+        digits += 1
     told = [("+" if v is not None and round(v, digits) > 0 else "") + number(v, digits) for v in three]
     return told[0], "" if found.low is None else f"{told[1]} to {told[2]}"
 
@@ -101,6 +102,14 @@ def verdict(found: Difference | None) -> Verdict:
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
+def against_chance(found: StudyFigures) -> Verdict:
+    """What the interval of the headline figure shows against guessing, where guessing has a fixed figure."""
+    own, chance = found.model.figures[found.headline], FIGURES[found.headline].chance
+    if chance is None or own.low is None or own.high is None:
+        return "not compared"
+    return "better" if own.low > chance else "worse" if own.high < chance else "unclear"
+
+
 def what_was_predicted(target: Target) -> str:
     """Name and possible values of a target."""
     names = target.classes
@@ -131,11 +140,10 @@ def headline(found: StudyFigures) -> list[str]:
     said.append(
         f"{meaning.label}{over.get(found.target.kind, '')} is {number(own.value)} ({interval}){_in_words(found)}."
     )
-    if meaning.chance is not None and own.low is not None and own.high is not None:
-        if own.high < meaning.chance:
-            said.append("That is worse than guessing.")
-        elif own.low <= meaning.chance:
-            said.append(f"That is not shown to be better than guessing: the interval includes {meaning.chance:g}.")
+    if against_chance(found) == "worse":
+        said.append("That is worse than guessing.")
+    elif against_chance(found) == "unclear":
+        said.append(f"That is not shown to be better than guessing: the interval includes {meaning.chance:g}.")
     return [*said, *(_against(found, arm.arm) for arm in found.arms[1:])]
 
 
