@@ -86,9 +86,8 @@ def _draw_confusion(study: Study, found: StudyFigures) -> Drawn | None:
                 j + 0.5, i + 0.5, words, ha="center", va="center", color=colour, fontsize=9 if classes <= 8 else 7
             )
     names = [clean(name, 18) for name in study.target.classes]
-    axes.set_xticks(
-        np.arange(classes) + 0.5, names, rotation=45 if classes > 3 else 0, ha="right" if classes > 3 else "center"
-    )
+    turn = classes * max(map(len, names)) > 30
+    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=45 if turn else 0, ha="right" if turn else "center")
     axes.set_yticks(np.arange(classes) + 0.5, names)
     axes.set(xlabel="decided", ylabel="truth", aspect="equal")
     axes.invert_yaxis()
