@@ -1,11 +1,17 @@
 """Work beside the window: a function runs in a thread, what it returns is used in the window's own thread."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari.qt.threading import FunctionWorker, create_worker
 
 from napari_wsi_umedpt._viewer import tell_error
+
+
+class _Failure(NamedTuple):
+    """Work that failed."""
+
+    error: Exception
 
 
 class Background:
@@ -29,14 +35,21 @@ class Background:
         """
         self._latest += 1
         number = self._latest
-        worker = create_worker(work, _start_thread=False)
+
+        def attempt() -> Any:
+            try:
+                return work()
+            except Exception as error:  # noqa: BLE001 - told below; napari would tell it in its own words
+                return _Failure(error)
 
         def returned(result: Any) -> None:
-            if number == self._latest:
+            if isinstance(result, _Failure):
+                failed(result.error)
+            elif number == self._latest:
                 done(result)
 
+        worker = create_worker(attempt, _start_thread=False)
         worker.returned.connect(returned)
-        worker.errored.connect(failed)
         # A worker that nothing holds may be gone before it is done.
         self._running.add(worker)
         worker.finished.connect(lambda: self._running.discard(worker))

@@ -34,7 +34,7 @@ class Entry:
         """Count and density as a person reads them."""
         if self.count is None:
             return ""
-        density = "" if self.per_mm2 is None else f"   {self.per_mm2:,.0f} per mm2"
+        density = "" if self.per_mm2 is None else f", {self.per_mm2:,.0f} per mm2"
         return f"{self.count:,}{density}"
 
 
@@ -111,7 +111,7 @@ class Legend:
 
 
 def what_is_at(layers: list[Any], x: float, y: float) -> str:
-    """What all visible layers know of a place, uppermost first, in words.
+    """What all visible layers know of a place, in words: objects first, then tiles and their values.
 
     Parameters
     ----------
@@ -119,20 +119,21 @@ def what_is_at(layers: list[Any], x: float, y: float) -> str:
         Layers of a viewer, lowest first.
     x, y : level-0 px
     """
+    things: list[str] = []
     found: list[str] = []
     for layer in reversed(layers):
         shown = shown_by(layer)
         if shown is None or not layer.visible:
             continue
         if shown.objects is not None:
-            found += _object_at(shown.objects, shown.name, x, y)
+            things += _object_at(shown.objects, shown.name, x, y)
         elif shown.kind == "tiles" and shown.tiles is not None:
             found += [_tile(shown, tile) for tile in shown.tiles.at(x, y)]
         elif shown.heat is not None:
             value = float(shown.heat.at(np.array([[x, y]]))[0])
             if np.isfinite(value):
                 found.append(f"{shown.name}: {value:.4g}")
-    return "\n\n".join([f"x {x:,.0f}, y {y:,.0f} px", *found])
+    return "\n\n".join([f"x {x:,.0f}, y {y:,.0f} px", *things, *found])
 
 
 def _object_at(field: Field, name: str, x: float, y: float) -> list[str]:

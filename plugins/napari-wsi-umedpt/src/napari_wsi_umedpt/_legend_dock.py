@@ -26,6 +26,7 @@ from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_p
 
 _MOVED_PX = 4
 """A click is a press and a release this near, canvas px."""
+_WIDTH_PX = 300
 _INVITATION = "Click on a nucleus or a tile."
 
 
@@ -46,6 +47,7 @@ class LegendDock(QWidget):  # type: ignore[misc]
         area.setWidgetResizable(True)
         area.setWidget(inside)
         layout = QVBoxLayout(self)
+        self.setMinimumWidth(_WIDTH_PX)
         layout.addWidget(area, 2)
         layout.addWidget(self.here, 1)
         for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
@@ -63,6 +65,7 @@ class LegendDock(QWidget):  # type: ignore[misc]
         """Write the legend anew."""
         while (item := self._classes.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
+                widget.setParent(None)  # at once: one that is only marked for deletion is still painted
                 widget.deleteLater()
         for layer in reversed([layer for layer in self._viewer.layers if has_legend(layer)]):
             self._classes.addWidget(_Block(self._viewer, layer))

@@ -75,7 +75,7 @@ def parse_place(text: str, place: Place) -> tuple[float, float]:
     (200.0, 101.0)
     """
     # 12,000 8,500 is read as written in English: a comma between three digits parts thousands.
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", text) if re.search(r"\d[,.\d]*[\s;]+\d", text) else text
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", text) if re.search(r"\d[,.\d]*[\s;]+\D*\d", text) else text
     numbers = [float(found) for found in _NUMBER.findall(plain)]
     if len(numbers) != 2:
         raise OptionError(f"a place is two numbers, as in 12000, 8500 (px) or 3000, 2125 um; got {text!r}")

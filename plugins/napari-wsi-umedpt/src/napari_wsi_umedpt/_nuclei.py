@@ -16,7 +16,6 @@ import numpy.typing as npt
 from wsi_umedpt.objects import Objects
 
 from napari_wsi_umedpt._array import Array, Window
-from napari_wsi_umedpt._marks import LINE_PX
 
 _CELL_PX = 512
 """Side of a cell of the index, level-0 px: some dozen nuclei."""
@@ -26,6 +25,10 @@ _FILLED_FROM = 4
 """Level-0 px per px from which outlines would leave nothing of an object free."""
 _BITS = 4
 """Of the fractions in which OpenCV is told positions."""
+_FILL = ((0.5, 0.5),)
+"""OpenCV's (0, 0) is the middle of the first pixel, ours its corner."""
+_LINE = ((0.5, 0.5), (1.0, 1.0), (0.5, 1.0))
+"""Three lines of a pixel make one of two whose middle is the outline; OpenCV's own of two are three wide."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -90,18 +93,18 @@ class Field:
     def _polygons(self, window: Window, *, filled: bool) -> Array:
         scale, x, y, width, height = window
         out = np.zeros((height, width), np.uint8)
-        edge = LINE_PX * scale  # the line of one that ends just outside reaches in
+        edge = 2 * scale  # the line of one that ends just outside reaches in
         rows = self.within(x * scale - edge, y * scale - edge, (x + width) * scale + edge, (y + height) * scale + edge)
         shown = self.objects.taken(rows)
-        # OpenCV's (0, 0) is the middle of the first pixel, ours its corner.
-        points = (shown.outline / scale - (x + 0.5, y + 0.5)) * 2**_BITS
-        rings = np.split(np.round(points).astype(np.int32), shown.starts[1:-1]) if len(shown) else []
+        corners = shown.outline / scale - (x, y)
+        rings = [_rings(corners - offset, shown.starts) for offset in (_FILL if filled else _LINE)]
         for k in np.unique(shown.class_index).tolist():
-            mine = [ring for ring, c in zip(rings, shown.class_index.tolist(), strict=True) if c == k]
-            if filled:
-                cv2.fillPoly(out, mine, k + 1, cv2.LINE_8, _BITS)
-            else:
-                cv2.polylines(out, mine, True, k + 1, LINE_PX, cv2.LINE_8, _BITS)
+            mine = np.flatnonzero(shown.class_index == k).tolist()
+            for ring in rings:
+                if filled:
+                    cv2.fillPoly(out, [ring[i] for i in mine], k + 1, cv2.LINE_8, _BITS)
+                else:
+                    cv2.polylines(out, [ring[i] for i in mine], True, k + 1, 1, cv2.LINE_8, _BITS)
         return out
 
     def _dots(self, window: Window) -> Array:
@@ -119,3 +122,8 @@ class Field:
         out = np.zeros(height * width, np.uint8)
         out[pixels] = counts.argmax(axis=1) + 1
         return out.reshape(height, width)
+
+
+def _rings(corners: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
+    """Each object's corners, as OpenCV takes them."""
+    return np.split(np.round(corners * 2**_BITS).astype(np.int32), starts[1:-1]) if len(starts) > 1 else []

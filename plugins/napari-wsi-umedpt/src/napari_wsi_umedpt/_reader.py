@@ -3,6 +3,7 @@
 `get_reader` must be cheap and refuses what is not ours, so that other plugins get their turn.
 """
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,14 +71,31 @@ def _is_slide(path: Path) -> bool:
 
 
 def _read(path: Any) -> "list[LayerTuple]":
-    import napari
-
     from napari_wsi_umedpt._opening import open_path
-    from napari_wsi_umedpt._viewer import Reports, scale_bar
+    from napari_wsi_umedpt._viewer import Reports
 
-    layers = open_path(Path(path), Reports(), missing=ask_for_slide)
-    if (viewer := napari.current_viewer()) is not None:
-        scale_bar(viewer).visible = True
+    return _told(lambda: open_path(Path(path), Reports(), missing=ask_for_slide))
+
+
+def _told(read: Callable[[], "list[LayerTuple]"]) -> "list[LayerTuple]":
+    """Layers; where there is a window, errors are told in it.
+
+    Napari would show a dialog instead that offers other readers and leaves out why this one failed.
+    """
+    import napari
+    from wsi_umedpt.errors import WsiError
+
+    from napari_wsi_umedpt._viewer import scale_bar, tell_error
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return read()
+    try:
+        layers = read()
+    except (WsiError, OSError) as error:
+        tell_error(error)
+        return [(None,)]  # type: ignore[list-item] # how a reader says that it has added nothing
+    scale_bar(viewer).visible = True
     return layers
 
 
@@ -108,24 +126,36 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
     from napari_wsi_umedpt._annotations import annotations_of
     from napari_wsi_umedpt._viewer import current_place
 
-    viewer = napari.current_viewer()
-    place = current_place(viewer) if viewer is not None else None
-    if place is None:
-        raise AnnotationError(
-            f"{Path(path).name} holds positions in pixels of a slide, and no slide is open. Open its slide first."
-        )
-    return annotations_of(Path(path), place)
+    def read() -> "list[LayerTuple]":
+        viewer = napari.current_viewer()
+        place = current_place(viewer) if viewer is not None else None
+        if place is None:
+            raise AnnotationError(
+                f"{Path(path).name} holds positions in pixels of a slide, and no slide is open. Open its slide first."
+            )
+        return annotations_of(Path(path), place)
+
+    return _told(read)
 
 
 def sample_demo() -> "list[LayerTuple]":
-    """The demo slide, with results if `wsi-umedpt demo` was run where napari was started."""
+    """The demo slide, downloaded once, and its results, which come with the plugin."""
+    import zipfile
+
     from wsi_umedpt.sample import sample_slide
 
     from napari_wsi_umedpt._opening import open_path
     from napari_wsi_umedpt._viewer import Reports
 
-    slide = sample_slide()
-    store = Path("demo-out") / f"{slide.stem}.zarr"
-    if store.exists():
+    def read() -> "list[LayerTuple]":
+        slide = sample_slide()
+        store = slide.with_suffix(".zarr")
+        if not store.exists():
+            # Under its own name once it is whole.
+            with tempfile.TemporaryDirectory(dir=slide.parent) as scratch:
+                with zipfile.ZipFile(Path(__file__).with_name("demo_results.zip")) as packed:
+                    packed.extractall(scratch)
+                (Path(scratch) / store.name).rename(store)
         return open_path(store, Reports(), slide=slide)
-    return open_path(slide, Reports())
+
+    return _told(read)

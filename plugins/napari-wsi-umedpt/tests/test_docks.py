@@ -1,0 +1,321 @@
+"""The docks, used as a user does, in a window that is shown."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import NUCLEUS, TUMOUR, TUMOUR_COLOUR, UNREADABLE_TILE
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+from napari_wsi_umedpt._annotations import read_annotations
+from napari_wsi_umedpt._annotations_dock import AnnotationsDock
+from napari_wsi_umedpt._cases import FILE
+from napari_wsi_umedpt._cases_dock import CasesDock
+from napari_wsi_umedpt._layers import KEY
+from napari_wsi_umedpt._legend import Legend
+from napari_wsi_umedpt._legend_dock import LegendDock
+from napari_wsi_umedpt._navigation import zoom_of
+from napari_wsi_umedpt._navigator_dock import NavigatorDock
+from napari_wsi_umedpt._opening import open_path
+from napari_wsi_umedpt._slides_dock import SlidesDock, locate_slide
+from napari_wsi_umedpt._viewer import add_layers, camera, current_place
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the user was told."""
+    from napari.utils.notifications import notification_manager
+
+    said = []
+    monkeypatch.setattr(notification_manager, "dispatch", said.append)
+    return said
+
+
+@pytest.fixture
+def opened(viewer, planted, qtbot):
+    """The planted slide and its results, open."""
+    add_layers(viewer, open_path(planted.store, pytest.fail))
+    qtbot.wait(50)
+    return viewer
+
+
+def layer_of(viewer, kind):
+    return next(layer for layer in viewer.layers if layer.metadata[KEY].kind == kind)
+
+
+def test_the_legend_counts_and_hides(opened, qtbot):
+    """Counts, densities per mm2 of tissue; a class that is hidden is not on the screen."""
+    legend = Legend(layer_of(opened, "objects"))
+    entries = legend.entries()
+    area = legend.what.tissue_mm2
+    assert [(e.name, e.count, e.shown) for e in entries] == [("tumour", 2, True), ("stroma", 1, True)]
+    assert entries[0].per_mm2 == pytest.approx(2 / area)
+    for layer in opened.layers:
+        layer.visible = layer is legend.layer
+    opened.canvas.overlays.scale_bar.visible = False
+    middle = np.array([(NUCLEUS[0] + NUCLEUS[2]) / 2, (NUCLEUS[1] + NUCLEUS[3]) / 2])
+    camera(opened).center = (0, *legend.what.place.to_world(middle))
+    camera(opened).zoom = 4
+
+    def stroma_seen() -> bool:
+        qtbot.wait(80)
+        shot = opened.screenshot(canvas_only=True, flash=False)[..., :3]
+        return bool(shot.any())
+
+    assert stroma_seen()
+    legend.show(1, False)
+    assert not stroma_seen()
+    assert not legend.entries()[1].shown
+    legend.recolour(1, (255, 0, 0))
+    assert not stroma_seen()
+    legend.show(1, True)
+    assert stroma_seen()
+    assert legend.entries()[1].colour == (255, 0, 0)
+    legend.fill(True)
+    assert stroma_seen()
+
+
+def test_the_legend_dock_shows_all_classes(opened, qtbot):
+    """A row a class; boxes hide it; it follows the layers."""
+    from qtpy.QtWidgets import QCheckBox, QLabel
+
+    dock = LegendDock(opened)
+    qtbot.addWidget(dock)
+    boxes = {box.text(): box for box in dock.findChildren(QCheckBox)}
+    assert {"tumour", "stroma", "readable tile", "unreadable tile"} <= boxes.keys()
+    boxes["tumour"].setChecked(False)
+    assert layer_of(opened, "objects").colormap.color_dict[1][3] == 0
+    assert any("per mm2" in label.text() for label in dock.findChildren(QLabel))
+    opened.layers.remove(layer_of(opened, "objects"))
+    assert "tumour" not in {box.text() for box in dock.findChildren(QCheckBox)}
+
+
+def test_a_click_says_what_is_there(opened, qtbot):
+    """The nucleus with class, score and measures; the tile; the heatmap's value; elsewhere the place alone."""
+    dock = LegendDock(opened)
+    qtbot.addWidget(dock)
+    layer_of(opened, "heatmap").visible = True
+    place = current_place(opened)
+    dock.tell_place(tuple(place.to_world(np.array([NUCLEUS[0] + 20.0, NUCLEUS[1] + 20.0]))))
+    words = dock.here.text()
+    assert words.index("stroma (nuclei, object 0)") < words.index("tile ")
+    for part in ("score 0.500", "area 1 um2", "perimeter 2 um", "circularity 3", "100% tissue", "probe: tumour: 0."):
+        assert part in words
+    grid = SlideStore.open(layer_of(opened, "tiles").metadata[KEY].store).grid()
+    dock.tell_place(tuple(place.to_world(grid.xy[UNREADABLE_TILE] + 5)))
+    assert "unreadable" in dock.here.text()
+    dock.tell_place((1.0, 1.0))
+    assert dock.here.text() == "x 2, y 2 px"
+    dock.close()
+    assert dock._clicked not in opened.mouse_drag_callbacks
+
+
+def test_a_click_of_the_mouse_arrives(opened, qtbot):
+    """A press and a release on the canvas; a drag is none."""
+    dock = LegendDock(opened)
+    qtbot.addWidget(dock)
+    middle = np.array([(NUCLEUS[0] + NUCLEUS[2]) / 2, (NUCLEUS[1] + NUCLEUS[3]) / 2])
+    camera(opened).center = (0, *current_place(opened).to_world(middle))
+    camera(opened).zoom = 3
+    qtbot.wait(80)
+    canvas = opened.window._qt_viewer.canvas
+    width, height = canvas._scene_canvas.size
+    at = (width // 2, height // 2)
+    canvas._scene_canvas.events.mouse_press(pos=at, modifiers=(), button=1)
+    canvas._scene_canvas.events.mouse_release(pos=at, modifiers=(), button=1)
+    qtbot.waitUntil(lambda: "stroma" in dock.here.text(), timeout=3000)
+
+
+def test_those_in_view_can_be_edited(opened, qtbot, told):
+    """As shapes, in their places; too many are refused in words."""
+    from qtpy.QtWidgets import QPushButton
+
+    dock = LegendDock(opened)
+    qtbot.addWidget(dock)
+    (edit,) = [b for b in dock.findChildren(QPushButton) if b.text() == "Edit those in view"]
+    camera(opened).center = (0, *current_place(opened).to_world(np.array([NUCLEUS[0], NUCLEUS[1]])))
+    camera(opened).zoom = 4
+    qtbot.wait(50)
+    edit.click()
+    layer = opened.layers[-1]
+    assert layer.name == "nuclei (edited)"
+    assert list(layer.features["class"]) == ["stroma"]
+    assert np.allclose(current_place(opened).to_slide(layer.data[0])[0], NUCLEUS[:2])
+    camera(opened).center = (0, 1, 1)
+    edit.click()
+    assert "0 objects are in view" in told[-1].message
+
+
+def test_the_navigator_moves(opened, qtbot, tmp_path, told):
+    """Magnifications, places, the overview's frame, a picture with the slide in it."""
+    dock = NavigatorDock(opened)
+    qtbot.addWidget(dock)
+    dock.resize(300, 600)
+    dock.show()
+    dock.magnify(20)
+    assert camera(opened).zoom == pytest.approx(zoom_of(20))
+    assert "20x" in dock.magnification.text()
+    dock.place.setText("1200, 600")
+    dock.place.returnPressed.emit()
+    assert np.allclose(current_place(opened).to_slide(np.array(camera(opened).center[-2:])), (1200, 600))
+    frame = dock.overview.frame
+    assert (frame.center().x(), frame.center().y()) == (pytest.approx(1200), pytest.approx(600))
+    dock.place.setText("nowhere")
+    dock.place.returnPressed.emit()
+    assert "two numbers" in told[-1].message
+    qtbot.waitUntil(lambda: dock.overview._image is not None, timeout=5000)
+    painted = dock.overview.grab().toImage()
+    left, top, zoom = dock.overview._fit()
+    x, y = (TUMOUR[0] + 40) * zoom + left, (TUMOUR[1] + 40) * zoom + top
+    ratio = painted.devicePixelRatio()
+    colour = painted.pixelColor(round(x * ratio), round(y * ratio))
+    assert (
+        max(abs(a - b) for a, b in zip((colour.red(), colour.green(), colour.blue()), TUMOUR_COLOUR, strict=True)) < 40
+    )
+    dock.overview.moved(300.0, 300.0)
+    assert np.allclose(current_place(opened).to_slide(np.array(camera(opened).center[-2:])), (300, 300))
+    dock.save_picture(tmp_path / "field.png")
+    assert (tmp_path / "field.png").stat().st_size > 1000
+    dock.save_picture(tmp_path / "field.jpg")
+    assert "PNG or TIFF" in told[-1].message
+
+
+def test_keys_magnify(opened, qtbot):
+    """Alt-1 to Alt-6, as in the tooltips."""
+    dock = NavigatorDock(opened)
+    qtbot.addWidget(dock)
+    keys = {str(key) for key in opened.keymap}
+    assert {f"Alt+{n}" for n in range(7)} <= keys
+    next(call for key, call in opened.keymap.items() if str(key) == "Alt+4")(opened)
+    assert camera(opened).zoom == pytest.approx(zoom_of(10))
+
+
+def test_going_through_a_folder(viewer, qtbot, tmp_path, planted, told):
+    """Next and previous; the slide that was seen is marked, what was written stays, what is drawn stays."""
+    image, _ = tissue_image(700, 600)
+    write_pyramid(tmp_path / "a.svs", image)
+    shutil.copy(planted.slide, tmp_path / "planted.svs")
+    shutil.copytree(planted.store, tmp_path / "planted.zarr")
+    (tmp_path / "z.svs").write_bytes(b"no slide")
+    dock = CasesDock(viewer)
+    qtbot.addWidget(dock)
+    dock.open(tmp_path)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
+    dock.note.setText("pale")
+    dock.note.editingFinished.emit()
+    dock.review(state="doubtful")
+    dock.step(1)
+    qtbot.waitUntil(lambda: "nuclei" in [layer.name for layer in viewer.layers], timeout=8000)
+    assert "a" not in [layer.name for layer in viewer.layers]
+    assert [(c.slide_id, c.state, c.note) for c in dock.cases.cases] == [
+        ("a", "doubtful", "pale"), ("planted", "seen", ""), ("z", "unseen", ""),
+    ]  # fmt: skip
+    assert "a,doubtful,pale" in (tmp_path / FILE).read_text()
+    dock.step(1)  # a broken file: told, and the slide before stays
+    qtbot.waitUntil(lambda: any("no reader opens z.svs" in n.message for n in told), timeout=8000)
+    dock.step(1)
+    assert "last slide" in told[-1].message
+    dock.step(-1)
+    dock.step(-1)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
+    assert dock.note.text() == "pale"
+
+
+def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):
+    """Drawn in the window, saved for QuPath in level-0 px, opened again in the same place."""
+    dock = AnnotationsDock(opened)
+    qtbot.addWidget(dock)
+    dock.new_layer()
+    layer = opened.layers[-1]
+    square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
+    layer.add_polygons(current_place(opened).to_world(square))
+    layer.selected_data = {0}
+    dock.classes.setCurrentText("Necrosis")
+    dock.classify()
+    assert list(layer.features["class"]) == ["Necrosis"]
+    dock.save(tmp_path / "a.geojson")
+    (one,) = read_annotations(tmp_path / "a.geojson")
+    assert one.name == "Necrosis"
+    assert np.allclose(one.parts[0][0], square, atol=0.01)
+    feature = json.loads((tmp_path / "a.geojson").read_text())["features"][0]
+    assert feature["properties"]["objectType"] == "annotation"
+    dock.open(tmp_path / "a.geojson")
+    assert np.allclose(opened.layers[-1].data[0], layer.data[0], atol=0.01)
+    paths = opened.layers[-1].save(str(tmp_path / "b.geojson"), plugin="napari-wsi-umedpt")
+    assert paths
+    assert read_annotations(tmp_path / "b.geojson")[0].name == "Necrosis"
+    dock.save(tmp_path / "a.txt")
+    assert "must end in .geojson" in told[-1].message
+
+
+def test_a_lost_slide_is_put_below_its_results(viewer, qtbot, planted, tmp_path, told):
+    """The answer takes the thumbnail's place, a wrong answer is refused, and it is asked only once."""
+    alone = tmp_path / "far" / "away" / "planted.zarr"
+    shutil.copytree(planted.store, alone)
+    viewer.open(str(alone), plugin="napari-wsi-umedpt")
+    (question,) = [n for n in told if n.actions]
+    assert "was not found" in question.message
+    assert question.actions[0][0] == "Where is it?"
+    store = SlideStore.open(alone)
+    image, _ = tissue_image(300, 300)
+    locate_slide(viewer, store, write_pyramid(tmp_path / "wrong.svs", image))
+    assert "is not the slide of" in told[-1].message
+    assert viewer.layers[0].metadata[KEY].kind == "thumbnail"
+    locate_slide(viewer, store, planted.slide)
+    assert [layer.metadata[KEY].kind for layer in viewer.layers] == ["slide", "heatmap", "objects", "tiles", "tissue"]
+    viewer.layers.clear()
+    qtbot.wait(50)
+    told.clear()
+    viewer.open(str(alone), plugin="napari-wsi-umedpt")
+    assert viewer.layers[0].metadata[KEY].kind == "slide"
+    assert not told
+
+
+def test_slides_open_beside_the_window(viewer, qtbot, planted, tmp_path, told):
+    """Through the dock, with a scale where the slide states none; what else is in the results is offered."""
+    from napari.settings import get_settings
+    from PIL import Image
+
+    before = get_settings().experimental.async_
+    dock = SlidesDock(viewer)
+    qtbot.addWidget(dock)
+    Image.fromarray(tissue_image(300, 200)[0]).save(tmp_path / "a.png")
+    dock.open(tmp_path / "a.png")
+    qtbot.waitUntil(lambda: any("states no physical pixel size" in n.message for n in told), timeout=8000)
+    dock.mpp.setText("a half")
+    dock.open(tmp_path / "a.png")
+    assert "um per px is a number" in told[-1].message
+    dock.mpp.setText("0.5")
+    dock.open(tmp_path / "a.png")
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
+    dock.mpp.setText("")
+    dock.open(planted.store)
+    qtbot.waitUntil(lambda: dock.more.count() == 4, timeout=8000)
+    dock.more.setCurrentText("enc as colours")
+    dock.show_more()
+    qtbot.waitUntil(lambda: viewer.layers[-1].name == "enc as colours", timeout=8000)
+    assert viewer.scale_bar.visible if not hasattr(viewer, "canvas") else viewer.canvas.overlays.scale_bar.visible
+    assert get_settings().experimental.async_ is before
+
+
+@pytest.fixture(autouse=True)
+def no_dialogs(monkeypatch):
+    """Napari asks who reads a suffix that several readers know, as its own knows nearly all."""
+    from napari._qt.dialogs import qt_reader_dialog
+
+    answer = ("Whole slides with wsi_umedpt", False)
+    monkeypatch.setattr(qt_reader_dialog.QtReaderDialog, "get_user_choices", lambda _: answer)
+
+
+def test_napari_opens_what_is_dropped(viewer, planted, told):
+    """By the reader's own choice, and with our words where it fails."""
+    viewer.window._qt_viewer._qt_open([str(planted.slide)], stack=False)
+    assert [layer.name for layer in viewer.layers] == ["planted"]
+    broken = planted.slide.with_name("broken.svs")
+    broken.write_bytes(b"II*\0" + bytes(300))
+    viewer.window._qt_viewer._qt_open([str(broken)], stack=False)
+    broken.unlink()
+    assert [layer.name for layer in viewer.layers] == ["planted"]
+    assert "no reader opens broken.svs" in told[-1].message

@@ -1,0 +1,267 @@
+"""What needs no screen: magnification, places, the case list, GeoJSON."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MPP, SIZE
+from hypothesis import given
+from hypothesis import strategies as st
+from wsi_umedpt.errors import AnnotationError, DataError, OptionError
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+from napari_wsi_umedpt._annotations import (
+    Annotation,
+    _one_line,
+    _rings,
+    annotations_of,
+    layer_annotations,
+    read_annotations,
+    shapes_layer,
+    write_annotations,
+)
+from napari_wsi_umedpt._cases import FILE, STATES, CaseList
+from napari_wsi_umedpt._layers import KEY, Place
+from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnification_of, parse_place, zoom_of
+
+PLACE = Place("a", SIZE, MPP)
+
+# ---- navigation ----
+
+
+@pytest.mark.parametrize("magnification", MAGNIFICATIONS)
+def test_magnification_is_what_a_microscope_calls_it(magnification):
+    """20x is half a um a pixel (to a hundredth, see `zoom_of`), and reads back as 20x."""
+    assert 1 / zoom_of(magnification) == pytest.approx(10 / magnification, rel=0.011)
+    assert magnification_of(zoom_of(magnification)) == magnification
+
+
+def test_the_frame_is_what_the_canvas_shows():
+    """A canvas of 400 x 200 px at 2 px per um is 200 um wide: 400 px of this slide."""
+    frame = frame_of((100 * MPP - MPP / 2, 300 * MPP - MPP / 2), 2.0, (200, 400), PLACE)
+    assert (frame.x, frame.y, frame.width, frame.height) == (100, 0, 400, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("1200, 850", (1200, 850), id="px"),
+        pytest.param("1200 850", (1200, 850), id="spaces"),
+        pytest.param("x 1,200  y 850 px", (1200, 850), id="as-the-navigator-writes-it"),
+        pytest.param("600; 425.5 um", (1200, 851), id="um"),
+        pytest.param("600 425 µm", (1200, 850), id="micro-sign"),
+    ],
+)
+def test_places_as_people_type_them(text, expected):
+    """Level-0 px, or um."""
+    assert parse_place(text, PLACE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "two numbers"), ("12", "two numbers"), ("9000, 10", "outside the slide"), ("-5 -5", "outside")],
+)
+def test_what_is_no_place_is_refused(text, words):
+    """With an example, or the slide's size."""
+    with pytest.raises(OptionError, match=words):
+        parse_place(text, PLACE)
+
+
+# ---- the case list ----
+
+
+@pytest.fixture
+def folder(tmp_path, planted) -> Path:
+    """Two slides, one of them with a store, and a file that is no slide."""
+    image, _ = tissue_image(600, 500)
+    write_pyramid(tmp_path / "b.svs", image)
+    shutil.copy(planted.slide, tmp_path / "planted.svs")
+    shutil.copytree(planted.store, tmp_path / "planted.zarr")
+    (tmp_path / "notes.txt").write_text("no slide")
+    return tmp_path
+
+
+def test_a_folder_is_a_list_of_cases(folder):
+    """A case a slide id; a store and its slide are one; nothing is written by looking."""
+    cases = CaseList(folder)
+    assert [(c.slide_id, c.store is not None, c.slide is not None) for c in cases.cases] == [
+        ("b", False, True), ("planted", True, True),
+    ]  # fmt: skip
+    assert not (folder / FILE).exists()
+    assert (cases.next_of(0), cases.next_of(1), cases.next_of(0, -1)) == (1, None, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(STATES), st.text(max_size=30)), max_size=8))
+def test_states_and_notes_come_back(folder_once, changes):
+    """Whatever is written into a note, also what a spreadsheet would run."""
+    (folder_once / FILE).unlink(missing_ok=True)
+    cases = CaseList(folder_once)
+    for number, state, note in changes:
+        note = note.replace("\r", " ").replace("\x00", " ").encode(errors="replace").decode()
+        cases.review(number, state=state, note=note)
+    again = CaseList(folder_once)
+    assert [(c.state, c.note) for c in again.cases] == [(c.state, c.note) for c in cases.cases]
+
+
+@pytest.fixture(scope="module")
+def folder_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    image, _ = tissue_image(300, 300)
+    for name in "ab":
+        write_pyramid(folder / f"{name}.svs", image, scales=(1,))
+    return folder
+
+
+def test_formulas_are_not_handed_to_spreadsheets(folder):
+    """A note that begins like one is written behind an apostrophe, and read without."""
+    cases = CaseList(folder)
+    cases.review(0, note="=1+1")
+    assert "'=1+1" in (folder / FILE).read_text()
+    assert CaseList(folder).cases[0].note == "=1+1"
+
+
+def test_cases_that_are_gone_are_kept_in_the_file(folder):
+    """Slides that lie elsewhere today keep their review."""
+    (folder / FILE).write_text("slide_id,state,note\ngone,done,checked twice\n")
+    CaseList(folder).review(0, state="seen")
+    assert "gone,done,checked twice" in (folder / FILE).read_text()
+
+
+def test_another_csv_is_never_written_over(folder):
+    """A file of that name with other columns, or states that are none, is refused."""
+    (folder / FILE).write_text("name,diagnosis\nb,1\n")
+    with pytest.raises(DataError, match="needs the columns"):
+        CaseList(folder)
+    (folder / FILE).write_text("slide_id,state,note\nb,perhaps,\n")
+    with pytest.raises(DataError, match="row 2: the state is 'perhaps'"):
+        CaseList(folder)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    """Rather than showing an empty list."""
+    with pytest.raises(DataError, match="no slides and no stores"):
+        CaseList(tmp_path)
+
+
+def test_a_list_that_cannot_be_written_stays_as_it_was(folder, monkeypatch):
+    """The window must not show what is not on disk."""
+    cases = CaseList(folder, file=folder / "missing" / "review.csv")
+    with pytest.raises(OSError, match="No such file"):
+        cases.review(0, state="done")
+    assert cases.cases[0].state == "unseen"
+
+
+# ---- annotations ----
+
+SQUARE = np.array([[100.0, 100], [300, 100], [300, 300], [100, 300]])
+HOLE = SQUARE / 4 + 120
+FAR = SQUARE + 500
+
+
+def as_layer(found: list[Annotation]) -> list[Annotation]:
+    data, meta, kind = shapes_layer(found, PLACE)
+    assert kind == "shapes"
+    import napari.layers
+
+    layer = napari.layers.Layer.create(data, meta, kind)
+    state = {name: getattr(layer, name) for name in ("shape_type", "features", "scale", "translate", "edge_color")}
+    return layer_annotations(layer.data, state, PLACE)
+
+
+def test_annotations_survive_the_round_trip(tmp_path):
+    """Through QuPath's file and through a layer of napari: places, holes, parts, names, colours, locks, measures."""
+    found = [
+        Annotation(((SQUARE, HOLE, HOLE + 60),), "Tumor", (200, 0, 0), "core", locked=True, measurements={"a": 1.5}),
+        Annotation(((SQUARE,), (FAR,)), "Stroma", (0, 150, 0)),
+        Annotation(((FAR,),)),
+    ]
+    path = tmp_path / "a.geojson"
+    write_annotations(path, found)
+    for again in (read_annotations(path), as_layer(read_annotations(path))):
+        assert len(again) == 3
+        for old, new in zip(found, again, strict=True):
+            assert (new.name, new.title, new.id, new.locked) == (old.name, old.title, old.id, old.locked)
+            assert new.colour == old.colour or old.colour is None
+            assert dict(new.measurements) == dict(old.measurements)
+            assert [len(part) for part in new.parts] == [len(part) for part in old.parts]
+            for a, b in zip((r for p in old.parts for r in p), (r for p in new.parts for r in p), strict=True):
+                assert np.allclose(a, b, atol=0.002)
+
+
+@given(st.lists(st.integers(3, 9), min_size=1, max_size=4), st.integers(0, 10**6))
+def test_a_line_through_holes_comes_apart_again(corners, seed):
+    """Rings to one line and back."""
+    rng = np.random.default_rng(seed)
+    rings = tuple(rng.random((n, 2)) for n in corners)
+    again = _rings(_one_line(rings))
+    assert [len(r) for r in again] == corners
+    assert all(np.array_equal(a, b) for a, b in zip(rings, again, strict=True))
+
+
+def test_files_of_older_qupath_are_read(tmp_path):
+    """Colours in one number, measurements in a list, classes of several names, packed files."""
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[*SQUARE.tolist(), SQUARE[0].tolist()]]},
+        "properties": {
+            "object_type": "annotation",
+            "color": -65536,
+            "classification": {"names": ["Tumor", "Positive"]},
+            "measurements": [{"name": "Area", "value": 12}],
+        },
+    }
+    path = tmp_path / "a.geojson.gz"
+    path.write_bytes(gzip.compress(json.dumps([feature]).encode("utf-8-sig")))
+    (one,) = read_annotations(path)
+    assert (one.name, one.colour, dict(one.measurements)) == ("Tumor: Positive", (255, 0, 0), {"Area": 12.0})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param("{", "cannot be read", id="no-json"),
+        pytest.param('[{"type": "Thing"}]', "is no Feature", id="no-feature"),
+        pytest.param(
+            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "is a Point", id="point"
+        ),
+    ],
+)
+def test_what_is_no_annotation_is_refused(tmp_path, content, words):
+    """With the reason."""
+    (tmp_path / "a.geojson").write_text(content)
+    with pytest.raises(AnnotationError, match=words):
+        read_annotations(tmp_path / "a.geojson")
+
+
+def test_annotations_of_another_slide_are_refused(tmp_path):
+    """Those that lie wholly outside."""
+    path = tmp_path / "a.geojson"
+    write_annotations(path, [Annotation(((SQUARE + 10**5,),))])
+    with pytest.raises(AnnotationError, match="outside the slide that is open"):
+        annotations_of(path, PLACE)
+
+
+def test_many_annotations_become_a_raster(tmp_path, monkeypatch):
+    """Over the number that napari's shapes bear, they are shown as objects."""
+    monkeypatch.setattr("napari_wsi_umedpt._annotations.MOST_SHAPES", 1)
+    path = tmp_path / "a.geojson"
+    write_annotations(path, [Annotation(((SQUARE,),), "Tumor"), Annotation(((FAR,),), "Stroma")])
+    ((_, meta, kind),) = annotations_of(path, PLACE)
+    assert (kind, meta["metadata"][KEY].classes) == ("labels", ("Tumor", "Stroma"))
+
+
+def test_a_line_is_no_annotation():
+    """What has no area is named, not dropped."""
+    with pytest.raises(AnnotationError, match="shape 1 is a path"):
+        layer_annotations([SQUARE], {"shape_type": ["path"]}, PLACE)
+
+
+def test_an_ellipse_becomes_a_polygon():
+    """Of its own area."""
+    (one,) = layer_annotations([SQUARE * MPP], {"shape_type": ["ellipse"]}, PLACE)
+    x, y = one.parts[0][0].T
+    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    assert area == pytest.approx(np.pi * 100**2, rel=0.01)
