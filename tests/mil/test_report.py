@@ -267,8 +267,8 @@ def test_examples_are_pictures_in_the_page(tmp_path):
     assert len(sources) == 3
     assert all(v for t, n, v in page.attributes if (t, n) == ("img", "alt"))
     assert max(map(len, sources)) < 100_000
-    assert "Tiles that weighed most" in page.text
-    assert "Tiles that weighed least" in page.text
+    assert "Tiles of the highest values" in page.text
+    assert "Tiles of the lowest values" in page.text
     assert "John" not in (tmp_path / "report.html").read_text()
 
 
