@@ -5,8 +5,8 @@
 
 Both sides see the same bags in the same batches, do the same maths (checked: equal losses) and the same number of
 steps, in one process, in turns. Bags differ in size as slides do (log-normal); a second arm has bags
-of equal size, where padding wastes nothing. Memory: one bag of 400,000 tiles, forward and backward, in a fresh process a
-side. The last line is JSON.
+of equal size, where padding wastes nothing. Memory: one bag of 400,000 tiles, forward and backward, in a fresh
+process a side. The last line is JSON.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -98,7 +99,7 @@ def memory(side: str, tiles: int) -> None:
     before = psutil.Process().memory_info().rss
     (ours if side == "ours" else theirs)(network, [bag], torch.ones(1))
     # Not ru_maxrss, which a process inherits from its parent.
-    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(peak.split()[1]) * 1024 - before)
 
 

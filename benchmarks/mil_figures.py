@@ -1,0 +1,231 @@
+"""Slide classifiers on bags whose answers are known: every figure of docs/mil.md.
+
+    python benchmarks/mil_figures.py --data ../shared/data            # all parts; goes on where it stopped
+    python benchmarks/mil_figures.py --data ../shared/data --only digits planted
+    python benchmarks/mil_figures.py --report                         # tables of what is there
+
+Settings are the package's own, but for the two learning rates that the inner folds of the small public sets
+choose from; none was chosen by what is printed here. Results go to benchmarks/data/mil.jsonl.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from mil_sets import Bags, digits, planted, public, unit_test
+from sklearn.metrics import roc_auc_score
+
+from wsi_umedpt.mil.baselines import LINEAR, develop_baselines
+from wsi_umedpt.mil.crossval import cross_validate, run_fold
+from wsi_umedpt.mil.develop import develop
+from wsi_umedpt.mil.settings import FitSettings, StudySettings
+
+OUT = Path(__file__).parent / "data" / "mil.jsonl"
+SEEDS = (0, 1, 2)
+MODELS = ("attention", "additive", "clam-sb", "clam-mb", "transformer", "max", "top-k", "mean", "mean-mlp")
+TESTS = ("single concept", "two concepts", "false frequency")
+
+
+def public_set(data: Path, name: str, model: str, seed: int) -> dict:
+    cohort, reader = public(data / "mil_bags" / f"{name}.npz").cohort()
+    base = FitSettings(model=model, epochs=100, patience=20)
+    options = [replace(base, lr=lr) for lr in (1e-3, 3e-3)]
+    with tempfile.TemporaryDirectory() as folder:
+        study = cross_validate(cohort, reader, options, StudySettings(folds=10, seeds=(seed,)), Path(folder))[0]
+    truth, said = study.truth[:, 0], {}
+    for arm in study.arms:
+        key = "" if arm.arm == "model" else f"{arm.arm}: "
+        said[f"{key}accuracy"] = float((arm.decided[0, :, 0] == truth).mean())
+        said[f"{key}accuracy at 0.5"] = float(((arm.predicted[0, :, 1] >= 0.5) == truth).mean())
+        said[f"{key}auc"] = float(roc_auc_score(truth, arm.predicted[0, :, 1]))
+    first = study.arms[0]
+    assert first.sets is not None
+    said["coverage"] = float(first.sets[0, np.arange(len(truth)), truth.astype(int)].mean())
+    said["set size"] = float(first.sets[0].sum(1).mean())
+    return said
+
+
+def trained(train: Bags, test: Bags, model: str, seed: int) -> dict:
+    """Develop on training bags, and try on bags of their own."""
+    cohort, reader = train.cohort("train")
+    settings = FitSettings(model=model)
+    made = develop(cohort, reader, [settings], StudySettings(), (seed,))
+    linear = next(b for b in develop_baselines(cohort, reader, 4, seed) if b.name == LINEAR)
+    bags = [[x.astype(np.float32)] for x in test.features]
+    found = [made.forecast(bag)[0].predicted[1] for bag in bags]
+    baseline = [linear.forecast(bag)[0][1][1] for bag in bags]
+    seen = [made.forecast([x.astype(np.float32)])[0].predicted[1] for x in train.features]
+    return {
+        "auc": float(roc_auc_score(test.labels, found)),
+        "training auc": float(roc_auc_score(train.labels, seen)),
+        f"{LINEAR}: auc": float(roc_auc_score(test.labels, baseline)),
+    }
+
+
+def planted_set(share: float, model: str, seed: int) -> dict:
+    """Five-fold AUC of slides, and AUC of tiles in held-out positive slides."""
+    bags = planted(share, seed)
+    cohort, reader = bags.cohort()
+    from wsi_umedpt.mil.slidemodel import SlideModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = cross_validate(cohort, reader, [FitSettings(model=model)], StudySettings(seeds=(seed,)), Path(folder))[
+            0
+        ]
+        tiles: dict[str, list[float]] = {"attention": [], "contribution": []}
+        for fold in range(5):
+            made = SlideModel.load(Path(folder) / f"seed{seed}_fold{fold}.json")
+            for row in np.flatnonzero((study.fold[0] == fold) & (bags.labels == 1)):
+                shares = made.explain(bags.features[row].astype(np.float32))
+                tiles["attention"].append(roc_auc_score(bags.instances[row], shares.attention))
+                tiles["contribution"].append(roc_auc_score(bags.instances[row], shares.contribution[:, 0]))
+    truth = study.truth[:, 0]
+    said = {f"{arm.arm}: auc": float(roc_auc_score(truth, arm.predicted[0, :, 1])) for arm in study.arms}
+    return said | {f"tile auc of {name}": float(np.mean(values)) for name, values in tiles.items()}
+
+
+def glands(data: Path, encoder: str, model: str, seed: int) -> dict:
+    from mil_glas import glas
+
+    cohort, reader = glas(data, encoder).cohort()
+    with tempfile.TemporaryDirectory() as folder:
+        study = cross_validate(cohort, reader, [FitSettings(model=model)], StudySettings(seeds=(seed,)), Path(folder))[
+            0
+        ]
+    truth = study.truth[:, 0]
+    said = {f"{arm.arm}: auc": float(roc_auc_score(truth, arm.predicted[0, :, 1])) for arm in study.arms}
+    return said | {"accuracy": float((study.arms[0].decided[0, :, 0] == truth).mean())}
+
+
+def oracle(seed: int) -> dict:
+    """A number that tells the label, planted only in the bags that are reported: a leak would find it."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(60) % 2
+    held = np.flatnonzero(draw.permutation(60) < 20)
+    features = [draw.normal(size=(20, 16)) for _ in labels]
+    for row in held:
+        features[row][:, 0] += 6 * labels[row]
+    cohort, reader = Bags(features, labels).cohort()
+    honest = run_fold(cohort, reader, held, [FitSettings()], StudySettings(), seed)["0/model/predicted"][:, 1]
+    leaky = develop(cohort, reader, [FitSettings()], StudySettings(), (seed,))
+    found = [leaky.forecast([reader(cohort.cases[row].slides)])[0].predicted[1] for row in held]
+    return {
+        "auc": float(roc_auc_score(labels[held], honest)),
+        "auc if leaked": float(roc_auc_score(labels[held], found)),
+    }
+
+
+def jobs(data: Path) -> list[tuple[str, dict, object]]:
+    """Part, arguments, and what to call."""
+    found: list[tuple[str, dict, object]] = []
+    for seed in SEEDS:
+        for model in ("attention", "max", "mean-mlp"):
+            for name in ("musk1", "musk2", "ucsb_breast_cancer"):
+                found.append(
+                    (
+                        "public",
+                        {"set": name, "model": model, "seed": seed},
+                        lambda n=name, m=model, s=seed: public_set(data, n, m, s),
+                    )
+                )
+        for bags in (50, 100, 200, 500):
+            found.append(
+                (
+                    "digits",
+                    {"bags": bags, "model": "attention", "seed": seed},
+                    lambda b=bags, s=seed: trained(
+                        digits(b, s, train=True), digits(600, s, train=False), "attention", s
+                    ),
+                )
+            )
+        for model in MODELS:
+            found.append(
+                (
+                    "digits",
+                    {"bags": 200, "model": model, "seed": seed},
+                    lambda m=model, s=seed: trained(digits(200, s, train=True), digits(600, s, train=False), m, s),
+                )
+            )
+            for test in TESTS:
+                found.append(
+                    (
+                        "unit tests",
+                        {"test": test, "model": model, "seed": seed},
+                        lambda m=model, t=test, s=seed: trained(
+                            unit_test(t, 400, s, train=True), unit_test(t, 400, s, train=False), m, s
+                        ),
+                    )
+                )
+        for share in (0.01, 0.02, 0.05):
+            for model in ("attention", "additive", "mean"):
+                found.append(
+                    (
+                        "planted",
+                        {"share": share, "model": model, "seed": seed},
+                        lambda h=share, m=model, s=seed: planted_set(h, m, s),
+                    )
+                )
+        for encoder in ("umedpt_lite0.v1", "efficientnet_lite0.imagenet", "random"):
+            for model in ("attention", "mean-mlp"):
+                found.append(
+                    (
+                        "glas",
+                        {"encoder": encoder, "model": model, "seed": seed},
+                        lambda e=encoder, m=model, s=seed: glands(data, e, m, s),
+                    )
+                )
+        found.append(("oracle", {"seed": seed}, lambda s=seed: oracle(s)))
+    return found  # fmt: skip
+
+
+def read() -> list[dict]:
+    return [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+
+
+def report() -> None:
+    """A table a part: mean over seeds, and from lowest to highest."""
+    rows = read()
+    for part in dict.fromkeys(row["part"] for row in rows):
+        mine = [row for row in rows if row["part"] == part]
+        keys = [key for key in mine[0]["of"] if key != "seed"]
+        names = list(dict.fromkeys(name for row in mine for name in row["found"]))
+        print(f"\n### {part}\n\n| {' | '.join([*keys, *names])} |\n|{'---|' * (len(keys) + len(names))}")
+        groups: dict[tuple, list[dict]] = {}
+        for row in mine:
+            groups.setdefault(tuple(row["of"][key] for key in keys), []).append(row["found"])
+        for group, found in sorted(groups.items(), key=str):
+            cells = []
+            for name in names:
+                values = [f[name] for f in found if name in f]
+                cells.append(f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else "")
+            print(f"| {' | '.join([*map(str, group), *cells])} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--part", default="1/1", help="every n-th job, as 1/2 and 2/2, for two processes")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.report:
+        report()
+        return
+    OUT.parent.mkdir(exist_ok=True)
+    number, of = map(int, options.part.split("/"))
+    for n, (part, of_what, call) in enumerate(jobs(options.data)):
+        if (options.only and part not in options.only) or n % of != number - 1:
+            continue
+        if any(row["part"] == part and row["of"] == of_what for row in read()):
+            continue
+        line = json.dumps({"part": part, "of": of_what, "found": call()})
+        with OUT.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
