@@ -49,6 +49,8 @@ def read_rows(path: Path, columns: Iterable[str], where: dict[str, str]) -> dict
     absent = [c for c in dict.fromkeys([*columns, *where]) if c and c not in there]
     if absent:
         raise DataError(f"{path} has no column {', '.join(absent)}; it has {', '.join(there)}")
+    if twice := {c for c in there if c and there.count(c) > 1}:
+        raise DataError(f"{path} has several columns {', '.join(sorted(twice))}: which one counts?")
     numbered = dict(enumerate(rows, start=2))
     # DictReader puts what is beyond the last column under None.
     refuse(

@@ -112,7 +112,7 @@ def filled(cohort: Cohort) -> Cohort:
     targets = []
     for target, truth in zip(cohort.targets, cohort.truth, strict=True):
         if target.kind == "discrete":
-            target = with_edges(target, truth, len(target.edges) + 1)
+            target = with_edges(target, truth)
         elif target.kind == "regression":
             target = with_scale(target, truth)
         targets.append(target)

@@ -23,6 +23,10 @@ Floats = npt.NDArray[np.float64]
 _SHOWN = 20
 _MOST_CLASSES = 50
 _FEW_VALUES = 10
+_MOST = 1e30
+"""Networks compute in float32."""
+_ABSENT = ("na", "n/a", "nan", "null", "-", "?", ".")
+"""What other programs write where there is no label."""
 
 
 def read_cohort(
@@ -64,11 +68,13 @@ def read_cohort(
         If the table cannot be used; all reasons are listed.
     """
     wanted = [name for named in targets for name in columns_of(named)]
-    rows = read_rows(labels, wanted, {})
+    rows = {n: {k: v.strip() for k, v in row.items()} for n, row in read_rows(labels, wanted, {}).items()}
     columns = {*next(iter(rows.values()), {})}
     slide_column = _column(columns, ("slide", "slide_id"), labels)
     patient_column = "" if slides_are_patients else _column(columns, ("patient", "patient_id"), labels)
     problems, notes = _row_problems(rows, slide_column, patient_column), list[str]()
+    names = [named.name for named in targets]
+    problems += [f"target {name} is asked for twice" for name in {n: 0 for n in names if names.count(n) > 1}]
     missing = [r[slide_column] for r in rows.values() if r[slide_column] and r[slide_column] not in sources]
     if missing and not skip_missing:
         problems.append(
@@ -77,21 +83,26 @@ def read_cohort(
         )
     elif missing:
         notes.append(f"{len(missing)} labelled slides have no features and were left out: {_some(missing)}")
-    _refuse(problems, f"{labels} cannot be used")
     kept = [row for row in rows.values() if row[slide_column] in sources]
     unlabelled = sorted({*sources} - {row[slide_column] for row in kept})
     if unlabelled:
         notes.append(f"{len(unlabelled)} slides with features are not in the table: {_some(unlabelled)}")
     if not kept:
-        raise MilError(f"{labels} labels none of the {len(sources)} slides that have features")
-    kind = _one_kind({row[slide_column]: sources[row[slide_column]] for row in kept})
-    cases, members = _cases(kept, slide_column, patient_column, unit, labels)
+        _refuse([*problems, f"it labels none of the {len(sources)} slides that have features"], labels)
+    by_kind = _by_kind({row[slide_column]: sources[row[slide_column]] for row in kept})
+    problems += _kind_problems(by_kind)
+    cases, members = _cases(kept, slide_column, patient_column, unit)
     made, truth = [], []
     for named in targets:
-        target, values = _target(named, kept, labels)
+        try:
+            target, values = _target(named, kept)
+        except MilError as error:
+            problems.append(str(error))
+            continue
         made.append(target)
         truth.append(_of_cases(values, members, cases, target, problems))
-    _refuse(problems, f"{labels} cannot be used")
+    _refuse(problems, labels)
+    kind = sources[next(iter(by_kind.values()))[0]].kind
     return Cohort(tuple(cases), tuple(made), tuple(truth), unit, kind), notes
 
 
@@ -119,14 +130,14 @@ def _row_problems(rows: Mapping[int, Row], slide: str, patient: str) -> list[str
         seen.setdefault(row[slide], number)
         if patient and not row[patient]:
             problems.append(f"row {number} names no patient")
-    folds: dict[str, set[str]] = {}
-    if patient and any("fold" in row for row in rows.values()):
+    if any("fold" in row for row in rows.values()):
+        folds: dict[str, set[str]] = {}
         for row in rows.values():
-            folds.setdefault(row[patient], set()).add(row["fold"])
+            folds.setdefault(row[patient or slide], set()).add(row["fold"])
         problems += [
             f"patient {name!r} is in several folds: {', '.join(sorted(map(repr, found)))}"
             for name, found in folds.items()
-            if len(found) > 1
+            if len(found) > 1 and patient
         ]
         dealt = [bool(row["fold"]) for row in rows.values()]
         if any(dealt) and not all(dealt):
@@ -134,9 +145,7 @@ def _row_problems(rows: Mapping[int, Row], slide: str, patient: str) -> list[str
     return problems
 
 
-def _cases(
-    rows: Sequence[Row], slide: str, patient: str, unit: Unit, labels: Path
-) -> tuple[list[Case], list[list[int]]]:
+def _cases(rows: Sequence[Row], slide: str, patient: str, unit: Unit) -> tuple[list[Case], list[list[int]]]:
     """Cases, and the rows of the table that each is made of."""
     groups: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
@@ -163,40 +172,43 @@ def _of_cases(
     """Labels of the rows as labels of the cases; slides of one case must agree."""
     truth = np.full((len(cases), values.shape[1]), np.nan)
     for number, (rows, case) in enumerate(zip(members, cases, strict=True)):
-        found = np.unique(values[list(rows)], axis=0)
-        if len(found) > 1:
+        found = values[list(rows)]
+        # Said so that a label that is lacking everywhere is no difference.
+        if len(np.unique(np.nan_to_num(found, nan=-np.inf), axis=0)) > 1:
             problems.append(
-                f"{target.name}: the slides of {case.case_id!r} have different labels: {_some(case.slides)}"
+                f"target {target.name}: the slides of {case.case_id!r} have different labels: {_some(case.slides)}"
             )
         truth[number] = found[0]
     return truth
 
 
-def _one_kind(sources: Mapping[str, BagSource]) -> FeatureKind:
-    """The kind of features that all slides share, or a refusal that says which differ."""
-    by_kind: dict[FeatureKind, list[str]] = {}
+def _by_kind(sources: Mapping[str, BagSource]) -> dict[FeatureKind, list[str]]:
+    """Slides by the kind of their features, the commonest first."""
+    found: dict[FeatureKind, list[str]] = {}
     for slide, source in sources.items():
-        by_kind.setdefault(replace(source.kind, format=""), []).append(slide)
-    common = max(by_kind, key=lambda kind: len(by_kind[kind]))
-    if len(by_kind) > 1:
-        lines = [
-            f"{len(slides)} slides have {'; '.join(common.differences(kind))}: {_some(slides)}"
-            for kind, slides in by_kind.items()
-            if kind != common
-        ]
-        raise MilError(
-            f"features of different kinds cannot be trained on together; {len(by_kind[common])} slides agree, but\n  "
-            + "\n  ".join(lines)
-            + "\nEmbed them alike, or choose features with --model and --grid."
+        found.setdefault(replace(source.kind, format=""), []).append(slide)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _kind_problems(by_kind: Mapping[FeatureKind, Sequence[str]]) -> list[str]:
+    """Which slides have features that cannot be trained on together with the others'."""
+    (common, many), *others = by_kind.items()
+    problems = [
+        f"{len(slides)} slides have {'; '.join(common.differences(kind))}: {_some(slides)}" for kind, slides in others
+    ]
+    if problems:
+        problems.append(
+            f"features of different kinds cannot be trained on together ({len(many)} slides agree): embed them alike, "
+            "or choose features with --features and --grid"
         )
-    return sources[by_kind[common][0]].kind
+    return problems
 
 
-def _target(named: Asked, rows: Sequence[Row], labels: Path) -> tuple[Target, Floats]:
+def _target(named: Asked, rows: Sequence[Row]) -> tuple[Target, Floats]:
     """A target filled in from its labels, and the labels as numbers (row, `Target.truth`)."""
     columns = columns_of(named)
-    texts = {column: [row[column].strip() for row in rows] for column in columns}
-    where = f"{labels}, target {named.name}"
+    texts = {column: [row[column] for row in rows] for column in columns}
+    where = f"target {named.name}"
     if named.kind in SURVIVAL_KINDS:
         time = _numbers(texts[columns[0]], f"{where}, column {columns[0]}")
         event = _numbers(texts[columns[1]], f"{where}, column {columns[1]}")
@@ -210,15 +222,22 @@ def _target(named: Asked, rows: Sequence[Row], labels: Path) -> tuple[Target, Fl
             intervals = int(named.inside[2]) if len(named.inside) > 2 else INTERVALS
         except ValueError:
             raise MilError(f"{where}: {named.inside[2]!r} is no number of intervals") from None
-        target = Target(name=named.name, kind=named.kind, columns=columns)
-        return (with_edges(target, values, intervals) if named.kind == "discrete" else target), values
+        target = Target(name=named.name, kind=named.kind, columns=columns, intervals=intervals)
+        return (with_edges(target, values) if named.kind == "discrete" else target), values
     if named.kind == "multilabel":
         values = np.stack([_numbers(texts[c], f"{where}, column {c}") for c in columns], 1)
         if not np.isin(values[~np.isnan(values)], (0, 1)).all():
             raise MilError(f"{where}: labels are 0, 1 or empty")
         return Target(name=named.name, kind="multilabel", columns=columns, classes=columns), values
     found = texts[columns[0]]
-    kind = named.kind or _seen_kind(found, where)
+    if not any(found):
+        raise MilError(f"{where}: no slide has a label")
+    if not named.inside and (absent := sorted({t for t in found if t.lower() in _ABSENT})):
+        raise MilError(
+            f"{where}: does {_some(absent)} mean that there is no label? Leave such cells empty, or, if it is a class, "
+            f"name all classes: {named.name}:{named.kind or 'binary'}(A,B)"
+        )
+    kind = named.kind or _seen_kind(found, named.name)
     if kind == "regression":
         values = _numbers(found, where)[:, None]
         if len(np.unique(values[~np.isnan(values)])) < 2:
@@ -237,7 +256,7 @@ def _target(named: Asked, rows: Sequence[Row], labels: Path) -> tuple[Target, Fl
     return Target(name=named.name, kind=kind, columns=columns, classes=classes), values
 
 
-def _seen_kind(texts: Sequence[str], where: str) -> Literal["binary", "multiclass", "regression"]:
+def _seen_kind(texts: Sequence[str], name: str) -> Literal["binary", "multiclass", "regression"]:
     values = sorted({text for text in texts if text})
     if len(values) == 2:
         return "binary"
@@ -245,17 +264,16 @@ def _seen_kind(texts: Sequence[str], where: str) -> Literal["binary", "multiclas
         return "multiclass"
     if len(values) > _FEW_VALUES:
         return "regression"
-    name = where.rpartition(" ")[2]
     raise MilError(
-        f"{where}: the values {_some(values)} could be classes, an order or a quantity; "
+        f"target {name}: the values {_some(values)} could be classes, an order or a quantity; "
         f"say {name}:multiclass, {name}:ordinal or {name}:regression"
     )
 
 
 def _numbers(texts: Sequence[str], where: str) -> Floats:
     values = np.array([math.nan if text == "" else v for text, v in zip(texts, _lenient(texts), strict=True)])
-    if strange := sorted({t for t, v in zip(texts, values, strict=True) if t and not math.isfinite(v)}):
-        raise MilError(f"{where}: not numbers: {_some(strange)}")
+    if strange := sorted({t for t, v in zip(texts, values, strict=True) if t and not abs(v) < _MOST}):
+        raise MilError(f"{where}: not numbers, or beyond {_MOST:g}: {_some(strange)}")
     return values
 
 
@@ -281,7 +299,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _refuse(problems: list[str], what: str) -> None:
+def _refuse(problems: Sequence[str], labels: Path) -> None:
     if problems:
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise MilError(f"{what}:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
+        raise MilError(f"{labels} cannot be used:\n  " + "\n  ".join(problems[:_SHOWN]) + more)

@@ -35,6 +35,7 @@ SURVIVAL_KINDS = ("cox", "discrete")
 _ASKED = re.compile(r"(?P<name>[^:()]+)(?::(?P<kind>\w+)(?:\((?P<inside>[^()]*)\))?)?")
 INTERVALS = 4
 """Of discrete-time survival, where the user names no number."""
+_LISTING = (*CLASS_KINDS, "multilabel", *SURVIVAL_KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Target:
     """Names of the classes in order (binary: the second is positive; ordinal: low to high), or of the labels."""
     edges: tuple[float, ...] = ()
     """Where one interval of discrete-time survival ends and the next begins; the last is open."""
+    intervals: int = INTERVALS
+    """How many of them are wanted; there are fewer where events happen at the same times."""
     centre: float = 0.0
     scale: float = 1.0
     """Regression: what the model gives is (value - centre) / scale, of the training labels."""
@@ -129,6 +132,10 @@ def asked(text: str) -> Asked:
     if kind is not None and kind not in get_args(Kind):
         raise MilError(f"target {text!r}: there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
     parts = tuple(part.strip() for part in inside.split(",") if part.strip()) if inside else ()
+    if parts and kind not in _LISTING:
+        raise MilError(f"target {text!r}: {kind} takes nothing in brackets, write {found['name']}:{kind}")
+    if len({*parts}) < len(parts):
+        raise MilError(f"target {text!r} names the same twice")
     if kind in SURVIVAL_KINDS and len(parts) not in ((2,) if kind == "cox" else (2, 3)):
         raise MilError(f"target {text!r}: survival names its columns, as in {found['name']}:{kind}(days,event)")
     if kind == "multilabel" and len(parts) < 1:
@@ -151,12 +158,12 @@ def spans(targets: Sequence[Target]) -> list[slice]:
     return [slice(*pair) for pair in pairwise(ends)]
 
 
-def with_edges(target: Target, truth: Floats, intervals: int) -> Target:
+def with_edges(target: Target, truth: Floats) -> Target:
     """A target of discrete-time survival whose intervals hold equally many of the events in `truth`."""
-    if not 2 <= intervals <= 50:
-        raise MilError(f"target {target.name}: survival takes 2 to 50 intervals, got {intervals}")
+    if not 2 <= target.intervals <= 50:
+        raise MilError(f"target {target.name}: survival takes 2 to 50 intervals, got {target.intervals}")
     times = truth[truth[:, 1] > 0, 0]
-    edges = np.unique(np.quantile(times, np.linspace(0, 1, intervals + 1)[1:-1]))
+    edges = np.unique(np.quantile(times, np.linspace(0, 1, target.intervals + 1)[1:-1]))
     return replace(target, edges=tuple(float(e) for e in edges))
 
 
