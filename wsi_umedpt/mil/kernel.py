@@ -126,10 +126,10 @@ class _Streamed(torch.autograd.Function):
             for chunk in torch.split(ctx.features, CHUNK_TILES):
                 values, scores = ctx.network(chunk.float())
                 weights = torch.exp(scores.detach() - normaliser)  # (tile, head)
-                wanted = [(values, weights @ grad), (scores, weights * (values.detach() @ grad.T - at_mean))]
-                wanted = [pair for pair in wanted if pair[0].requires_grad]  # a part may be frozen, or no part learn
-                if wanted:
-                    torch.autograd.backward(*zip(*wanted, strict=True))
+                pairs = [(values, weights @ grad), (scores, weights * (values.detach() @ grad.T - at_mean))]
+                pairs = [pair for pair in pairs if pair[0].requires_grad]  # what is frozen learns nothing
+                if pairs:
+                    torch.autograd.backward([found for found, _ in pairs], [wanted for _, wanted in pairs])
         return None, None, None
 
 
