@@ -3,6 +3,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+# napari draws on a screen only; where there is none, on a virtual one.
+SCREEN := $(if $(DISPLAY),,$(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX"))
 
 .PHONY: help demo test check bench docs clean
 
@@ -14,11 +16,14 @@ demo: $(READY) ## embed a real slide and draw it (network once, for the slide)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	cd plugins/napari-wsi-umedpt && $(SCREEN) ../../$(BIN)/python -m pytest
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd plugins/napari-wsi-umedpt && ../../$(BIN)/mypy
+	$(BIN)/npe2 validate --imports napari-wsi-umedpt
 	$(BIN)/lint-imports
 
 bench: $(READY) ## measure every figure of docs/speed.md (about 10 minutes)

@@ -108,8 +108,6 @@ def test_a_click_says_what_is_there(opened, qtbot):
     assert "unreadable" in dock.here.text()
     dock.tell_place((1.0, 1.0))
     assert dock.here.text() == "x 2, y 2 px"
-    dock.close()
-    assert dock._clicked not in opened.mouse_drag_callbacks
 
 
 def test_a_click_of_the_mouse_arrives(opened, qtbot):
@@ -319,3 +317,36 @@ def test_napari_opens_what_is_dropped(viewer, planted, told):
     broken.unlink()
     assert [layer.name for layer in viewer.layers] == ["planted"]
     assert "no reader opens broken.svs" in told[-1].message
+
+
+def test_the_command_opens_docks_and_folders(viewer, qtbot, tmp_path, planted, told, monkeypatch):
+    """`wsi-umedpt view`: results with navigator and legend; a folder as a list; what fails is told in the window."""
+    import napari
+
+    from napari_wsi_umedpt.__main__ import show
+
+    monkeypatch.setattr(napari, "Viewer", lambda **_: viewer)
+    shutil.copy(planted.slide, tmp_path / "only.svs")
+    (tmp_path / "broken.svs").write_bytes(b"no slide")
+    show([planted.store, tmp_path / "broken.svs", tmp_path])
+    assert {"Navigator", "Legend", "Case list"} <= {name.split(" (")[0] for name in viewer.window.dock_widgets}
+    assert any("no reader opens broken.svs" in n.message for n in told)
+    qtbot.wait(300)
+
+
+@pytest.mark.parametrize("kind", [AnnotationsDock, CasesDock, LegendDock, NavigatorDock, SlidesDock])
+def test_a_dock_that_is_closed_lets_go(viewer, qtbot, planted, kind):
+    """Nothing of it is called any more, whatever comes and goes in the viewer."""
+    clicks = len(viewer.mouse_drag_callbacks)
+    dock = kind(viewer)
+    area = viewer.window.add_dock_widget(dock)
+    add_layers(viewer, open_path(planted.store, pytest.fail))
+    viewer.window.remove_dock_widget(area)
+    qtbot.wait(50)
+    viewer.layers.clear()
+    qtbot.wait(50)
+    add_layers(viewer, open_path(planted.store, pytest.fail))
+    camera(viewer).zoom = 3
+    qtbot.wait(50)
+    del dock
+    assert len(viewer.mouse_drag_callbacks) == clicks

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Shapes
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout
 from wsi_umedpt.errors import AnnotationError, WsiError
 from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
+from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._viewer import add_layers, camera, current_place, tell, tell_error
 
 _FILTER = "QuPath GeoJSON (*.geojson *.geojson.gz)"
@@ -16,12 +17,11 @@ _CLASSES = ("Tumor", "Stroma", "Necrosis", "Immune cells", "Ignore*")
 """QuPath's own first classes, so that they mean the same there."""
 
 
-class AnnotationsDock(QWidget):  # type: ignore[misc]
+class AnnotationsDock(Dock):
     """Draw regions, give them classes, exchange them with QuPath."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.classes = QComboBox()
         self.classes.setEditable(True)
         self.classes.addItems(list(_CLASSES))

@@ -19,24 +19,23 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 from wsi_umedpt.errors import WsiError
 
-from napari_wsi_umedpt._background import Background
 from napari_wsi_umedpt._cases import STATES, CaseList
+from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._opening import open_path
 from napari_wsi_umedpt._reader import ask_for_slide
 from napari_wsi_umedpt._viewer import Reports, add_layers, ours, tell, tell_error
 
 
-class CasesDock(QWidget):  # type: ignore[misc]
+class CasesDock(Dock):
     """Slides of a folder, one after the other."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer, self._background, self._reports = napari_viewer, Background(), Reports()
+        super().__init__(napari_viewer)
+        self._reports = Reports()
         self.cases: CaseList | None = None
         self.number: int | None = None
         choose = QPushButton("Open folder ...")

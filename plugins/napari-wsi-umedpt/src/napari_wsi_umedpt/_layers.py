@@ -147,7 +147,7 @@ def class_colormap(colours: tuple[Colour, ...], hidden: frozenset[int] = frozens
     nothing = np.zeros(4, np.float32)
     table: dict[int | None, npt.NDArray[np.float32]] = {None: nothing, 0: nothing}
     for k, colour in enumerate(colours):
-        table[k + 1] = nothing if k in hidden else np.array([*colour, 255], np.float32) / 255
+        table[k + 1] = nothing if k in hidden else np.array([*colour, 255], np.float32) / np.float32(255)
     return DirectLabelColormap(color_dict=table)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
 from wsi_umedpt.errors import WsiError
 
 from napari_wsi_umedpt._annotations import objects_in, shapes_layer
+from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._legend import Entry, Legend, has_legend, what_is_at
 from napari_wsi_umedpt._navigation import frame_of
 from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place, tell_error
@@ -30,12 +32,11 @@ _WIDTH_PX = 300
 _INVITATION = "Click on a nucleus or a tile."
 
 
-class LegendDock(QWidget):  # type: ignore[misc]
+class LegendDock(Dock):
     """Classes of all layers, and the place clicked last."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
         self._classes = QVBoxLayout()
         self.here = QLabel(_INVITATION)
         self.here.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -50,16 +51,11 @@ class LegendDock(QWidget):  # type: ignore[misc]
         self.setMinimumWidth(_WIDTH_PX)
         layout.addWidget(area, 2)
         layout.addWidget(self.here, 1)
-        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
-            event.connect(self.refresh)
-        napari_viewer.mouse_drag_callbacks.append(self._clicked)
+        self._follow_layers(self.refresh)
+        clicks = napari_viewer.mouse_drag_callbacks
+        clicks.append(self._clicked)
+        self._letting_go.append(partial(clicks.remove, self._clicked))
         self.refresh()
-
-    def closeEvent(self, event: Any) -> None:
-        """Leave the viewer as it was."""
-        if self._clicked in self._viewer.mouse_drag_callbacks:
-            self._viewer.mouse_drag_callbacks.remove(self._clicked)
-        super().closeEvent(event)
 
     def refresh(self, event: Any = None) -> None:
         """Write the legend anew."""
@@ -88,13 +84,13 @@ class LegendDock(QWidget):  # type: ignore[misc]
         if place is None:
             self.here.setText(_INVITATION)
             return
-        x, y = place.to_slide(world).tolist()
+        x, y = place.to_slide(np.array(world)).tolist()
         words = what_is_at(list(self._viewer.layers), x, y)
         self.here.setText(words)
         self._viewer.status = words.replace("\n\n", " | ").replace("\n", ", ")
 
 
-class _Block(QWidget):  # type: ignore[misc]
+class _Block(QWidget):
     """The classes of one layer."""
 
     def __init__(self, viewer: Any, layer: Any) -> None:

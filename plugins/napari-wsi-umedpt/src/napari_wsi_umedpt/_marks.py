@@ -38,7 +38,7 @@ class TissueOutline:
     def _cells(self, first: int, count: int, scale: int, cells: int) -> npt.NDArray[np.int64]:
         """Cell under the middle of each pixel, in the mask with a border of 1."""
         middle = (np.arange(first - LINE_PX, first + count + LINE_PX) + 0.5) * scale
-        return np.clip(middle // self._step + 1, 0, cells + 1).astype(np.int64)
+        return np.asarray(np.clip(middle // self._step + 1, 0, cells + 1), np.int64)
 
 
 class TileLines:

@@ -14,7 +14,7 @@ from qtpy.QtGui import QColor, QImage, QPainter, QPen
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from wsi_umedpt.errors import OptionError
 
-from napari_wsi_umedpt._background import Background
+from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnification_of, parse_place, zoom_of
 from napari_wsi_umedpt._viewer import camera, canvas_size, current_place, ours, scale_bar, tell, tell_error
@@ -24,12 +24,11 @@ _SMALLEST_FRAME = 6.0
 """Of the frame on the overview, px: it must be seen at 40x."""
 
 
-class NavigatorDock(QWidget):  # type: ignore[misc]
+class NavigatorDock(Dock):
     """Move like on a microscope."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer, self._background = napari_viewer, Background()
+        super().__init__(napari_viewer)
         self.magnification = QLabel()
         self.overview = Overview()
         self.overview.moved = self.go_to
@@ -47,11 +46,9 @@ class NavigatorDock(QWidget):  # type: ignore[misc]
         row.addWidget(self.place)
         layout.addLayout(row)
         layout.addWidget(shot)
-        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
-            event.connect(self._new_slide)
+        self._follow_layers(self._new_slide)
         seen = camera(napari_viewer).events
-        seen.center.connect(self._moved)
-        seen.zoom.connect(self._moved)
+        self._follow(self._moved, seen.center, seen.zoom)
         self._bind()
         self._new_slide()
 
@@ -137,7 +134,7 @@ class NavigatorDock(QWidget):  # type: ignore[misc]
             self.save_picture(Path(chosen))
 
 
-class Overview(QWidget):  # type: ignore[misc]
+class Overview(QWidget):
     """The whole slide, small, with a frame where the field is; a click goes there."""
 
     def __init__(self) -> None:

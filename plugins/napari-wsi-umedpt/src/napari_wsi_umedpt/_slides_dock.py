@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from napari.settings import get_settings
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
 from wsi_umedpt.errors import OptionError, WsiError
 from wsi_umedpt.readers import SLIDE_SUFFIXES
 from wsi_umedpt.store import SlideStore
 
-from napari_wsi_umedpt._background import Background
+from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple, Shown
 from napari_wsi_umedpt._opening import further, open_path, open_pixels
 from napari_wsi_umedpt._reader import ask_for_slide
@@ -21,12 +21,12 @@ _ASYNC = (
 )
 
 
-class SlidesDock(QWidget):  # type: ignore[misc]
+class SlidesDock(Dock):
     """Open slides and results."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer, self._background, self._reports = napari_viewer, Background(), Reports()
+        super().__init__(napari_viewer)
+        self._reports = Reports()
         self._choices: dict[str, Any] = {}
         self.mpp = QLineEdit()
         self.mpp.setPlaceholderText("as the slide states")
@@ -50,8 +50,7 @@ class SlidesDock(QWidget):  # type: ignore[misc]
         layout.addWidget(self.locate_button)
         self._add_advice(layout)
         layout.addStretch(1)
-        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
-            event.connect(self._refresh)
+        self._follow_layers(self._refresh)
         self._refresh()
 
     def _add_advice(self, layout: QVBoxLayout) -> None:
@@ -128,7 +127,10 @@ class SlidesDock(QWidget):  # type: ignore[misc]
         """Show what is chosen among what else the results hold."""
         make = self._choices.get(self.more.currentText())
         if make is not None:
-            self._background.run(make, lambda layer: add_layers(self._viewer, [layer]))
+            self._background.run(make, self._add_one)
+
+    def _add_one(self, layer: LayerTuple) -> None:
+        add_layers(self._viewer, [layer])
 
     def locate(self) -> None:
         """Ask where the slide of the results is."""

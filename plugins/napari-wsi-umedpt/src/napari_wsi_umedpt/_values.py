@@ -73,7 +73,7 @@ def features_layer(
     channels[rows] = colours
     heats = [Heatmap.from_tiles(tiles.grid.xy, tiles.grid.side, channel) for channel in channels.T]
     stacked = np.stack([heat.values for heat in heats], axis=-1)  # (rows, cols, 3)
-    there = np.isfinite(stacked).all(axis=-1)
+    there = np.isfinite(stacked[..., 0])  # all channels are of the same tiles
     rgba = np.concatenate([np.nan_to_num(stacked), 255.0 * there[..., None]], axis=-1).astype(np.uint8)
     meta = {
         **place.meta(heats[0].step, heats[0].origin_xy),
