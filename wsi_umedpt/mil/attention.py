@@ -42,6 +42,21 @@ class _Pooled(SlideNetwork):
         logits = self.head((weights.T @ values)[None])[0]
         return MilResult(logits, self._attention(weights, logits), self.shares(weights, values))
 
+    @torch.no_grad()
+    def alone(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `SlideNetwork.alone`: values, scores, and the head of each tile's values."""
+        parts = [self.tiles(chunk.float()) for chunk in torch.split(features, CHUNK_TILES)]
+        values, scores = torch.cat([v for v, _ in parts]), torch.cat([s for _, s in parts])
+        return values, scores, self.shares(values.new_ones(1, 1), values)
+
+    @torch.no_grad()
+    def among(self, alone: tuple[torch.Tensor, ...], there: torch.Tensor) -> MilResult:
+        """See `SlideNetwork.among`: a tile that is not there weighs nothing, so that no values are copied."""
+        values, scores, heads = alone
+        weights = torch.softmax(scores.masked_fill(~there[:, None], -math.inf), 0)
+        logits = self.head((weights.T @ values)[None])[0]
+        return MilResult(logits, self._attention(weights, logits)[there], (weights * heads)[there])
+
     def _attention(self, weights: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         del logits
         return weights.mean(1)

@@ -33,7 +33,17 @@ class Highest(SlideNetwork):
     @torch.no_grad()
     def explain(self, features: torch.Tensor) -> MilResult:
         """Attention is shared by the highest tiles of every output; see `SlideNetwork.explain`."""
-        values = chunked(self._tiles, features)
+        return self.among(self.alone(features), torch.ones(len(features), dtype=torch.bool, device=features.device))
+
+    @torch.no_grad()
+    def alone(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `SlideNetwork.alone`: the values of each tile."""
+        return (chunked(self._tiles, features),)
+
+    @torch.no_grad()
+    def among(self, alone: tuple[torch.Tensor, ...], there: torch.Tensor) -> MilResult:
+        """See `SlideNetwork.among`."""
+        values = alone[0][there]
         count = min(self.count, len(values))
         chosen = torch.zeros_like(values).scatter_(0, values.topk(count, dim=0).indices, 1 / count)
         shares = chosen * values

@@ -61,6 +61,22 @@ class SlideNetwork(nn.Module):
         """Logits, attention and contributions for one bag (tile, dim), in evaluation mode."""
         raise NotImplementedError
 
+    def alone(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What each tile gives whatever else is in its bag, a row a tile: the costly part, made once for `among`."""
+        return (features,)
+
+    def among(self, alone: tuple[torch.Tensor, ...], there: torch.Tensor) -> MilResult:
+        """What `explain` gives for a bag of some of the tiles, from what `alone` made of all.
+
+        Parameters
+        ----------
+        alone
+            Of all tiles.
+        there : bool (tile,)
+            At least one.
+        """
+        return self.explain(alone[0][there])
+
     def without_each(self, features: torch.Tensor) -> torch.Tensor:
         """Logits of one bag without each of its tiles: (tile, output); nan for a bag of one tile."""
         raise NotImplementedError

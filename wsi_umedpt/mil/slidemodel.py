@@ -127,7 +127,10 @@ class SlideModel:
         list
             A target each.
         """
-        logits = np.stack([self._logits(bag) for bag in bags]).mean(0)  # (network, output)
+        return self.read(np.stack([self._logits(bag) for bag in bags]).mean(0))
+
+    def read(self, logits: Floats) -> list[Forecast]:
+        """What the networks' logits (network, output) of one case say: a `Forecast` a target."""
         found = []
         for target, span, fixed in zip(self.targets, spans(self.targets), self.calibrations, strict=True):
             each = predicted_of(target, logits[:, span], fixed.temperature)

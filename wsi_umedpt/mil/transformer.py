@@ -32,6 +32,10 @@ class _FirstOrder(SlideNetwork):
         """See `SlideNetwork.explain`."""
         with torch.no_grad():
             values = chunked(self.embedded, features)
+        return self.of_values(values)
+
+    def of_values(self, values: torch.Tensor) -> MilResult:
+        """What `explain` gives for tiles that are embedded, (tile, hidden)."""
         with torch.enable_grad():
             values.requires_grad_(True)
             logits, attention = self.of_embedded(values)
@@ -101,6 +105,15 @@ class Transformer(_FirstOrder):
         for points, gather, spread in zip(self.points, self.gather, self.spread, strict=True):
             tiles = spread(tiles, gather(points, tiles))
         return self.out(self.read(self.slide, tiles))[0], self.read.weights(self.slide, tiles)
+
+    @torch.no_grad()
+    def alone(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `SlideNetwork.alone`: the tiles, embedded."""
+        return (chunked(self.embedded, features),)
+
+    def among(self, alone: tuple[torch.Tensor, ...], there: torch.Tensor) -> MilResult:
+        """See `SlideNetwork.among`."""
+        return self.of_values(alone[0][there])
 
     def forward(self, bags: Bags) -> torch.Tensor:
         """See `SlideNetwork.forward`."""
