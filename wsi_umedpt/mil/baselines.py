@@ -17,8 +17,9 @@ from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.develop import filled
 from wsi_umedpt.mil.losses import loss_of, predicted_of
 from wsi_umedpt.mil.reading import BagReader, Features
+from wsi_umedpt.mil.settings import StudySettings
 from wsi_umedpt.mil.slidemodel import mean_of
-from wsi_umedpt.mil.splits import Folds, deal
+from wsi_umedpt.mil.splits import Folds, deal_inner
 from wsi_umedpt.mil.targets import Target
 
 Floats = npt.NDArray[np.float64]
@@ -64,7 +65,7 @@ def mean_of_case(bags: Sequence[Features]) -> Floats:
     return np.asarray(np.mean([mean_of(bag) for bag in bags], axis=0))
 
 
-def develop_baselines(cohort: Cohort, reader: BagReader, inner_folds: int, seed: int) -> list[Baseline]:
+def develop_baselines(cohort: Cohort, reader: BagReader, study: StudySettings, seed: int) -> list[Baseline]:
     """Fit both baselines on a cohort and nothing else."""
     cohort = filled(cohort)
     bags = [[case.slides] if cohort.unit != "late" else [(s,) for s in case.slides] for case in cohort.cases]
@@ -72,7 +73,7 @@ def develop_baselines(cohort: Cohort, reader: BagReader, inner_folds: int, seed:
     centre, deviation = means.mean(0), means.std(0)
     scale = np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0)
     x = (means - centre) * scale
-    folds = deal(cohort, inner_folds, 7919 + seed)
+    folds = deal_inner(cohort, study, seed)
     made = []
     for name, used in ((LINEAR, x), (GUESS, x * 0)):
         penalties = _PENALTIES if name == LINEAR else (1.0,)

@@ -30,8 +30,14 @@ class Case:
     patient: str
     slides: tuple[str, ...]
     site: str = ""
+    """Several with a + between them, where its slides are of several."""
     fold: str = ""
     """As the user dealt it; empty where they did not."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Each of them; one empty name where none is known."""
+        return tuple(self.site.split("+"))
 
 
 @dataclass(frozen=True)

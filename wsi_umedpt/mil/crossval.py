@@ -7,6 +7,8 @@ study that was stopped goes on where it was.
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from wsi_umedpt.mil.develop import Watch, develop
 from wsi_umedpt.mil.parallel import Part, in_parallel
 from wsi_umedpt.mil.reading import BagReader, Features
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
-from wsi_umedpt.mil.splits import Folds, deal, stated
+from wsi_umedpt.mil.splits import Folds, deal, deal_inner, stated
 from wsi_umedpt.mil.study import HeldOut, Study
 from wsi_umedpt.mil.targets import CLASS_KINDS, Target
 
@@ -35,11 +37,25 @@ MODEL = "model"
 
 
 def splits_of(cohort: Cohort, study: StudySettings) -> dict[int, Folds]:
-    """Folds by seed: as the table deals them, or dealt anew for every seed."""
+    """Folds by seed: as the table deals them, or dealt anew for every seed.
+
+    Raises
+    ------
+    MilError
+        If there are too few cases for them, or for the inner folds of what is left without one.
+    """
     given = stated(cohort)
     if given is not None:
-        return dict.fromkeys(study.seeds, given)
-    return {s: deal(cohort, study.folds, s, preserve_sites=study.preserve_sites) for s in study.seeds}
+        splits = dict.fromkeys(study.seeds, given)
+    else:
+        splits = {s: deal(cohort, study.folds, s, preserve_sites=study.preserve_sites) for s in study.seeds}
+    for seed, folds in splits.items():
+        for fold in np.unique(folds):
+            try:
+                deal_inner(cohort.only(np.flatnonzero(folds != fold)), study, seed)
+            except MilError as error:
+                raise MilError(f"inner folds of what is left without fold {fold} (seed {seed}): {error}") from None
+    return splits
 
 
 def cross_validate(
@@ -107,7 +123,7 @@ def _kept_fold(
     watch: Watch | None,
 ) -> Arrays:
     """A fold that an earlier run finished, or one done now and kept."""
-    digest = _digest(cohort, options, study, seed, held)
+    digest = _digest(cohort, reader, options, study, seed, held)
     known = _read(path, digest)
     if known is None:
         known = run_fold(cohort, reader, held, options, study, seed, path.with_suffix(".json"), device, watch)
@@ -135,7 +151,7 @@ def run_fold(
         raise MilError(f"patients would be trained on and reported: {', '.join(sorted(shared)[:5])}")
     known = reader.only(slide for case in rest.cases for slide in case.slides)
     model = develop(rest, known, options, study, (seed,), device=device, watch=watch)
-    baselines = develop_baselines(rest, known, study.inner_folds, seed)
+    baselines = develop_baselines(rest, known, study, seed)
     if model_file:
         model.save(model_file)
     # From here on nothing is learned: the held-out cases are read for the first time.
@@ -211,6 +227,7 @@ def _gather(
         patients=tuple(c.patient for c in cohort.cases),
         sites=tuple(c.site for c in cohort.cases),
         tiles=np.array([reader.tiles(c.slides) for c in cohort.cases], np.int64),
+        slides=np.array([len(c.slides) for c in cohort.cases], np.int64),
         truth=truth,
         fold=np.stack([*splits.values()]),
         seeds=tuple(splits),
@@ -221,17 +238,23 @@ def _gather(
 
 
 def _digest(
-    cohort: Cohort, options: Sequence[FitSettings], study: StudySettings, seed: int, held: npt.NDArray[np.int64]
+    cohort: Cohort,
+    reader: BagReader,
+    options: Sequence[FitSettings],
+    study: StudySettings,
+    seed: int,
+    held: npt.NDArray[np.int64],
 ) -> str:
     told: list[Any] = [
         cohort.fingerprint,
+        [reader.tiles(case.slides) for case in cohort.cases],
         [to_dict(o) for o in options],
         to_dict(study),
         seed,
         held.tolist(),
         __version__,
     ]
-    del told[2]["seeds"], told[2]["folds"]
+    del told[3]["seeds"], told[3]["folds"]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -240,6 +263,6 @@ def _read(path: Path, digest: str) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return arrays if str(arrays.pop("digest", "")) == digest and path.with_suffix(".json").exists() else None

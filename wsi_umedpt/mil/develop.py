@@ -18,7 +18,7 @@ from wsi_umedpt.mil.parallel import in_parallel
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
 from wsi_umedpt.mil.slidemodel import SlideModel, mean_of
-from wsi_umedpt.mil.splits import Folds, deal
+from wsi_umedpt.mil.splits import Folds, deal_inner
 from wsi_umedpt.mil.targets import spans, with_edges, with_scale
 from wsi_umedpt.mil.typical import typical_of
 
@@ -77,7 +77,7 @@ def develop(
         If there are too few patients for the inner folds; see `wsi_umedpt.mil.splits.deal`.
     """
     cohort = filled(cohort)
-    dealt = {seed: deal(cohort, study.inner_folds, 7919 + seed, preserve_sites=study.preserve_sites) for seed in seeds}
+    dealt = {seed: deal_inner(cohort, study, seed) for seed in seeds}
     tried = [_try(settings, cohort, reader, dealt, device, jobs, watch) for settings in options]
     chosen = min(tried, key=lambda t: t.loss)
     slides = [(slide, case.patient) for case in cohort.cases for slide in case.slides]

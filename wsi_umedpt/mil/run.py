@@ -75,7 +75,7 @@ def run_study(
     asked = {
         "cohort_sha256": cohort.fingerprint, "features": cohort.kind.to_dict(), "unit": cohort.unit,
         "targets": [t.to_dict() for t in cohort.targets], "options": [to_dict(o) for o in options],
-        "study": to_dict(study), "version": __version__,
+        "study": to_dict(study), "version": __version__, "tiles": sum(reader.tiles(c.slides) for c in cohort.cases),
     }  # fmt: skip
     asked = json.loads(json.dumps(asked))
     _enter(folder, asked)
@@ -107,9 +107,9 @@ def run_study(
 
 
 def _enter(folder: Path, asked: dict[str, Any]) -> None:
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        return
+    if folder.exists() and not folder.is_dir():
+        raise MilError(f"{folder} is a file; name a folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
     known = folder / "run.json"
     if not known.exists():
         if any(folder.iterdir()):
@@ -119,7 +119,7 @@ def _enter(folder: Path, asked: dict[str, Any]) -> None:
         found = json.loads(known.read_bytes())
     except (OSError, ValueError) as error:
         raise MilError(f"{known} cannot be read: {error}. Choose another folder (-o), or remove this one.") from None
-    different = [key for key in asked if found.get(key) != asked[key]]
+    different = [key for key in asked if not isinstance(found, dict) or found.get(key) != asked[key]]
     if different:
         raise MilError(
             f"{folder} holds another study: its {', '.join(different)} differ. Choose another folder with -o, or "

@@ -1,7 +1,9 @@
 """How a slide classifier is built, trained and evaluated; every field is a flag of ``wsi-umedpt mil train``."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from cyclopts import Parameter
 
 from wsi_umedpt.config import build
 from wsi_umedpt.errors import MilError
@@ -87,7 +89,7 @@ class StudySettings:
     """Outer folds: each is reported once, by models that never saw it. A column fold of the table overrides it."""
     inner_folds: int = 4
     """Folds within the others: for early stopping, the choice of model, temperature, thresholds and conformal sets."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (0, 1, 2)
     """The whole evaluation is repeated for each."""
     preserve_sites: bool = False
     """Keep all patients of a site in one fold."""
@@ -98,8 +100,8 @@ class StudySettings:
         for name in ("folds", "inner_folds"):
             if not 2 <= getattr(self, name) <= 1000:
                 raise MilError(f"--{name.replace('_', '-')} is 2 or more, got {getattr(self, name)}")
-        if not self.seeds or len({*self.seeds}) != len(self.seeds):
-            raise MilError(f"--seeds must be different numbers, got {self.seeds}")
+        if not self.seeds or len({*self.seeds}) != len(self.seeds) or not all(0 <= s < 2**31 for s in self.seeds):
+            raise MilError(f"--seeds must be different numbers from 0 to {2**31 - 1}, got {self.seeds}")
         if not 0.5 <= self.coverage < 1:
             raise MilError(f"--coverage is from 0.5 to below 1, got {self.coverage:g}")
 
