@@ -90,7 +90,9 @@ def fit(
         if any(t.kind == "cox" for t in train.targets):
             batch = max(batch, COX_BATCH)
         steps = max(1, len(items) // batch)
-        weights = [_class_weights(train, n) if settings.class_weights else None for n in range(len(train.targets))]
+        weights = [
+            _class_weights(train, n, device) if settings.class_weights else None for n in range(len(train.targets))
+        ]
         best, best_epoch, kept = math.inf, 0, copy.deepcopy(network.state_dict())
         history: list[tuple[float, float]] = []
         for epoch in range(settings.epochs):
@@ -113,7 +115,8 @@ def fit(
             if not (math.isfinite(total) and math.isfinite(found)):
                 raise MilError(f"the loss is not finite in epoch {epoch}; lower --lr (now {settings.lr:g})")
             history.append((total, found))
-            if found < best:
+            # 0 says that the stopping cases know no labels, or none to rank by: then the last epoch is kept.
+            if found < best or found == 0:
                 best, best_epoch, kept = found, epoch, copy.deepcopy(network.state_dict())
             if watch:
                 watch(epoch)
@@ -252,10 +255,10 @@ def _moments(items: Sequence[Item], reader: BagReader, draw: np.random.Generator
     return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
 
 
-def _class_weights(cohort: Cohort, number: int) -> torch.Tensor | None:
+def _class_weights(cohort: Cohort, number: int, device: str) -> torch.Tensor | None:
     target, truth = cohort.targets[number], cohort.truth[number]
     if target.kind not in CLASS_KINDS:
         return None
     known = truth[~np.isnan(truth[:, 0]), 0].astype(int)
     counts = np.bincount(known, minlength=len(target.classes))
-    return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float()
+    return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float().to(device)

@@ -17,6 +17,26 @@ Features = npt.NDArray[Any]
 """(tile, dim) float16 or float32"""
 
 
+class _Kept:
+    """Features in memory; beyond the budget those used longest ago leave."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget = budget_bytes
+        self._features: OrderedDict[str, Features] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, slide: str) -> Features | None:
+        if slide in self._features:
+            self._features.move_to_end(slide)
+        return self._features.get(slide)
+
+    def put(self, slide: str, features: Features) -> None:
+        self._features[slide] = features
+        self._bytes += features.nbytes
+        while self._bytes > self.budget and len(self._features) > 1:
+            self._bytes -= self._features.popitem(last=False)[1].nbytes
+
+
 class BagReader:
     """Features by slide; knows the slides it was given and no others.
 
@@ -30,21 +50,17 @@ class BagReader:
 
     def __init__(self, sources: Mapping[str, BagSource], budget_bytes: int = BUDGET_BYTES) -> None:
         self._sources = dict(sources)
-        self._budget = budget_bytes
-        self._kept: OrderedDict[str, Features] = OrderedDict()
-        self._bytes = 0
+        self._kept = _Kept(budget_bytes)
 
     def only(self, slides: Iterable[str]) -> "BagReader":
-        """A reader of these slides alone, which shares what is in memory of them."""
-        made = BagReader({slide: self._sources[slide] for slide in slides}, self._budget)
-        for slide in made._sources:
-            if slide in self._kept:
-                made._keep(slide, self._kept[slide])
+        """A reader of these slides alone, which shares the memory, and gives nothing of the others."""
+        made = BagReader({slide: self._sources[slide] for slide in slides})
+        made._kept = self._kept
         return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process reads for itself."""
-        return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
+        return {**self.__dict__, "_kept": _Kept(self._kept.budget)}
 
     def __call__(self, slides: Iterable[str]) -> Features:
         """(tile, dim) of one slide, or of several one after another.
@@ -62,21 +78,16 @@ class BagReader:
         return sum(self._sources[slide].tiles for slide in slides)
 
     def _one(self, slide: str) -> Features:
-        if slide in self._kept:
-            self._kept.move_to_end(slide)
-            return self._kept[slide]
         if slide not in self._sources:
             raise MilError(f"slide {slide!r} is not among those that may be read here")
-        features: Features = self._sources[slide].load().features
+        known = self._kept.get(slide)
+        if known is not None:
+            return known
+        # torch takes arrays that can be written to and have no gaps.
+        features: Features = np.require(self._sources[slide].load().features, requirements=("C", "W"))
         if not len(features):
             raise MilError(f"slide {slide!r} has no tiles: leave it out of the table, or embed it with another mask")
         if not np.isfinite(features).all():
             raise MilError(f"slide {slide!r} has features that are not finite; embed it again")
-        self._keep(slide, features)
+        self._kept.put(slide, features)
         return features
-
-    def _keep(self, slide: str, features: Features) -> None:
-        self._kept[slide] = features
-        self._bytes += features.nbytes
-        while self._bytes > self._budget and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
