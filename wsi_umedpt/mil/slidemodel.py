@@ -150,8 +150,8 @@ class SlideModel:
         return found
 
     def unlike(self, bags: Sequence[Features]) -> float:
-        """p-value of the case being like the training slides: of its least typical bag."""
-        return min(self.typical.p_value(mean_of(bag)) for bag in bags)
+        """p-value of the case being like the training slides: of its least typical bag, times bags (Bonferroni)."""
+        return min(1.0, len(bags) * min(self.typical.p_value(mean_of(bag)) for bag in bags))
 
     def explain(self, features: Features) -> TileShares:
         """Attention and contributions of one bag's tiles; see `exact`."""

@@ -31,7 +31,7 @@ class Typical:
     def p_value(self, mean: Floats) -> float:
         """How like the training slides one with these mean features (dim,) is: small is unlike."""
         found = _nearest(((mean - self.centre) * self.scale)[None], self.known, np.zeros((1, len(self.known)), bool))[0]
-        return float((1 + (self.distances >= found - 1e-9).sum()) / (1 + len(self.distances)))
+        return float((1 + (self.distances >= found * (1 - 1e-6)).sum()) / (1 + len(self.distances)))
 
 
 def typical_of(means: Floats, patients: Sequence[str]) -> Typical:
@@ -46,10 +46,17 @@ def typical_of(means: Floats, patients: Sequence[str]) -> Typical:
     """
     step = -(-len(means) // _MOST_SLIDES)
     means, names = means[::step], np.unique(np.array(patients[::step], object).astype(str), return_inverse=True)[1]
-    centre, deviation = means.mean(0), means.std(0)
-    scale = np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0)
-    known = (means - centre) * scale
-    return Typical(centre, scale, known, np.sort(_nearest(known, known, names[:, None] == names[None])))
+    deviation = means.std(0)
+    centre = _single(means.mean(0))
+    scale = _single(np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0))
+    known = _single((means - centre) * scale)
+    distances = np.sort(_nearest(known, known, names[:, None] == names[None]))
+    return Typical(centre, scale, known, _single(distances))
+
+
+def _single(values: Floats) -> Floats:
+    """As they will be once they were saved."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _nearest(rows: Floats, known: Floats, barred: npt.NDArray[np.bool_]) -> Floats:
