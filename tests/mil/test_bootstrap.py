@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wsi_umedpt.mil import weighted
-from wsi_umedpt.mil.bootstrap import draw_patients, interval, number_patients, two_sided_p
+from wsi_umedpt.mil.evaluation import weighted
+from wsi_umedpt.mil.evaluation.bootstrap import draw_patients, interval, number_patients, two_sided_p
 
 
 def test_there_is_no_interval_where_most_resamples_have_no_figure():
@@ -31,7 +31,7 @@ def test_draws_are_of_patients():
 
 def test_blocks_draw_as_many(monkeypatch):
     """However few weights a block holds."""
-    monkeypatch.setattr("wsi_umedpt.mil.bootstrap._NUMBERS", 50)
+    monkeypatch.setattr("wsi_umedpt.mil.evaluation.bootstrap._NUMBERS", 50)
     blocks = [*draw_patients([str(k) for k in range(10)], 23, seed=0)]
     assert [len(b) for b in blocks] == [6, 5, 5, 5, 3]
 

@@ -10,8 +10,8 @@ from simulated import simulated
 from sklearn import metrics
 
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.figures import Figure, measure, plain
-from wsi_umedpt.mil.measures import FIGURES, HEADLINE
+from wsi_umedpt.mil.evaluation.figures import Figure, measure, plain
+from wsi_umedpt.mil.evaluation.measures import FIGURES, HEADLINE
 from wsi_umedpt.mil.targets import Target
 
 KINDS = ["binary", "multiclass", "ordinal", "multilabel", "regression", "cox", "discrete"]

@@ -9,10 +9,10 @@ import pytest
 from scipy.integrate import trapezoid
 from simulated import simulated
 
-from wsi_umedpt.mil.curves import GRID, precision_recall, reliability, risk_groups, roc
-from wsi_umedpt.mil.figures import measure
-from wsi_umedpt.mil.plots import draw_study
-from wsi_umedpt.mil.svg import clean
+from wsi_umedpt.mil.evaluation.curves import GRID, precision_recall, reliability, risk_groups, roc
+from wsi_umedpt.mil.evaluation.figures import measure
+from wsi_umedpt.mil.evaluation.plots import draw_study
+from wsi_umedpt.mil.evaluation.svg import clean
 
 SHOWN = {
     "binary": ["arms", "roc", "precision_recall", "confusion", "reliability", "classes", "differences"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from simulated import simulated
 
-from wsi_umedpt.mil.predictions import case_rows, safe_cell, write_predictions
+from wsi_umedpt.mil.evaluation.predictions import case_rows, safe_cell, write_predictions
 
 KINDS = ["binary", "multiclass", "ordinal", "multilabel", "regression", "cox", "discrete"]
 

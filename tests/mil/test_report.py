@@ -15,9 +15,9 @@ from PIL import Image
 from simulated import simulated
 
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil import sentences
-from wsi_umedpt.mil.figures import Difference, measure
-from wsi_umedpt.mil.report import Example, ExampleTile, write_report
+from wsi_umedpt.mil.evaluation import sentences
+from wsi_umedpt.mil.evaluation.figures import Difference, measure
+from wsi_umedpt.mil.evaluation.report import Example, ExampleTile, write_report
 
 KINDS = ["binary", "multiclass", "ordinal", "multilabel", "regression", "cox", "discrete"]
 MADE_BY = {"command": "wsi-umedpt mil train labels.csv", "settings": {"lr": 5e-4, "seeds": [0, 1]}, "sha256": "ab" * 32}

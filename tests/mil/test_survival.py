@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from wsi_umedpt.mil.survival import brier, censoring, concordance, kaplan_meier, logrank, misordered
+from wsi_umedpt.mil.evaluation.survival import brier, censoring, concordance, kaplan_meier, logrank, misordered
 
 # Remission of leukaemia in weeks (Freireich et al. 1963), the data of most textbooks: 6-MP, then placebo.
 TREATED = np.array([6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35], float)
@@ -151,7 +151,7 @@ def test_blocks_of_pairs_give_the_same(monkeypatch, rng):
     time, event, risk = rng.integers(1, 20, 50).astype(float), rng.integers(0, 2, 50), rng.normal(size=50)
     fold = rng.integers(0, 3, 50)
     whole = concordance(time, event, risk, fold=fold, ipcw=True), misordered(time, event, risk, fold)
-    monkeypatch.setattr("wsi_umedpt.mil.survival._ROWS", 7)
+    monkeypatch.setattr("wsi_umedpt.mil.evaluation.survival._ROWS", 7)
     np.testing.assert_allclose(concordance(time, event, risk, fold=fold, ipcw=True), whole[0])
     np.testing.assert_allclose(misordered(time, event, risk, fold), whole[1])
 

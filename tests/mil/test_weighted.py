@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from wsi_umedpt.mil import weighted
+from wsi_umedpt.mil.evaluation import weighted
 
 
 def cases(classes=3, least=4):

@@ -22,10 +22,10 @@ from wsi_umedpt.heatpicture import draw_heatmap
 from wsi_umedpt.interop.sources import StoreSource
 from wsi_umedpt.mil.apply import tile_scores
 from wsi_umedpt.mil.cohort import Cohort
-from wsi_umedpt.mil.figures import StudyFigures
-from wsi_umedpt.mil.report import Example, ExampleTile, write_report
+from wsi_umedpt.mil.evaluation.figures import StudyFigures
+from wsi_umedpt.mil.evaluation.report import Example, ExampleTile, write_report
+from wsi_umedpt.mil.evaluation.sentences import headline
 from wsi_umedpt.mil.run import Run
-from wsi_umedpt.mil.sentences import headline
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import CLASS_KINDS
@@ -70,7 +70,9 @@ def report_run(
     notes: list[str] = []
     examples = [example for study in run.studies for example in _examples(study, run, cohort, sources, files, notes)]
     options = run.about["options"]
-    chosen = ["when to stop training"] + ([f"one of {len(options)} settings"] if len(options) > 1 else [])
+    chosen = ["when to stop training", "the temperature of probabilities"] + (
+        [f"one of {len(options)} settings"] if len(options) > 1 else []
+    )
     provenance = {
         "command": command,
         "wsi-umedpt": __version__,
@@ -134,6 +136,7 @@ def _example(study: Study, row: int, slide_id: str, model: SlideModel, source: B
     columns, bag = tile_scores(model, source)
     outputs = [name for name in model.outputs if name.startswith(f"{target.name}:")]
     likely = int(study.arms[0].predicted[0, row].argmax())
+    # One output of a binary target speaks for the second class, and by its negative for the first.
     output = outputs[likely] if target.kind in ("multiclass", "multilabel") else outputs[-1]
     shares = columns[f"contribution {output}"]
     heat, caption = None, ""
@@ -145,7 +148,7 @@ def _example(study: Study, row: int, slide_id: str, model: SlideModel, source: B
         )
         heat = _png(picture)
         kind = "contribution" if model.exact else "contribution (first order)"
-        caption = f"{kind} of each tile to {output}: red for, blue against"
+        caption = f"{kind} of each tile to {output}, seed {study.seeds[0]}: red for, blue against"
         if file is not None:
             tiles = _tiles(store, source, file, bag.xy, shares)
     return Example(

@@ -1,8 +1,8 @@
 """A whole study into one folder: splits, every fold's predictions and model, and the model to use.
 
 A run folder holds ``run.json`` (what was asked and of what), ``splits.csv``, ``folds/`` (a file of predictions and a
-model for every seed and fold), ``model.json`` with its tensors, and what `wsi_umedpt.mil.report` makes. The same
-command goes on with a run that was stopped; another study is refused.
+model for every seed and fold), ``model.json`` with its tensors, and what `wsi_umedpt.mil.reporting` makes of them.
+The same command goes on with a run that was stopped; another study is refused.
 """
 
 import csv

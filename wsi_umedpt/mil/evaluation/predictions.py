@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from wsi_umedpt.arrays import whole_file
-from wsi_umedpt.mil.measures import risk_of
-from wsi_umedpt.mil.sentences import NOTHING, number, percent
+from wsi_umedpt.mil.evaluation.measures import risk_of
+from wsi_umedpt.mil.evaluation.sentences import NOTHING, number, percent
+from wsi_umedpt.mil.evaluation.survival import misordered
 from wsi_umedpt.mil.study import Floats, HeldOut, Study
-from wsi_umedpt.mil.survival import misordered
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
 
 Cell = str | int | float | None

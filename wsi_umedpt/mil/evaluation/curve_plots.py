@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from wsi_umedpt.mil.curves import GRID, Band, positives, precision_recall, reliability, risk_groups, roc
-from wsi_umedpt.mil.figures import StudyFigures
-from wsi_umedpt.mil.sentences import number, p_value, percent, survival_words, with_interval
+from wsi_umedpt.mil.evaluation.curves import GRID, Band, positives, precision_recall, reliability, risk_groups, roc
+from wsi_umedpt.mil.evaluation.figures import StudyFigures
+from wsi_umedpt.mil.evaluation.sentences import number, p_value, percent, survival_words, with_interval
+from wsi_umedpt.mil.evaluation.survival import kaplan_meier
+from wsi_umedpt.mil.evaluation.svg import BLUE, COLOURS, INK, LINES, ORANGE, STYLES, Drawn, axes_of, clean
+from wsi_umedpt.mil.evaluation.weighted import BINS
 from wsi_umedpt.mil.study import Floats, Study
-from wsi_umedpt.mil.survival import kaplan_meier
-from wsi_umedpt.mil.svg import BLUE, COLOURS, INK, LINES, ORANGE, STYLES, Drawn, axes_of, clean
-from wsi_umedpt.mil.weighted import BINS
 
 _POINTS = 2000
 """Cases beyond which points are drawn as one small picture."""

@@ -10,9 +10,9 @@ from unicodedata import category
 
 import numpy as np
 
-from wsi_umedpt.mil.bootstrap import Interval
-from wsi_umedpt.mil.figures import UNLIKE, Difference, StudyFigures
-from wsi_umedpt.mil.measures import FIGURES
+from wsi_umedpt.mil.evaluation.bootstrap import Interval
+from wsi_umedpt.mil.evaluation.figures import UNLIKE, Difference, StudyFigures
+from wsi_umedpt.mil.evaluation.measures import FIGURES
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import Target
 

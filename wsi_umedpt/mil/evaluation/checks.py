@@ -3,9 +3,9 @@
 import numpy as np
 
 from wsi_umedpt.errors import MilError
+from wsi_umedpt.mil.evaluation.weighted import Bools
 from wsi_umedpt.mil.study import Floats, Study
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
-from wsi_umedpt.mil.weighted import Bools
 
 
 def known_cases(study: Study) -> Bools:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from wsi_umedpt.mil.curve_plots import (
+from wsi_umedpt.mil.evaluation.curve_plots import (
     draw_errors,
     draw_precision_recall,
     draw_reliability,
@@ -19,11 +19,11 @@ from wsi_umedpt.mil.curve_plots import (
     draw_survival,
     draw_values,
 )
-from wsi_umedpt.mil.figures import Figure, StudyFigures
-from wsi_umedpt.mil.measures import FIGURES
-from wsi_umedpt.mil.sentences import difference, number, percent, with_interval
+from wsi_umedpt.mil.evaluation.figures import Figure, StudyFigures
+from wsi_umedpt.mil.evaluation.measures import FIGURES
+from wsi_umedpt.mil.evaluation.sentences import difference, number, percent, with_interval
+from wsi_umedpt.mil.evaluation.svg import BLUE, COLOURS, GREEN, INK, LINES, ORANGE, Drawn, axes_of, clean, look, to_svg
 from wsi_umedpt.mil.study import Study
-from wsi_umedpt.mil.svg import BLUE, COLOURS, GREEN, INK, LINES, ORANGE, Drawn, axes_of, clean, look, to_svg
 from wsi_umedpt.mil.targets import SURVIVAL_KINDS
 
 
@@ -190,7 +190,7 @@ def draw_study(study: Study, found: StudyFigures, prefix: str = "plot") -> list[
     Parameters
     ----------
     study, found
-        See `wsi_umedpt.mil.figures.measure`.
+        See `wsi_umedpt.mil.evaluation.figures.measure`.
     prefix
         Begins every id; another for every study of a page.
     """

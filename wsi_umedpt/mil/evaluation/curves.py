@@ -2,7 +2,7 @@
 
 Curves are the mean over the seeds. A ROC curve is also the mean over the folds, each weighed by
 its pairs of a positive and a negative case, so that the area under it is the ROC AUC of
-`wsi_umedpt.mil.measures`; a precision-recall curve takes the folds together, as average
+`wsi_umedpt.mil.evaluation.measures`; a precision-recall curve takes the folds together, as average
 precision does.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from wsi_umedpt.mil.bootstrap import LEVEL, draw_patients, number_patients
-from wsi_umedpt.mil.measures import risk_of
+from wsi_umedpt.mil.evaluation.bootstrap import LEVEL, draw_patients, number_patients
+from wsi_umedpt.mil.evaluation.measures import risk_of
+from wsi_umedpt.mil.evaluation.weighted import BINS, Bools, Ints, bins
 from wsi_umedpt.mil.study import Floats, HeldOut, Study
-from wsi_umedpt.mil.weighted import BINS, Bools, Ints, bins
 
 GRID: Floats = np.linspace(0, 1, 201)
 """Where curves are drawn: false positive rate, or recall."""

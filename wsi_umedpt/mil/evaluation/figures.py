@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.mil.bootstrap import Interval, draw_patients, interval, number_patients, two_sided_p
-from wsi_umedpt.mil.checks import check_study, known_cases
-from wsi_umedpt.mil.curves import risk_groups
-from wsi_umedpt.mil.measures import FIGURES, HEADLINE, NO_INTERVAL, Predictions, Values, measure_arm
+from wsi_umedpt.mil.evaluation.bootstrap import Interval, draw_patients, interval, number_patients, two_sided_p
+from wsi_umedpt.mil.evaluation.checks import check_study, known_cases
+from wsi_umedpt.mil.evaluation.curves import risk_groups
+from wsi_umedpt.mil.evaluation.measures import FIGURES, HEADLINE, NO_INTERVAL, Predictions, Values, measure_arm
+from wsi_umedpt.mil.evaluation.survival import LogRank, logrank
+from wsi_umedpt.mil.evaluation.weighted import Bools, Ints
 from wsi_umedpt.mil.study import Floats, HeldOut, Study
-from wsi_umedpt.mil.survival import LogRank, logrank
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS, Target
-from wsi_umedpt.mil.weighted import Bools, Ints
 
 RESAMPLES = 2000
 UNLIKE = 0.05

@@ -27,12 +27,12 @@ from PIL import Image, UnidentifiedImageError
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil import sentences
-from wsi_umedpt.mil.bootstrap import Interval
-from wsi_umedpt.mil.figures import RESAMPLES, UNLIKE, StudyFigures, measure, plain
-from wsi_umedpt.mil.measures import FIGURES, OF_CLASSES, OF_SETS
-from wsi_umedpt.mil.plots import draw_study
-from wsi_umedpt.mil.predictions import case_rows, error_words, predicted_words, write_predictions
+from wsi_umedpt.mil.evaluation import sentences
+from wsi_umedpt.mil.evaluation.bootstrap import Interval
+from wsi_umedpt.mil.evaluation.figures import RESAMPLES, UNLIKE, StudyFigures, measure, plain
+from wsi_umedpt.mil.evaluation.measures import FIGURES, OF_CLASSES, OF_SETS
+from wsi_umedpt.mil.evaluation.plots import draw_study
+from wsi_umedpt.mil.evaluation.predictions import case_rows, error_words, predicted_words, write_predictions
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import CLASS_KINDS
 
@@ -100,7 +100,7 @@ def write_report(
     title
         Of the page.
     resamples, seed
-        See `wsi_umedpt.mil.figures.measure`.
+        See `wsi_umedpt.mil.evaluation.figures.measure`.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _page(title: str, sections: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
-    here = files("wsi_umedpt.mil")
+    here = files("wsi_umedpt.mil.evaluation")
     script = here.joinpath("report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     made = Environment(

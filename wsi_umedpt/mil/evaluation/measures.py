@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from scipy.integrate import trapezoid
 
-from wsi_umedpt.mil import weighted
+from wsi_umedpt.mil.evaluation import weighted
+from wsi_umedpt.mil.evaluation.survival import brier, concordance
+from wsi_umedpt.mil.evaluation.weighted import Bools, Ints
 from wsi_umedpt.mil.study import Floats
-from wsi_umedpt.mil.survival import brier, concordance
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS, Kind, Target
-from wsi_umedpt.mil.weighted import Bools, Ints
 
 
 @dataclass(frozen=True)
