@@ -48,11 +48,10 @@ def public_set(data: Path, name: str, model: str, seed: int) -> dict:
     return said
 
 
-def trained(train: Bags, test: Bags, model: str, seed: int) -> dict:
+def trained(train: Bags, test: Bags, model: str, seed: int, **settings: int) -> dict:
     """Develop on training bags, and try on bags of their own."""
     cohort, reader = train.cohort("train")
-    settings = FitSettings(model=model)
-    made = develop(cohort, reader, [settings], StudySettings(), (seed,))
+    made = develop(cohort, reader, [FitSettings(model=model, **settings)], StudySettings(), (seed,))
     linear = next(b for b in develop_baselines(cohort, reader, 4, seed) if b.name == LINEAR)
     bags = [[x.astype(np.float32)] for x in test.features]
     found = [made.forecast(bag)[0].predicted[1] for bag in bags]
@@ -155,7 +154,12 @@ def jobs(data: Path) -> list[tuple[str, dict, object]]:
                         "unit tests",
                         {"test": test, "model": model, "seed": seed},
                         lambda m=model, t=test, s=seed: trained(
-                            unit_test(t, 400, s, train=True), unit_test(t, 400, s, train=False), m, s
+                            unit_test(t, 200, s, train=True),
+                            unit_test(t, 400, s, train=False),
+                            m,
+                            s,
+                            epochs=20,
+                            patience=5,
                         ),
                     )
                 )

@@ -125,16 +125,16 @@ def unit_test(name: str, bags: int, seed: int, *, train: bool, dim: int = 16) ->
 def planted(share: float, seed: int, slides: int = 100, dim: int = 64) -> Bags:
     """Slides of 300 to 900 tiles; in every second one a share of tiles is tumour.
 
-    A tumour tile lies 3 deviations away in a direction of its own and is itself varied; every slide is
-    shifted as a whole (stain, scanner) by half a deviation a number, which mean pooling cannot tell from tumour.
+    A tumour tile lies 5 deviations away in a direction of its own, give or take a fifth; every slide is shifted as a
+    whole (stain, scanner) by 0.3 deviations a number, which mean pooling cannot tell from tumour.
     """
     draw = np.random.default_rng((seed, round(share * 1000)))
     direction = np.random.default_rng(7).normal(size=dim)
-    direction *= 3 / np.linalg.norm(direction)
+    direction *= 5 / np.linalg.norm(direction)
     features, labels, instances = [], [], []
     for n in range(slides):
         count = int(draw.integers(300, 900))
-        x = draw.normal(size=(count, dim)) + draw.normal(0, 0.5, dim)
+        x = draw.normal(size=(count, dim)) + draw.normal(0, 0.3, dim)
         tumour = np.zeros(count, bool)
         if n % 2:
             tumour[draw.choice(count, max(1, round(share * count)), replace=False)] = True

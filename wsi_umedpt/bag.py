@@ -46,6 +46,8 @@ class FeatureKind:
     """Arithmetic of the encoder: fp32, bf16, fp16."""
     mpp: float | None = None
     """Resolution of a tile, um/px."""
+    magnification: float | None = None
+    """At which tiles were cut, where the file states that instead of um/px."""
     size_px: int | None = None
     """Side of a tile as the encoder saw it, px."""
     dim: int

@@ -74,6 +74,7 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
 
 def _store(path: Path) -> str:
     from wsi_umedpt.found import found_names, read_objects
+    from wsi_umedpt.scores import read_scores, score_ids
     from wsi_umedpt.store import SlideStore
 
     store = SlideStore.open(path)
@@ -95,6 +96,10 @@ def _store(path: Path) -> str:
                 f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} "
                 f"{made['precision']}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
             )
+        for of_grid, name in score_ids(store):
+            if of_grid == grid_id:
+                columns = read_scores(store, name, grid_id)[1]["columns"]
+                lines.append(f"    scores    {name}: {', '.join(columns)}")
     for name in found_names(store):
         objects, made_by = read_objects(store, name)
         lines.append(

@@ -113,7 +113,6 @@ def find_sources(
     if troubles:
         raise InteropError(_listing(f"features of {len(troubles)} slides cannot be used:", map(str, troubles)))
     _check_one_each(sources)
-    _check_magnification(sources)
     return {source.slide_id: source for source in sorted(sources, key=lambda source: source.slide_id)}
 
 
@@ -208,18 +207,6 @@ def _check_one_each(sources: Sequence[StoreSource | FileSource]) -> None:
         raise InteropError(
             _listing(f"{len(twice)} slides have features twice, and which are meant is not clear; name one:", twice)
         )
-
-
-def _check_magnification(sources: Sequence[StoreSource | FileSource]) -> None:
-    # Such files state no um/px, so that their kinds would agree.
-    stated = {
-        source.magnification: source.path
-        for source in sources
-        if isinstance(source, FileSource) and source.magnification is not None
-    }
-    if len(stated) > 1:
-        each = (f"{magnification:g}x: {path}" for magnification, path in sorted(stated.items()))
-        raise InteropError(_listing("tiles were cut at several magnifications, which do not compare; name one:", each))
 
 
 def _nothing(paths: Sequence[Path]) -> str:

@@ -109,8 +109,6 @@ class FileSource:
     unit: Unit = "px"
     """What positions are in: level-0 px; microns, where the file does not say how many there are to a pixel; or
     nothing, where it has no positions (they are `NOWHERE`)."""
-    magnification: float | None = None
-    """At which the tiles were cut, where the file states that instead of um/px."""
     encoder_id: str = ""
     """Name of the features in the store that they were exported from; the encoder's, where they were not."""
     read: Callable[[Path], tuple[Numbers, Numbers | None]]

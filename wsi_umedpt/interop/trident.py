@@ -50,14 +50,12 @@ def open_trident(path: Path) -> FileSource:
         ours = stated(prefixed(file.attrs), dim=dim, format_name=NAME, where=str(path))
         kind = ours.kind if ours else _kind(path, features, coords, dim)
         side = ours.side if ours else _side(coords)
-        magnification = None if ours else number_of(coords, "target_magnification")
     return FileSource(
         path=path,
         slide_id=path.stem,
         kind=kind,
         tiles=tiles,
         side=side,
-        magnification=magnification,
         encoder_id=ours.encoder_id if ours else "",
         read=read_features,
     )
@@ -68,6 +66,7 @@ def _kind(path: Path, features: h5py.Dataset, coords: h5py.Dataset, dim: int) ->
     named = path.parent.name.removeprefix(FOLDER) if path.parent.name.startswith(FOLDER) else ""
     return FeatureKind(
         encoder=text_of(features, "encoder") or named,
+        magnification=number_of(coords, "target_magnification"),
         size_px=None if size is None else round(size),
         dim=dim,
         format=NAME,

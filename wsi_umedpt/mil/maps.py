@@ -10,7 +10,7 @@ from wsi_umedpt.heatmap import Heatmap
 from wsi_umedpt.heatpicture import draw_heatmap
 from wsi_umedpt.heatraster import Raster, write_raster
 from wsi_umedpt.interop.qupath_tiles import write_tiles
-from wsi_umedpt.interop.sources import StoreSource
+from wsi_umedpt.interop.sources import StoreSource, has_positions
 from wsi_umedpt.mil.apply import tile_scores
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.picture import save
@@ -27,7 +27,7 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
     """
     columns, bag = tile_scores(model, source, leave_out=leave_out)
     side = source.side
-    if side is None or (bag.xy < -(1 << 30)).any():
+    if side is None or not has_positions(bag):
         raise MilError(f"{source.slide_id}: its features say not where their tiles lie, so that no map can be drawn")
     store = SlideStore.open(source.path) if isinstance(source, StoreSource) else None
     mpp = float(store.attrs["slide"]["mpp"]) if store else None

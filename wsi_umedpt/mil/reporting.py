@@ -144,7 +144,7 @@ def _example(study: Study, row: int, slide_id: str, model: SlideModel, source: B
     if isinstance(source, StoreSource):
         store = SlideStore.open(source.path)
         picture = draw_heatmap(
-            Heatmap.from_tiles(bag.xy, source.side, shares), scaling="signed", tissue=store.tissue(), side=420
+            Heatmap.from_tiles(bag.xy, source.side, shares), scaling="signed", tissue=store.tissue(), side=700
         )
         heat = _png(picture)
         kind = "contribution" if model.exact else "contribution (first order)"
