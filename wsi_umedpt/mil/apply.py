@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from wsi_umedpt.bag import BagSource
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.reading import BagReader
+from wsi_umedpt.mil.reading import BagReader, features_of
 from wsi_umedpt.mil.slidemodel import UNLIKE, Forecast, SlideModel
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.store import SlideStore
@@ -99,14 +99,13 @@ def tile_scores(model: SlideModel, source: BagSource, *, leave_out: bool = False
     """
     model.check(source.kind, source.slide_id)
     bag = source.load()
-    if not len(bag.features):
-        raise MilError(f"slide {source.slide_id!r} has no tiles")
-    shares = model.explain(bag.features)
+    features = features_of(bag)
+    shares = model.explain(features)
     found = {"attention": shares.attention}
     for k, name in enumerate(model.outputs):
         found[f"contribution {name}"] = shares.contribution[:, k]
     if leave_out:
-        falls = model.without_each(bag.features)
+        falls = model.without_each(features)
         for k, name in enumerate(model.outputs):
             found[f"without {name}"] = falls[:, k]
     return found, bag

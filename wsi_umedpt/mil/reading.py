@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.bag import BagSource
+from wsi_umedpt.bag import BagSource, SlideBag
 from wsi_umedpt.errors import MilError
 
 BUDGET_BYTES = 4 << 30
@@ -83,11 +83,22 @@ class BagReader:
         known = self._kept.get(slide)
         if known is not None:
             return known
-        # torch takes arrays that can be written to and have no gaps.
-        features: Features = np.require(self._sources[slide].load().features, requirements=("C", "W"))
-        if not len(features):
-            raise MilError(f"slide {slide!r} has no tiles: leave it out of the table, or embed it with another mask")
-        if not np.isfinite(features).all():
-            raise MilError(f"slide {slide!r} has features that are not finite; embed it again")
+        features = features_of(self._sources[slide].load())
         self._kept.put(slide, features)
         return features
+
+
+def features_of(bag: SlideBag) -> Features:
+    """Features of a bag as torch takes them: without gaps, and such as can be written to.
+
+    Raises
+    ------
+    MilError
+        If it has no tiles, or features that are not finite.
+    """
+    features: Features = np.require(bag.features, requirements=("C", "W"))
+    if not len(features):
+        raise MilError(f"slide {bag.slide_id!r} has no tiles: leave it out, or embed it with another mask")
+    if not np.isfinite(features).all():
+        raise MilError(f"slide {bag.slide_id!r} has features that are not finite; embed it again")
+    return features

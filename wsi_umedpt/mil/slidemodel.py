@@ -8,7 +8,7 @@ others. Saved as safetensors and JSON.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from wsi_umedpt import checkpoint
 from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.calibrate import Calibration
+from wsi_umedpt.mil.cohort import Unit
+from wsi_umedpt.mil.kernel import join
 from wsi_umedpt.mil.losses import predicted_of
 from wsi_umedpt.mil.models import build
 from wsi_umedpt.mil.network import SlideNetwork
@@ -173,8 +175,6 @@ class SlideModel:
         return out
 
     def _logits(self, features: Features) -> Floats:
-        from wsi_umedpt.mil.kernel import join
-
         bag = join([torch.from_numpy(features)])
         return torch.cat([network(bag) for network in self.networks]).double().numpy()
 
@@ -221,9 +221,13 @@ class SlideModel:
         if about.get("artifact") != "slide classifier" or about.get("schema") != _SCHEMA:
             raise MilError(f"{path} is no slide classifier that this version reads")
         try:
-            return _read(tensors, about)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            made = _read(tensors, about)
+            # What cannot predict a tile of zeros is no classifier, whatever its checksums say.
+            made.forecast([np.zeros((1, made.kind.dim), np.float32)])
+            made.unlike([np.zeros((1, made.kind.dim), np.float32)])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise MilError(f"{path} is no slide classifier that this version reads: {error}") from None
+        return made
 
 
 def _read(tensors: checkpoint.State, about: Mapping[str, Any]) -> SlideModel:
@@ -240,6 +244,8 @@ def _read(tensors: checkpoint.State, about: Mapping[str, Any]) -> SlideModel:
         Calibration(temperature, tuple(thresholds), tensors[f"nonconformity{n}"].double().numpy())
         for n, (temperature, thresholds) in enumerate(zip(about["temperatures"], about["thresholds"], strict=True))
     )
+    if about["trained_on"]["unit"] not in get_args(Unit) or not 0 < about["coverage"] < 1:
+        raise MilError(f"unit {about['trained_on']['unit']!r}, coverage {about['coverage']!r}")
     typical = Typical(*(tensors[f"typical.{field.name}"].double().numpy() for field in fields(Typical)))
     return SlideModel(
         targets=targets,

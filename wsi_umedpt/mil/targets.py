@@ -95,6 +95,8 @@ class Target:
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Undo `to_dict`."""
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        if tuples.get("kind") not in get_args(Kind):
+            raise MilError(f"there is no kind of target {tuples.get('kind')!r}")
         return cls(**tuples)
 
 
