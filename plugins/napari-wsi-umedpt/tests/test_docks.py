@@ -342,11 +342,11 @@ def test_a_dock_that_is_closed_lets_go(viewer, qtbot, planted, kind):
     area = viewer.window.add_dock_widget(dock)
     add_layers(viewer, open_path(planted.store, pytest.fail))
     viewer.window.remove_dock_widget(area)
+    dock.deleteLater()  # what Qt does at the end, while Python still holds it
     qtbot.wait(50)
     viewer.layers.clear()
     qtbot.wait(50)
     add_layers(viewer, open_path(planted.store, pytest.fail))
     camera(viewer).zoom = 3
     qtbot.wait(50)
-    del dock
     assert len(viewer.mouse_drag_callbacks) == clicks

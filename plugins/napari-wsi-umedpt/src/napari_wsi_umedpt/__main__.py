@@ -21,7 +21,7 @@ def show(paths: list[Path]) -> Any:
 
     viewer = napari.Viewer(title="wsi_umedpt")
     for name in DOCKS:
-        viewer.window.add_plugin_dock_widget(_PLUGIN, name, tabify=name != DOCKS[0])
+        viewer.window.add_plugin_dock_widget(_PLUGIN, name)
     for path in paths:
         if path.is_dir() and get_reader(path) is None:
             _, cases = viewer.window.add_plugin_dock_widget(_PLUGIN, "Case list", tabify=True)

@@ -22,6 +22,7 @@ from wsi_umedpt.errors import WsiError
 
 from napari_wsi_umedpt._annotations import objects_in, shapes_layer
 from napari_wsi_umedpt._dock import Dock
+from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._legend import Entry, Legend, has_legend, what_is_at
 from napari_wsi_umedpt._navigation import frame_of
 from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place, tell_error
@@ -29,6 +30,7 @@ from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_p
 _MOVED_PX = 4
 """A click is a press and a release this near, canvas px."""
 _WIDTH_PX = 300
+_AREA_PX = 150
 _INVITATION = "Click on a nucleus or a tile."
 
 
@@ -38,6 +40,7 @@ class LegendDock(Dock):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self._classes = QVBoxLayout()
+        self._place: Place | None = None
         self.here = QLabel(_INVITATION)
         self.here.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.here.setWordWrap(True)
@@ -46,6 +49,8 @@ class LegendDock(Dock):
         inside.setLayout(self._classes)
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setMinimumHeight(_AREA_PX)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inside)
         layout = QVBoxLayout(self)
         self.setMinimumWidth(_WIDTH_PX)
@@ -59,11 +64,16 @@ class LegendDock(Dock):
 
     def refresh(self, event: Any = None) -> None:
         """Write the legend anew."""
+        place = current_place(self._viewer)
+        if place != self._place:  # what was clicked on is gone
+            self._place = place
+            self.here.setText(_INVITATION)
         while (item := self._classes.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.setParent(None)  # at once: one that is only marked for deletion is still painted
                 widget.deleteLater()
-        for layer in reversed([layer for layer in self._viewer.layers if has_legend(layer)]):
+        found = [layer for layer in reversed(self._viewer.layers) if has_legend(layer)]
+        for layer in sorted(found, key=lambda layer: Legend(layer).what.kind == "tiles"):  # what was found comes first
             self._classes.addWidget(_Block(self._viewer, layer))
         self._classes.addStretch(1)
 

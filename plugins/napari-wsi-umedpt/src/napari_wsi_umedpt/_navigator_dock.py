@@ -20,6 +20,8 @@ from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnificatio
 from napari_wsi_umedpt._viewer import camera, canvas_size, current_place, ours, scale_bar, tell, tell_error
 
 _FRAME = QColor(220, 0, 0)
+_HIGHEST_PX = 320
+"""Of the overview: below it other docks need room."""
 _SMALLEST_FRAME = 6.0
 """Of the frame on the overview, px: it must be seen at 40x."""
 
@@ -96,7 +98,7 @@ class NavigatorDock(Dock):
             return
         frame = frame_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(self._viewer), place)
         middle = f"x {frame.x + frame.width / 2:,.0f}  y {frame.y + frame.height / 2:,.0f} px"
-        self.magnification.setText(f"<b>{magnification_of(seen.zoom):.3g}x</b>   {middle}")
+        self.magnification.setText(f"<b>{magnification_of(seen.zoom):.3g}x</b>&nbsp;&nbsp; {middle}")
         self.overview.show_frame(QRectF(frame.x, frame.y, frame.width, frame.height))
 
     # ---- the overview ----
@@ -140,6 +142,7 @@ class Overview(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setMinimumSize(160, 160)
+        self.setMaximumHeight(_HIGHEST_PX)
         self._image: QImage | None = None
         self._place: Place | None = None
         self.frame = QRectF()

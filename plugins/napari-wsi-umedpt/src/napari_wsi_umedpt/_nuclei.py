@@ -51,6 +51,7 @@ class Field:
         self._lines = int(cells[:, 1].max()) + 1 if len(objects) else 1
         flat = cells[:, 1] * self._columns + cells[:, 0]
         self._order = np.argsort(flat, kind="stable")
+        self._order = self._order[~large[self._order]]
         self._starts = np.searchsorted(flat[self._order], np.arange(self._columns * self._lines + 1))
 
     def __len__(self) -> int:
@@ -58,6 +59,13 @@ class Field:
 
     def within(self, left: float, top: float, right: float, bottom: float) -> Rows:
         """Rows of the objects whose box meets a rectangle, in their order."""
+        rows = np.sort(self._near(left, top, right, bottom))
+        box = self._boxes[rows]
+        meets = (box[:, 0] <= right) & (box[:, 1] <= bottom) & (box[:, 2] >= left) & (box[:, 3] >= top)
+        return np.asarray(rows[meets], np.int64)
+
+    def _near(self, left: float, top: float, right: float, bottom: float) -> Rows:
+        """All objects that may meet a rectangle, each once, and some that do not."""
         first_x, first_y = (max(0, int((low - self._reach) // _CELL_PX)) for low in (left, top))
         last_x = min(self._columns - 1, int((right + self._reach) // _CELL_PX))
         last_y = min(self._lines - 1, int((bottom + self._reach) // _CELL_PX))
@@ -66,10 +74,7 @@ class Field:
             for line in range(first_y, last_y + 1):
                 start = line * self._columns
                 parts.append(self._order[self._starts[start + first_x] : self._starts[start + last_x + 1]])
-        rows = np.unique(np.concatenate(parts))
-        box = self._boxes[rows]
-        meets = (box[:, 0] <= right) & (box[:, 1] <= bottom) & (box[:, 2] >= left) & (box[:, 3] >= top)
-        return np.asarray(rows[meets], np.int64)
+        return np.concatenate(parts)
 
     def at(self, x: float, y: float) -> int | None:
         """Row of the object whose outline holds a place, the smallest if several do; None if none does."""
@@ -110,18 +115,14 @@ class Field:
     def _dots(self, window: Window) -> Array:
         """A pixel for each object; where several share one, it is of the class that most are of."""
         scale, x, y, width, height = window
-        rows = self.within(x * scale, y * scale, (x + width) * scale, (y + height) * scale)
-        place = np.floor(self.objects.centroid[rows] / scale).astype(np.int64) - (x, y)
-        inside = ((place >= 0) & (place < (width, height))).all(axis=1)
+        rows = self._near(x * scale, y * scale, (x + width) * scale, (y + height) * scale)
+        place = np.floor(self.objects.centroid[rows] / np.float32(scale)).astype(np.int32) - np.array([x, y], np.int32)
+        inside = (place[:, 0] >= 0) & (place[:, 0] < width) & (place[:, 1] >= 0) & (place[:, 1] < height)
         classes = len(self.objects.classes)
-        flat = place[inside, 1] * width + place[inside, 0]
-        # (pixel, class): only pixels that hold an object
-        pixels, pixel_of = np.unique(flat, return_inverse=True)
-        counts: npt.NDArray[Any] = np.zeros((len(pixels), classes), np.int64)
-        np.add.at(counts, (pixel_of.ravel(), self.objects.class_index[rows][inside]), 1)
-        out = np.zeros(height * width, np.uint8)
-        out[pixels] = counts.argmax(axis=1) + 1
-        return out.reshape(height, width)
+        flat = (place[inside, 1] * width + place[inside, 0]) * classes + self.objects.class_index[rows[inside]]
+        counts = np.bincount(flat, minlength=height * width * classes).reshape(-1, classes)
+        out = np.where(counts.any(axis=1), counts.argmax(axis=1) + 1, 0)
+        return np.asarray(out.reshape(height, width), np.uint8)
 
 
 def _rings(corners: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
