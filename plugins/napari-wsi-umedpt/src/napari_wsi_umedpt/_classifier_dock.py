@@ -1,0 +1,354 @@
+"""The dock of slide classifiers: a prediction, what it rests on, and what it would be without a region."""
+
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Layer, Shapes
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_wsi_umedpt._annotations import shapes_layer
+from napari_wsi_umedpt._annotations_dock import layer_meta
+from napari_wsi_umedpt._classifier import ATTENTION, SlideClassifier, extremes, open_classifier
+from napari_wsi_umedpt._dock import Dock
+from napari_wsi_umedpt._gallery import Gallery
+from napari_wsi_umedpt._heatlayers import HeatFrame, add_frame, heat_frame, show_frame
+from napari_wsi_umedpt._newest import Newest
+from napari_wsi_umedpt._regions import ALONE, COLOURS, LEFT_OUT, chosen_tiles, drawn_areas
+from napari_wsi_umedpt._stage import current_slide, current_store, go_to_tile, pictures_of
+from napari_wsi_umedpt._verdict import verdict
+from napari_wsi_umedpt._viewer import Reports, add_layers, camera, tell, tell_error
+
+if TYPE_CHECKING:
+    from wsi_umedpt.mil.live import Judgement
+
+    from napari_wsi_umedpt._tilepictures import TilePictures
+
+_TILES = 8
+"""In each gallery."""
+_INVITATION = (
+    "Open a slide's results, then choose a model that <i>wsi-umedpt mil train</i> made (model.json). "
+    "Nothing is embedded here: the features are in the results."
+)
+_COLOURS = {
+    True: "Bright tiles are those that the model looked at most, by rank.",
+    False: "Green tiles speak for <b>{}</b>, pink ones against it.",
+}
+
+
+class ClassifierDock(Dock):
+    """Judge the slide, or a part of it."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.classifier: SlideClassifier | None = None
+        self.judgement: Judgement | None = None
+        self.seconds = 0.0
+        """That the last judgement took, from the request to the screen."""
+        self._path: Path | None = None
+        self._asked: Path | None = None
+        self._whole: Judgement | None = None
+        self._regions: Shapes | None = None
+        self._heats: dict[str, Layer] = {}
+        self._frames: dict[str, HeatFrame] = {}
+        self._pictures: TilePictures | None = None
+        self._networks = (0, 0)
+        self._reports = Reports()
+        self._judging, self._reading = Newest(self._cannot_judge), Newest()
+        self._letting_go += [self._judging.forget, self._reading.forget]
+        self._build()
+        self._timer = QTimer(self)
+        self._timer.setInterval(100)
+        self._timer.timeout.connect(self._tell_progress)
+        self._follow_layers(self._layers_changed)
+
+    def _build(self) -> None:
+        choose = QPushButton("Choose model ...")
+        choose.clicked.connect(self._choose)
+        self.words = QLabel(_INVITATION)
+        self.words.setWordWrap(True)
+        self.words.setTextFormat(Qt.TextFormat.RichText)
+        self.words.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.column = QComboBox()
+        self.column.setToolTip("What is drawn over the slide, and what the tiles below are ranked by")
+        self.column.currentTextChanged.connect(self._show_column)
+        self.colours = QLabel()
+        self.colours.setWordWrap(True)
+        self.top = Gallery("", self._go_to)
+        self.bottom = Gallery("", self._go_to)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.addWidget(choose)
+        layout.addWidget(self.words)
+        layout.addLayout(self._region_buttons())
+        form = QFormLayout()
+        form.addRow("Show", self.column)
+        layout.addLayout(form)
+        layout.addWidget(self.colours)
+        layout.addWidget(self.top)
+        layout.addWidget(self.bottom)
+        layout.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inside)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(330)
+
+    def _region_buttons(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        for text, tip, does in (
+            ("Leave out ...", "Draw around pen or a fold: the prediction follows", partial(self.draw, LEFT_OUT)),
+            ("Only this ...", "Draw around what alone is to be judged", partial(self.draw, ALONE)),
+            ("Whole slide", "Forget the regions", self.forget_regions),
+        ):
+            button = QPushButton(text)
+            button.setToolTip(tip)
+            button.clicked.connect(lambda *_, does=does: does())
+            row.addWidget(button)
+        return row
+
+    # ---- the model ----
+
+    def open(self, path: Path) -> None:
+        """Judge the slide that is looked at by a model, and every slide that is opened from now on."""
+        self._path, self._asked = path, None
+        self._load()
+
+    def _choose(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "A slide classifier", "", "Slide classifier (model.json *.json)")
+        if name:
+            self.open(Path(name))
+
+    def _load(self) -> None:
+        store, path = current_store(self._viewer), self._path
+        if path is None or (store is not None and store == self._asked):
+            return
+        self._forget_slide()
+        self._asked = store
+        if store is None:
+            slide = current_slide(self._viewer)
+            found = f"{slide.place.slide_id} has no results open" if slide else "No slide is open"
+            self.words.setText(
+                f"{found}. A classifier needs features: embed the slide (dock Analyse), or open its .zarr."
+            )
+            return
+        self._networks = (0, 0)
+        self.words.setText(f"Reading {path.name} and the features of {store.name} ...")
+        self._timer.start()
+        self._background.run(lambda: open_classifier(path, store, self._progress), self._opened, self._cannot_open)
+
+    def _progress(self, done: int, total: int) -> None:
+        self._networks = done, total  # from a thread: the timer shows it
+
+    def _tell_progress(self) -> None:
+        if not self._background.busy:
+            self._timer.stop()
+        elif (total := self._networks[1]) and self._asked:
+            self.words.setText(f"Network {self._networks[0]} of {total} looks at {self._asked.name} ...")
+
+    def _cannot_open(self, error: Exception) -> None:
+        self.words.setText(f"{self._path.name if self._path else 'The model'} cannot judge this slide.")
+        tell_error(error)
+
+    def _opened(self, classifier: SlideClassifier) -> None:
+        if classifier.store != current_store(self._viewer):
+            self._asked = None
+            self._load()  # another slide was opened meanwhile
+            return
+        self.classifier = classifier
+        self._pictures = pictures_of(self._viewer, classifier.place, classifier.tiles.grid, self._reports)
+        self.column.blockSignals(True)
+        self.column.clear()
+        self.column.addItems([ATTENTION, *(f"contribution to {name}" for name in classifier.columns[1:])])
+        self.column.setCurrentIndex(len(classifier.columns) - 1 if len(classifier.columns) == 2 else 1)
+        self.column.blockSignals(False)
+        self.judge()
+
+    # ---- judging ----
+
+    def judge(self, event: Any = None) -> None:
+        """Judge what the regions leave, beside the window; the newest request is what is shown."""
+        classifier = self.classifier
+        if classifier is None:
+            return
+        began = perf_counter()
+        drawn = [] if self._regions is None else drawn_areas(
+            self._regions.data, layer_meta(self._regions), classifier.place
+        )  # fmt: skip
+        columns = [ATTENTION, self._contribution()]
+
+        def work() -> tuple["Judgement", dict[str, HeatFrame]]:
+            chosen = chosen_tiles(drawn, classifier.xy, classifier.tiles.grid.side) if drawn else None
+            found = classifier.judge(chosen)
+            frames = {
+                name: heat_frame(
+                    classifier.values(found, chosen, name),
+                    classifier.tiles,
+                    "percentile" if name == ATTENTION else "signed",
+                )
+                for name in columns
+            }
+            return found, frames
+
+        self._judging.ask(work, lambda result: self._judged(result[0], result[1], began))
+
+    def _judged(self, found: "Judgement", frames: dict[str, HeatFrame], began: float) -> None:
+        classifier = self.classifier
+        if classifier is None:
+            return
+        self.judgement, self._frames = found, frames
+        if found.tiles == len(classifier.index):
+            self._whole = found
+        self.words.setText(verdict(classifier.model, found, self._whole or found, len(classifier.index)))
+        self._show_heats()
+        self.seconds = perf_counter() - began
+        self._show_galleries()
+
+    def _cannot_judge(self, error: Exception) -> None:
+        self.words.setText("<h3>No prediction</h3>")
+        self.judgement = None
+        tell_error(error)
+
+    def _contribution(self) -> str:
+        """The output whose contributions are drawn: the chosen one, or the first."""
+        if self.classifier is None:
+            return ATTENTION
+        return self.classifier.columns[max(1, int(self.column.currentIndex()))]
+
+    def _column(self) -> str:
+        return ATTENTION if self.column.currentIndex() <= 0 else self._contribution()
+
+    # ---- what is seen ----
+
+    def _show_column(self, text: str) -> None:
+        if self.classifier is None:
+            return
+        shown = self._column() == ATTENTION
+        for name, layer in self._heats.items():
+            layer.visible = (name == ATTENTION) is shown
+        if self._contribution() in self._frames:
+            self._show_galleries()
+        else:
+            self.judge()
+
+    def _show_heats(self) -> None:
+        classifier = self.classifier
+        if classifier is None:
+            return
+        for column, frame in self._frames.items():
+            kind = ATTENTION if column == ATTENTION else "contribution"
+            layer = self._heats.get(kind)
+            name = f"{classifier.name}: {column}"
+            if layer is not None and layer in self._viewer.layers:
+                layer.name = name
+                show_frame(layer, frame)
+                continue
+            visible = (column == ATTENTION) is (self._column() == ATTENTION)
+            self._heats[kind] = add_frame(
+                self._viewer, frame, classifier.tiles, classifier.place, name, store=classifier.store, visible=visible
+            )
+            self._keep_regions_on_top()
+
+    def _show_galleries(self) -> None:
+        classifier, column = self.classifier, self._column()
+        if classifier is None or (frame := self._frames.get(column)) is None:
+            return
+        attended = column == ATTENTION
+        what = classifier.speaks_for(column)
+        self.colours.setText(_COLOURS[attended].format(what))
+        self.top.title.setText("Looked at most" if attended else f"Speak most for <b>{what}</b>")
+        self.bottom.title.setText("Looked at least" if attended else f"Speak most against <b>{what}</b>")
+        top, bottom = extremes(frame.values, _TILES)
+        words = [f"{frame.values[row]:.2g}" for row in (*top, *bottom)]
+        for gallery, rows, some in ((self.top, top, words[: len(top)]), (self.bottom, bottom, words[len(top) :])):
+            if gallery.rows != rows:
+                gallery.show_tiles(rows, some, None)
+        if (pictures := self._pictures) is None:
+            self.colours.setText(f"{self.colours.text()} The slide itself is not open: its tiles cannot be shown.")
+            return
+
+        def show(found: list[Any]) -> None:
+            self.top.show_tiles(top, words[: len(top)], found[: len(top)])
+            self.bottom.show_tiles(bottom, words[len(top) :], found[len(top) :])
+
+        self._reading.ask(lambda: pictures.read([*top, *bottom]), show)
+
+    def _go_to(self, row: int) -> None:
+        if self.classifier is not None:
+            go_to_tile(self._viewer, self.classifier.place, self.classifier.tiles.grid, row)
+
+    # ---- regions ----
+
+    def draw(self, kind: str) -> None:
+        """Let the user draw a region that is left out, or judged alone."""
+        if self.classifier is None:
+            tell("Choose a model first.")
+            return
+        if self._regions is None or self._regions not in self._viewer.layers:
+            made = shapes_layer([], self.classifier.place, "regions judged", camera(self._viewer).zoom)
+            (self._regions,) = add_layers(self._viewer, [made])
+            self._regions.events.data.connect(self.judge)
+        layer = self._regions
+        self._viewer.layers.selection.active = layer
+        layer.selected_data = set()
+        layer.feature_defaults["class"] = kind
+        colour = [part / 255 for part in COLOURS[kind]]
+        layer.current_edge_color, layer.current_face_color = [*colour, 1.0], [*colour, 0.2]
+        layer.mode = "add_polygon_lasso"
+
+    def forget_regions(self) -> None:
+        """Judge the whole slide again."""
+        if self._regions is not None and self._regions in self._viewer.layers:
+            self._viewer.layers.remove(self._regions)
+        self._regions = None
+        self.judge()
+
+    def _keep_regions_on_top(self) -> None:
+        if self._regions is not None and self._regions in self._viewer.layers:
+            layers = self._viewer.layers
+            layers.move(layers.index(self._regions), len(layers))
+
+    # ---- another slide ----
+
+    def _layers_changed(self, event: Any = None) -> None:
+        if self._path is None:
+            return
+        if self._regions is not None and self._regions not in self._viewer.layers:
+            self._regions = None
+            self.judge()
+        if self._asked is None or current_store(self._viewer) != self._asked:
+            # Once the layers of a slide are all there, and not while others are taken away.
+            QTimer.singleShot(0, self._load)
+        elif self.classifier and self._pictures is None and current_slide(self._viewer) is not None:
+            self._pictures = pictures_of(self._viewer, self.classifier.place, self.classifier.tiles.grid, self._reports)
+            self._show_galleries()
+
+    def _forget_slide(self) -> None:
+        self._judging.forget()
+        self._reading.forget()
+        self.classifier = self.judgement = self._whole = self._pictures = None
+        for layer in (*self._heats.values(), self._regions):
+            if layer is not None and layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self._regions = None
+        self._heats, self._frames = {}, {}
+        for gallery in (self.top, self.bottom):
+            gallery.show_tiles([], [], None)
+            gallery.title.setText("")
+        self.colours.setText("")

@@ -1,0 +1,38 @@
+"""Models small enough to be made in a test: a slide classifier that was not trained, a UMedPT release."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from wsi_umedpt.bag import FeatureKind
+from wsi_umedpt.mil.calibrate import Calibration
+from wsi_umedpt.mil.models import build
+from wsi_umedpt.mil.settings import ModelSettings
+from wsi_umedpt.mil.slidemodel import SlideModel
+from wsi_umedpt.mil.targets import Target
+from wsi_umedpt.mil.typical import typical_of
+
+PLANTED_KIND = FeatureKind(encoder="enc", mpp=0.5, size_px=128, dim=4)
+"""Of the features in the planted store."""
+STATUS = Target(name="status", kind="binary", columns=("status",), classes=("normal", "tumour"))
+
+
+def slide_classifier(path: Path, kind: FeatureKind = PLANTED_KIND, *, networks: int = 2, unit: str = "slide") -> Path:
+    """Save a slide classifier whose numbers are random and always the same."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    settings = ModelSettings(hidden=8, attention=4)
+    made = [build(kind.dim, 1, settings, [2]).eval().requires_grad_(False) for _ in range(networks)]
+    model = SlideModel(
+        targets=(STATUS,),
+        kind=kind,
+        networks=tuple(made),
+        calibrations=(Calibration(1.0, (0.4,), np.linspace(0, 1, 30)),),
+        typical=typical_of(rng.random((30, kind.dim)), [f"p{n}" for n in range(30)]),
+        coverage=0.9,
+        about={"trained_on": {"unit": unit}, "settings": dataclasses.asdict(settings)},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    return path
