@@ -9,7 +9,7 @@ from conftest import NUCLEUS, TUMOUR, TUMOUR_COLOUR, UNREADABLE_TILE
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
-from napari_wsi_umedpt._annotations import read_annotations
+from napari_wsi_umedpt._annotations import Annotation, read_annotations, write_annotations
 from napari_wsi_umedpt._annotations_dock import AnnotationsDock
 from napari_wsi_umedpt._cases import FILE
 from napari_wsi_umedpt._cases_dock import CasesDock
@@ -246,6 +246,18 @@ def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):
     assert read_annotations(tmp_path / "b.geojson")[0].name == "Necrosis"
     dock.save(tmp_path / "a.txt")
     assert "must end in .geojson" in told[-1].message
+
+
+def test_annotations_are_dropped_onto_the_slide(viewer, planted, tmp_path, told):
+    """Without a slide there is no telling where they lie, which is said; over it they lie where they were drawn."""
+    square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
+    write_annotations(tmp_path / "a.geojson", [Annotation(((square,),), "Tumor")])
+    viewer.open(str(tmp_path / "a.geojson"), plugin="napari-wsi-umedpt")
+    assert not viewer.layers
+    assert "Open its slide first" in told[-1].message
+    viewer.open(str(planted.slide), plugin="napari-wsi-umedpt")
+    viewer.open(str(tmp_path / "a.geojson"), plugin="napari-wsi-umedpt")
+    assert np.allclose(current_place(viewer).to_slide(viewer.layers["a"].data[0]), square)
 
 
 def test_a_lost_slide_is_put_below_its_results(viewer, qtbot, planted, tmp_path, told):

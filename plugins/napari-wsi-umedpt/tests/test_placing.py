@@ -52,7 +52,7 @@ def box_of(mask: np.ndarray, shot_shape: tuple[int, ...], middle, per_px: float)
     return (edges - np.array([width, height] * 2) / 2) * per_px + np.array([*middle, *middle])
 
 
-@pytest.mark.parametrize("zoom", [0.25, 0.8, 2.0, 4.0])
+@pytest.mark.parametrize("zoom", [0.25, 0.8, 1.5, 2.4])
 def test_the_tumour_is_where_it_was_planted(viewer, qtbot, planted, zoom):
     """On the screen, at every zoom, to a pixel of the screen or of the slide, whichever is larger."""
     add_layers(viewer, open_path(planted.slide, pytest.fail))
@@ -60,8 +60,6 @@ def test_the_tumour_is_where_it_was_planted(viewer, qtbot, planted, zoom):
     middle = (TUMOUR[0] + TUMOUR[2]) / 2 + 7, (TUMOUR[1] + TUMOUR[3]) / 2 - 5
     shot, per_px = seen_colours(viewer, qtbot, zoom, middle)
     inside = np.abs(shot - TUMOUR_COLOUR).max(axis=-1) < 60
-    if inside[0].any() or inside[:, 0].any():
-        pytest.skip("the square is larger than the canvas")
     assert np.abs(box_of(inside, shot.shape, middle, per_px) - TUMOUR).max() <= 1.01 * max(per_px, 1)
 
 
