@@ -92,7 +92,8 @@ def test_one_label_that_is_trained_on_changes_what_is_learned(developed):
     files, linear, _ = developed(cohort, banks)
     for number in range(3):
         truth = [values.copy() for values in cohort.truth]
-        truth[number][1, 0] = truth[number][1, 0] * 1.5 if number else 1 - truth[number][1, 0]
+        first, middle = truth[number][1, 0], np.median(truth[number][:, 0])
+        truth[number][1, 0] = 1 - first if number == 0 else 2 * middle if first < middle else middle / 9
         again, again_linear, _ = developed(replace(cohort, truth=tuple(truth)), banks)
         assert again != files
         moved = {name.rpartition("/")[2] for name in linear if repr(linear[name]) != repr(again_linear[name])}
