@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from wsi_umedpt.errors import HeatmapError
 
@@ -331,6 +330,8 @@ def _levels(finite: Places, scaling: Scaling) -> Places:
     if low == high:
         return np.full(finite.shape, 0.5)
     if scaling == "percentile":
+        from scipy.stats import rankdata  # a second to import, for what few ask
+
         return np.asarray((rankdata(finite) - 1) / (len(finite) - 1), np.float64)
     return np.asarray((finite - low) / (high - low), np.float64)
 
