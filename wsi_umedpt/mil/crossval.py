@@ -261,7 +261,8 @@ def _digest(
 def _read(path: Path, digest: str) -> Arrays | None:
     """What an earlier run wrote, if it is of the same study and whole."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves what is no archive open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

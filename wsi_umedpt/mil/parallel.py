@@ -1,5 +1,6 @@
 """Work that falls into independent parts, a process each: networks are too small to share one among cores."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,14 @@ def in_parallel(jobs: int, parts: Sequence[Part]) -> Iterator[Any]:
         yield from (function(*arguments) for function, arguments in parts)
         return
     workers = Parallel(n_jobs=min(jobs, len(parts)), return_as="generator")
-    yield from workers(delayed(_alone)(function, arguments) for function, arguments in parts)
+    results = workers(delayed(_alone)(function, arguments) for function, arguments in parts)
+    try:
+        for result in results:  # noqa: UP028 - `yield from` would close them before we can say how
+            yield result
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # who stops early knows that work is lost
+            results.close()
 
 
 def _alone(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
