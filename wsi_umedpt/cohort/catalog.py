@@ -1,0 +1,282 @@
+"""One table of all slides of an output folder, ``OUT/catalog.parquet``: a row a slide, damaged ones with their reason.
+
+The catalog is a cache and never the truth: it can be deleted at any time and is made anew
+from the stores and the records alone. `refresh` reads only what changed since; a store
+counts as changed when its root, or a folder that parts of it are renamed into, is. Numbers
+of arrays are not checked against their sums: that is `wsi_umedpt.verify`.
+
+Read top to bottom: `Row` (what is known of a slide), `refresh`, how a row is read.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from wsi_umedpt.arrays import read_array, read_attrs, whole_file
+from wsi_umedpt.cohort.records import Record
+from wsi_umedpt.cohort.standing import Board, Seen, Standing, look
+from wsi_umedpt.errors import StoreError, WsiError, reason_of
+from wsi_umedpt.store import OK, SlideStore
+from wsi_umedpt.tiling import TileSpec
+
+NAME = "catalog.parquet"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of one encoder in a store."""
+
+    encoder: str
+    grid: str
+    tile_px: int
+    tile_mpp: float
+    tiles: int
+    unreadable: int
+    dim: int
+    precision: str
+    weights_sha256: str
+    sha256: str
+    """Of the features; see docs/store.md."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Objects of one kind in a store."""
+
+    name: str
+    count: int
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is known of one slide; None where it is not known."""
+
+    slide_id: str
+    status: Standing
+    error: str | None = None
+    """Why it is not whole: of a damaged store what is wrong, else what the record says."""
+    fingerprint: str | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    mpp: float | None = None
+    mpp_source: str | None = None
+    vendor: str | None = None
+    objective: float | None = None
+    tissue_share: float | None = None
+    tissue_mm2: float | None = None
+    red: float | None = None
+    """Mean colour of the tissue, 0 to 255; so `green` and `blue`."""
+    green: float | None = None
+    blue: float | None = None
+    tiles: int | None = None
+    """Of all grids together; so `unreadable`."""
+    unreadable: int | None = None
+    features: tuple[Features, ...] = ()
+    objects: tuple[Found, ...] = ()
+    store_schema: int | None = None
+    software: str | None = None
+    """Version that made the store."""
+    task: str | None = None
+    attempts: int | None = None
+    failures: int | None = None
+    started: str | None = None
+    ended: str | None = None
+    seconds: float | None = None
+    host: str | None = None
+    read_of: str = ""
+    """What shows whether the store changed since it was read."""
+
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_FEATURES = pa.struct(
+    [(f.name, {int: _WHOLE, float: _REAL, str: _TEXT}[f.type]) for f in fields(Features)]  # type: ignore[index]
+)
+_FOUND = pa.struct([("name", _TEXT), ("count", _WHOLE), ("model", _TEXT)])
+_KINDS = {
+    **dict.fromkeys(("width_px", "height_px", "tiles", "unreadable", "store_schema", "attempts", "failures"), _WHOLE),
+    **dict.fromkeys(("mpp", "objective", "tissue_share", "tissue_mm2", "red", "green", "blue", "seconds"), _REAL),
+    "features": pa.list_(_FEATURES),
+    "objects": pa.list_(_FOUND),
+}
+COLUMNS = pa.schema([(f.name, _KINDS.get(f.name, _TEXT)) for f in fields(Row)], metadata={"wsi_umedpt": str(SCHEMA)})
+"""Of the Parquet file."""
+
+
+def refresh(out: Path, board: Board | None = None) -> list[Row]:
+    """Bring the catalog up to date and give its rows, sorted by slide.
+
+    Parameters
+    ----------
+    out
+        Folder of stores.
+    board
+        A look at the folder, where one was just taken.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder. Where it cannot be written, the catalog stays as it was.
+    """
+    board = board or look(out)
+    known = {row.slide_id: row for row in read_catalog(out / NAME)}
+    rows = [row_of(out, seen, known.get(slide_id)) for slide_id, seen in board.slides.items()]
+    if list(known.values()) != rows or not (out / NAME).exists():
+        with contextlib.suppress(OSError):
+            write_catalog(out / NAME, rows)
+    return rows
+
+
+def row_of(out: Path, seen: Seen, known: Row | None = None) -> Row:
+    """What is known of a slide; its store is read only if it changed since `known` was made."""
+    path = out / f"{seen.slide_id}.zarr"
+    read_of = _state(path) if seen.stored else ""
+    if known is None or known.read_of != read_of or not read_of:
+        known = _read(path, read_of) if seen.stored else Row(slide_id=seen.slide_id, status=seen.standing)
+    status, error = (known.status, known.error) if known.status == "damaged" else (seen.standing, seen.reason or None)
+    return replace(known, slide_id=seen.slide_id, status=status, error=error, **_said(seen.record))
+
+
+def read_catalog(path: Path) -> list[Row]:
+    """Rows of a catalog; none if there is none, or it is damaged or of another version."""
+    try:
+        table = parquet.read_table(path)
+        if (table.schema.metadata or {}).get(b"wsi_umedpt") != str(SCHEMA).encode():
+            return []
+        return [_row(content) for content in table.to_pylist()]
+    except (OSError, pa.ArrowException, TypeError, LookupError, ValueError):
+        return []
+
+
+def write_catalog(path: Path, rows: Iterable[Row]) -> None:
+    """Write a catalog whole, or leave the one that is there."""
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=COLUMNS)
+    with whole_file(path) as file:
+        parquet.write_table(table, file, compression="zstd")
+
+
+def _row(content: dict[str, Any]) -> Row:
+    features = tuple(Features(**one) for one in content.pop("features") or ())
+    objects = tuple(Found(**one) for one in content.pop("objects") or ())
+    return Row(**content, features=features, objects=objects)
+
+
+def _said(record: Record | None) -> dict[str, Any]:
+    """What a record says of the attempts."""
+    names = ("task", "attempts", "failures", "started", "ended", "seconds", "host")
+    return {name: getattr(record, name) if record else None for name in names}
+
+
+# ---- of a store ----
+
+
+def _state(store: Path) -> str:
+    """Changes whenever something enters a store: parts are renamed into these folders, files replaced."""
+    grids = store / "grids"
+    watched = [store / "zarr.json", store / "tissue" / "zarr.json", grids, store / "detections"]
+    with contextlib.suppress(OSError):
+        watched += [part for grid in sorted(grids.iterdir()) for part in (grid, grid / "features")]
+    states = []
+    for path in watched:
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            states.append(f"{state.st_mtime_ns:x}.{state.st_ino:x}")
+    return " ".join(states)
+
+
+def _read(path: Path, read_of: str) -> Row:
+    """A store's row; why it cannot be read where it cannot."""
+    try:
+        return replace(_whole(SlideStore.open(path)), read_of=read_of)
+    except Exception as error:  # noqa: BLE001 - what lies there may be damaged in any way
+        why = str(error) if isinstance(error, WsiError) else f"is damaged: {reason_of(error)}"
+        # Not where it lies: the catalog goes to others, and folders bear names of people.
+        why = why.replace(str(path), path.name)
+        return Row(slide_id=path.name.removesuffix(".zarr"), status="damaged", error=why, read_of=read_of)
+
+
+def _whole(store: SlideStore) -> Row:
+    attrs = store.attrs
+    slide, mpp = attrs["slide"], float(attrs["slide"]["mpp"])
+    width, height = slide["size"]
+    tissue = store.tissue()
+    red, green, blue = _tissue_colour(store.path, tissue.mask)
+    grids = {grid_id: store.status(grid_id) for grid_id in store.grid_ids}
+    return Row(
+        slide_id=store.slide_id,
+        status="whole",
+        fingerprint=str(slide["fingerprint"]),
+        width_px=int(width),
+        height_px=int(height),
+        mpp=mpp,
+        mpp_source=str(slide["mpp_source"]),
+        vendor=_text(slide.get("vendor")),
+        objective=None if slide.get("objective") is None else float(slide["objective"]),
+        tissue_share=tissue.fraction,
+        tissue_mm2=tissue.area_mm2(mpp),
+        red=red,
+        green=green,
+        blue=blue,
+        tiles=sum(map(len, grids.values())) if grids else None,
+        unreadable=sum(int((status != OK).sum()) for status in grids.values()) if grids else None,
+        features=tuple(
+            _features(store.path / "grids" / grid_id, encoder_id, status)
+            for grid_id, status in grids.items()
+            for encoder_id in store.encoder_ids(grid_id)
+        ),
+        objects=tuple(_found(p.parent) for p in sorted(store.path.glob("detections/*/zarr.json"))),
+        store_schema=int(attrs["schema"]),
+        software=_text(attrs.get("software", {}).get("wsi_umedpt")),
+    )
+
+
+def _features(grid: Path, encoder_id: str, status: Any) -> Features:
+    spec = TileSpec.from_dict(read_attrs(grid)["spec"])
+    node = json.loads((grid / "features" / encoder_id / "zarr.json").read_bytes())
+    (rows, dim), made = node["shape"], node["attributes"]
+    if rows != len(status):
+        raise StoreError(f"{encoder_id} has {rows} rows for {len(status)} tiles")
+    return Features(
+        encoder=encoder_id,
+        grid=grid.name,
+        tile_px=spec.size_px,
+        tile_mpp=float(spec.mpp),
+        tiles=len(status),
+        unreadable=int((status != OK).sum()),
+        dim=int(dim),
+        precision=str(made.get("precision") or ""),
+        weights_sha256=str(made.get("weights_sha256") or ""),
+        sha256=str(made["sha256"]),
+    )
+
+
+def _found(folder: Path) -> Found:
+    (count,) = json.loads((folder / "class_index" / "zarr.json").read_bytes())["shape"]
+    return Found(name=folder.name, count=int(count), model=str(read_attrs(folder).get("made_by", {}).get("model", "")))
+
+
+def _tissue_colour(store: Path, mask: Any) -> tuple[float | None, float | None, float | None]:
+    """Mean red, green, blue of the tissue in the thumbnail; a pixel a cell is enough."""
+    if not (store / "thumbnail" / "zarr.json").exists() or not mask.any():
+        return None, None, None
+    thumbnail = read_array(store / "thumbnail")
+    fine = -(-thumbnail.shape[1] // mask.shape[1])
+    pixels = thumbnail[fine // 2 :: fine, fine // 2 :: fine]
+    rows, cols = (min(a, b) for a, b in zip(mask.shape, pixels.shape[:2], strict=True))
+    chosen = pixels[:rows, :cols][mask[:rows, :cols]]
+    if not len(chosen):
+        return None, None, None
+    red, green, blue = (round(float(value), 2) for value in np.asarray(chosen, np.float64).mean(axis=0))
+    return red, green, blue
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
