@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from wsi_umedpt.bag import FeatureKind
+from wsi_umedpt.geometry import Box
 from wsi_umedpt.mil.calibrate import Calibration
 from wsi_umedpt.mil.models import build
 from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.mil.targets import Target
 from wsi_umedpt.mil.typical import typical_of
+from wsi_umedpt.slide import open_slide
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.tissue import TissueMask
 
 PLANTED_KIND = FeatureKind(encoder="enc", mpp=0.5, size_px=128, dim=4)
 """Of the features in the planted store."""
@@ -35,4 +40,25 @@ def slide_classifier(path: Path, kind: FeatureKind = PLANTED_KIND, *, networks: 
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path)
+    return path
+
+
+def colour_store(path: Path, slide_path: Path, spec: TileSpec, unreadable: int = 3) -> Path:
+    """A store whose features are the mean colour of each tile and a little noise, as if an encoder had made them."""
+    with open_slide(slide_path) as slide:
+        width, height = slide.size
+        mask = TissueMask(np.ones((-(-height // 32), -(-width // 32)), bool), 32, None, "all", {})
+        grid = lay_grid(slide.size, slide.mpp, spec, within=mask)
+        side = round(grid.side)
+        colours = [slide.read(Box(x, y, side, side)).mean(axis=(0, 1)) for x, y in grid.xy.tolist()]
+        noise = np.random.default_rng(0).normal(size=(len(grid), 4))
+        features = np.column_stack([np.array(colours) / 64, np.zeros(len(grid))]) + noise / 4
+        made_by = {"card": {"name": "colours"}, "weights_sha256": "1" * 64, "precision": "fp32"}
+        ok = np.arange(len(grid)) != unreadable
+        with SlideStore.create(path, slide, mask, grid) as store:
+            writer = store.writer("colours", spec.grid_id, 4, made_by)
+            writer.append(features.astype(np.float32), ok)
+            writer.finish()
+            store.set_status(spec.grid_id, (~ok).astype(np.uint8))
+            store.commit()
     return path
