@@ -205,7 +205,7 @@ def predict(
     patients: Path | None = None,
     features: Features = None,
     grid: str | None = None,
-    scores: bool = True,
+    scores: Annotated[bool, Parameter(negative="--no-scores")] = True,
     allow_pt: bool = False,
 ) -> int:
     """Predict slides: a row each, and what every tile did into their stores.
@@ -236,7 +236,7 @@ def predict(
         Read .pt files, which are pickles, with torch's safe loader.
     """
     from wsi_umedpt.annotations import read_patients
-    from wsi_umedpt.errors import MilError, WsiError
+    from wsi_umedpt.errors import MilError, WsiError, reason_of
     from wsi_umedpt.interop.banks import find_sources
     from wsi_umedpt.interop.sources import StoreSource
     from wsi_umedpt.mil.apply import cases_of, store_scores, table, tile_scores
@@ -247,6 +247,7 @@ def predict(
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     loaded = SlideModel.load(model)
     sources = find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt)
     rows: list[dict[str, Any]] = []
@@ -261,10 +262,10 @@ def predict(
             print(
                 f"{case}: " + ", ".join(f"{f.target.name} {f.answer or f.predicted.round(3)}" for f in found.forecasts)
             )
-        except WsiError as error:
+        except (WsiError, OSError) as error:
             failures += 1
-            rows.append({"case": case, "slides": "+".join(slides), "error": str(error)})
-            print(f"{case}: FAILED: {error}")
+            rows.append({"case": case, "slides": "+".join(slides), "error": reason_of(error)})
+            print(f"{case}: FAILED: {reason_of(error)}")
     write_csv(out, [*table(rows)])
     print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
     return 1 if failures else 0
@@ -309,7 +310,7 @@ def explain(
     allow_pt
         Read .pt files, which are pickles, with torch's safe loader.
     """
-    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.errors import WsiError, reason_of
     from wsi_umedpt.interop.banks import find_sources
     from wsi_umedpt.mil.maps import write_maps
     from wsi_umedpt.mil.slidemodel import SlideModel
@@ -320,9 +321,9 @@ def explain(
         try:
             for path in write_maps(loaded, source, out, leave_out=leave_out):
                 print(path)
-        except WsiError as error:
+        except (WsiError, OSError) as error:
             failures += 1
-            print(f"{slide}: FAILED: {error}")
+            print(f"{slide}: FAILED: {reason_of(error)}")
     return 1 if failures else 0
 
 

@@ -78,8 +78,8 @@ def run_study(
         "study": to_dict(study), "version": __version__, "tiles": sum(reader.tiles(c.slides) for c in cohort.cases),
     }  # fmt: skip
     asked = json.loads(json.dumps(asked))
-    _enter(folder, asked)
     splits = splits_of(cohort, study)
+    _enter(folder, asked)
     total = sum(len({*folds.tolist()}) for folds in splits.values()) + 1
     about = {
         **asked,
