@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from wsi_umedpt.cli.segment import OVERLAP_PX, WINDOW_PX
+from wsi_umedpt.cohort.heads import OVERLAP_PX, WINDOW_PX
 from wsi_umedpt.dense import FeaturesToo, segment_slide
 from wsi_umedpt.encode import encode_slide
 from wsi_umedpt.models.cards import DEFAULT_ENCODER

@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from wsi_umedpt.cohort.objects import ObjectPlan
     from wsi_umedpt.cohort.run import Outcome
 
-OVERLAP_PX = 64
-"""By how much windows overlap, where --stride does not say."""
-WINDOW_PX = 320
-"""Side of a window, embedded or not. Smaller ones see too little around an object; larger ones gave the same
-(docs/objects.md)."""
-
-MIN_TISSUE = 0.05
-"""Least share of tissue in a window: thin strips hold nuclei, too."""
-
 
 def segment(
     slides: list[str],
@@ -121,50 +112,17 @@ def find_objects(
 
 
 def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":
-    from wsi_umedpt import __version__
-    from wsi_umedpt.cohort.objects import ObjectPlan
-    from wsi_umedpt.dense import FeaturesToo, window_spec
+    from wsi_umedpt.cohort.heads import Windows, plan_objects
     from wsi_umedpt.errors import EncoderError
-    from wsi_umedpt.models.cards import DEFAULT_ENCODER
-    from wsi_umedpt.models.encoder import load_encoder, pick_device
-    from wsi_umedpt.models.release import load_release
-    from wsi_umedpt.models.weights import release_path
-    from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_names
-    from wsi_umedpt.tiling import TileSpec
 
-    model = model or DEFAULT_ENCODER
     if run.engine != "torch" or run.compile:
         raise EncoderError("heads run on the engine torch, not compiled; leave --engine and --compile out")
-    encoder = load_encoder(model, device=run.device, precision=run.precision)
-    release = load_release(release_path(model))
-    known = object_names(release)
-    if not known:
-        raise EncoderError(f"{model} has no heads that show objects")
-    heads = find_heads(release, [n for name in names for n in name.split(",")] or known[:1])
-    size = tiles.size or WINDOW_PX
-    mpps = [mpp for mpp in (tiles.tile_mpp, encoder.card.mpp, heads[0].mpp, TileSpec.mpp) if mpp is not None]
-    spec = TileSpec(
-        size_px=size,
-        mpp=mpps[0],
-        stride_px=max(2, size - OVERLAP_PX) if tiles.stride is None else tiles.stride,
-        min_tissue=MIN_TISSUE if tiles.min_tissue is None else tiles.min_tissue,
-        resampling=tiles.resampling,
-        upsample=tiles.upsample,
-    )
-    if not embed and size % 32 == 0:  # another side is refused
-        spec = window_spec(spec, OVERLAP_PX)
-    device = pick_device(run.device)
-    return ObjectPlan(
-        model=OnePass(release, heads, size_px=spec.size_px, device=device, precision=run.precision),
-        spec=spec,
-        made_by={
-            "model": encoder.card.name, "weights_sha256": encoder.card.weights_sha256, "precision": run.precision,
-            "device": device.split(":")[0], "wsi_umedpt": __version__,
-        },
-        features=FeaturesToo(encoder.name, {**encoder.made_by, "engine": "torch-onepass"}, encoder.dim)
-        if embed
-        else None,
+    windows = Windows(
+        size_px=tiles.size, mpp=tiles.tile_mpp, stride_px=tiles.stride, min_tissue=tiles.min_tissue,
+        resampling=tiles.resampling, upsample=tiles.upsample,
     )  # fmt: skip
+    heads = [n for name in names for n in name.split(",")]
+    return plan_objects(model, heads, windows, device=run.device, precision=run.precision, embed=embed)
 
 
 def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> int:
