@@ -123,7 +123,7 @@ def unit_test(name: str, bags: int, seed: int, *, train: bool, dim: int = 16) ->
 
 
 def planted(share: float, seed: int, slides: int = 100, dim: int = 64) -> Bags:
-    """Slides of 300 to 900 tiles; in every second one a share of tiles is tumour.
+    """Slides of 200 to 500 tiles; in every second one a share of tiles is tumour.
 
     A tumour tile lies 5 deviations away in a direction of its own, give or take a fifth; every slide is shifted as a
     whole (stain, scanner) by 0.3 deviations a number, which mean pooling cannot tell from tumour.
@@ -133,7 +133,7 @@ def planted(share: float, seed: int, slides: int = 100, dim: int = 64) -> Bags:
     direction *= 5 / np.linalg.norm(direction)
     features, labels, instances = [], [], []
     for n in range(slides):
-        count = int(draw.integers(300, 900))
+        count = int(draw.integers(200, 500))
         x = draw.normal(size=(count, dim)) + draw.normal(0, 0.3, dim)
         tumour = np.zeros(count, bool)
         if n % 2:

@@ -112,7 +112,7 @@ def main() -> None:
     if options.memory:
         memory(options.memory, tiles)
         return
-    bags, rounds = (20, 1) if options.quick else (200, 2)
+    bags, rounds = (20, 1) if options.quick else (200, 1)
     said = {"threads": torch.get_num_threads()}
     for name, spread in (("as_slides", 0.8), ("equal", 0.0)):
         ratio, us, them = compare(sizes(bags, 10_000, spread), rounds)
