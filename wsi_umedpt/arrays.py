@@ -140,6 +140,11 @@ def discard(folder: Path) -> None:
 def write_group(path: Path, attrs: dict[str, Any]) -> None:
     """Write a group node, making its folder."""
     path.mkdir(parents=True, exist_ok=True)
+    write_node(path, attrs)
+
+
+def write_node(path: Path, attrs: dict[str, Any]) -> None:
+    """Write a group node into a folder that must be there."""
     write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attrs})
 
 

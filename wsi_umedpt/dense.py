@@ -119,8 +119,12 @@ def segment_slide(
     bad = {i for m in maps.values() for i in m.unreadable if i < start}
     if start < len(windows):
         model.calibrate(calibration_tiles(slide, store.tissue(), spec))
-        _run(slide, windows, start, model, maps, rows, bad, batch_size, threads, max_unreadable, progress, save_seconds)
+        _run(
+            slide, windows, start, model, maps, rows, bad, batch_size, threads, max_unreadable, progress, save_seconds,
+            store.check,
+        )  # fmt: skip
     counts = {}
+    store.check()
     for name, found in maps.items():
         counts[name] = len(found.finish(windows.xy[found.unreadable].tolist()))
         _into_work(store, name)
@@ -194,7 +198,7 @@ class _Rows:
 def _run(
     slide: Slide, windows: TileGrid, start: int, model: OnePass, maps: dict[str, ObjectMap], rows: _Rows,
     bad: set[int], batch_size: int, threads: int | None, max_unreadable: float, progress: Progress | None,
-    save_seconds: float,
+    save_seconds: float, check: Callable[[], None],
 ) -> None:  # fmt: skip
     """All windows from `start` on; those that cannot be read are added to `bad`."""
     saved = time.monotonic()
@@ -213,6 +217,7 @@ def _run(
         for name, found in maps.items():
             _add(found, name, batch, outputs)
         if time.monotonic() - saved > save_seconds:
+            check()
             for found in maps.values():
                 found.save()
             saved = time.monotonic()

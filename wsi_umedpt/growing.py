@@ -11,7 +11,7 @@ Read top to bottom: `FeatureWriter`, then what is asked of the work folder.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class FeatureWriter:
 
     Row `rows_done` is where to go on. Until `finish`, the array lies in `growing`, then in
     `final`. Rows that are there are gone on with if `made_by` (how they were computed) and
-    `made_of` (the slide and its tiles) are the same.
+    `made_of` (the slide and its tiles) are the same. `check` is asked before each change of
+    a file whether this process may still make it.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class FeatureWriter:
         made_by: dict[str, Any],
         made_of: dict[str, Any],
         chunk_rows: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._growing, self._final, self._shape, self._chunk_rows = growing, final, shape, chunk_rows
+        self._check = check
         self._progress = self._growing / "progress.json"
         self._made_by = made_by
         self._origin = json.loads(json.dumps({"made_by": made_by, "made_of": made_of, "shape": shape}))
@@ -109,6 +112,7 @@ class FeatureWriter:
             except FloatingPointError:
                 raise StoreError(f"{self._final.name}: features exceed the range of float16") from None
         start = self.rows_done
+        self._check()
         self._array[start : start + len(half)] = half
         sync_folder(self._growing / "c" / str(start // self._chunk_rows), files=True)
         self.rows_done += len(half)
@@ -121,6 +125,7 @@ class FeatureWriter:
 
     def finish(self) -> None:
         """Seal the array: check that all rows are there, record their sha256, give it its name."""
+        self._check()
         if self.rows_done != self._shape[0]:
             raise StoreError(f"{self._final.name}: {self.rows_done} of {self._shape[0]} rows are written")
         self._array.update_attributes({**self._made_by, "sha256": array_sha256(read_array(self._growing))})
@@ -187,7 +192,8 @@ def whole_parts(work: Path, store: Path) -> Iterator[Path]:
 
 def clear_work(partial: Path) -> None:
     """Remove all of a work folder but features that can be gone on with."""
-    shutil.rmtree(partial / "store", ignore_errors=True)
+    for name in ("store", "replaced"):
+        shutil.rmtree(partial / name, ignore_errors=True)
     kept = [*growing_features(partial), *growing_objects(partial)]
     for folder in [*partial.glob("growing/*/*/"), *partial.glob("objects/*/")]:
         if folder not in kept:

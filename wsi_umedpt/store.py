@@ -15,16 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group
+from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group, write_node
 from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
-from wsi_umedpt.locks import locked
+from wsi_umedpt.locks import Hold, locked
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import TissueMask
@@ -45,11 +44,11 @@ Status = npt.NDArray[np.uint8]
 class SlideStore:
     """A slide's tissue, grids and features on disk. Made by `open` or `create`."""
 
-    def __init__(self, path: Path, lock: filelock.BaseFileLock | None = None) -> None:
+    def __init__(self, path: Path, hold: Hold | None = None) -> None:
         self.path = path
-        self._partial = work_folder(path)
+        self._partial = hold.work if hold else work_folder(path)
         self._work = self._partial / "store"
-        self._lock = lock
+        self._hold = hold
 
     # ---- opening ----
 
@@ -77,11 +76,13 @@ class SlideStore:
 
     @classmethod
     @contextlib.contextmanager
-    def create(cls, path: str | Path, slide: Slide, tissue: TissueMask, grid: TileGrid) -> Iterator[Self]:
+    def create(
+        cls, path: str | Path, slide: Slide, tissue: TissueMask, grid: TileGrid, hold: Hold | None = None
+    ) -> Iterator[Self]:
         """Open a store for writing, making what it lacks; goes on where a killed run stopped.
 
-        The store is locked against other processes until the context ends. Call `commit`
-        once all features are whole.
+        The store is locked against other processes until the context ends, or is held
+        already by the caller. Call `commit` once all features are whole.
 
         Raises
         ------
@@ -92,8 +93,8 @@ class SlideStore:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path) as lock:
-            store = cls(path, lock)
+        with contextlib.ExitStack() as ours:
+            store = cls(path, hold or Hold(ours.enter_context(locked(path)), work_folder(path)))
             store._prepare(slide, tissue)
             store._add_grid(grid)
             yield store
@@ -106,9 +107,20 @@ class SlideStore:
     @property
     def work(self) -> Path:
         """Folder for what is being made for this store; only one who holds it for writing may use it."""
-        if self._lock is None:
+        if self._hold is None:
             raise StoreError(f"{self.path} was opened for reading; use SlideStore.create to add to it")
         return self._partial
+
+    def check(self) -> None:
+        """Refuse to go on where the right to write was lost.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process took it over.
+        """
+        if self._hold is not None:
+            self._hold.check()
 
     def mirrored(self, name: str) -> Path:
         """A group of the work folder from which `commit` takes parts into the store's group of that name."""
@@ -196,7 +208,7 @@ class SlideStore:
         Work that other settings (`made_by`) began, or that is of other tiles, is dropped:
         rows are never mixed.
         """
-        if self._lock is None:
+        if self._hold is None:
             raise StoreError(f"{self.path} was opened for reading; use SlideStore.create to add features")
         xy = self._find(f"grids/{grid_id}/xy")
         made_of = {"slide": self.attrs["slide"], "xy": read_attrs(xy)["sha256"]}
@@ -208,6 +220,7 @@ class SlideStore:
             made_by,
             made_of,
             CHUNK_ROWS,
+            self.check,
         )
 
     def has_features(self, encoder_id: str, grid_id: str) -> bool:
@@ -237,12 +250,13 @@ class SlideStore:
 
     def commit(self) -> None:
         """Move all that is whole from the work folder into the store; what still grows stays there."""
+        self.check()
         if not self.path.exists():
             for grid in self._work.glob("grids/*/"):
                 if not is_whole_grid(grid):  # of another run, which was stopped
                     discard(grid)
             root = read_attrs(self._work)
-            write_group(self._work, {**root, "whole": True})
+            write_node(self._work, {**root, "whole": True})  # fails where the folder was taken over
             sync_folder(self._work, files=True)
             os.rename(self._work, self.path)
         else:
@@ -250,9 +264,13 @@ class SlideStore:
                 target = self.path / part.relative_to(self._work)
                 if not target.parent.exists():
                     write_group(target.parent, {})
-                discard(target)  # a label image that a kill left without its objects, or nothing
+                if target.exists():  # a label image that a kill left without its objects
+                    replaced = self._partial / "replaced"  # a rename: it fails where the folder was taken over
+                    discard(replaced)
+                    os.rename(target, replaced)
                 os.rename(part, target)
                 sync_folder(target.parent)
+        self.check()
         clear_work(self._partial)
         sync_folder(self.path.parent)
 
@@ -311,7 +329,7 @@ class SlideStore:
 
     def _roots(self) -> list[Path]:
         # A reader sees the store alone; a writer sees its own work too.
-        return [self.path, self._work] if self._lock else [self.path]
+        return [self.path, self._work] if self._hold else [self.path]
 
     def _has(self, name: str) -> bool:
         return any((root / name / "zarr.json").exists() for root in self._roots())

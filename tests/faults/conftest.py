@@ -338,7 +338,8 @@ def difference(found: dict[str, str], expected: dict[str, str]) -> str:
 
 def leftovers(out: Path) -> str:
     """What lies beside the stores that should not once all is done."""
-    return ", ".join(sorted(p.name for p in out.iterdir() if p.suffix not in (".zarr", ".lock")))
+    beside = [p.name for p in out.iterdir() if p.suffix not in (".zarr", ".lock") and p.name != ".runs"]
+    return ", ".join(sorted([*beside, *(p.name for p in out.glob(".runs/*.claim"))]))
 
 
 # ---- mutants ----

@@ -143,4 +143,4 @@ def test_an_id_that_leaves_the_folder_fails_even_without_a_manifest(lab, slides,
     assert [o["status"] for o in outcomes] == ["failed"] * 4 + ["done"]
     assert all("would leave the folder" in o["reason"] for o in outcomes[:4])
     made = {p.name for p in tmp_path.rglob("*") if out / "fine.zarr" not in p.parents}
-    assert made == {"deep", "out", "elsewhere", "link.zarr", "fine.zarr", ".fine.zarr.lock"}
+    assert made == {"deep", "out", "elsewhere", "link.zarr", "fine.zarr", ".fine.zarr.lock", ".runs", "fine.json"}

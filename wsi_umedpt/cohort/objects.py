@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.run import EmbedPlan, Outcome, Prepared, Watcher, once_free
-from wsi_umedpt.dense import FeaturesToo, segment_slide
-from wsi_umedpt.errors import StoreBusyError, reason_of
+from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
+from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, once_free
+from wsi_umedpt.cohort.turns import Rules, Turn, Turns
+from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide
+from wsi_umedpt.errors import StoreBusyError
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tasks.onepass import OnePass
 from wsi_umedpt.tiling import TileSpec, lay_grid
@@ -27,10 +30,77 @@ class ObjectPlan:
     """Embeddings to be written in the same pass."""
 
 
+class Segmenting:
+    """Finding objects as work on one slide after the other, for one process."""
+
+    def __init__(self, plan: EmbedPlan, objects: ObjectPlan, rules: Rules | None = None) -> None:
+        self._plan, self._objects = plan, objects
+        asked = {**plan.asked, "made_by": objects.made_by, "spec": objects.spec.to_dict()}
+        asked["features"] = objects.features.name if objects.features else None
+        asked["heads"] = [head.name for head in objects.model.heads]
+        self._turns = Turns(plan.out, "segment", asked, rules or Rules())
+
+    def close(self) -> None:
+        """Stop renewing claims."""
+        self._turns.close()
+
+    def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
+        """Find one slide's objects; None if another process has it."""
+        try:
+            turn = self._turns.take(job, lambda _: None)
+        except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
+            return failure(job, error)
+        if not isinstance(turn, Turn):
+            return turn
+        began = time.perf_counter()
+        try:
+            done = self._segment(turn, watcher)
+        except StoreBusyError:
+            return None
+        except Exception as error:  # noqa: BLE001 - as above
+            return turn.end(replace(failure(job, error), seconds=time.perf_counter() - began), error)
+        else:
+            return turn.end(Outcome(
+                job, "done" if done.added else "already", done.windows, done.fresh, done.unreadable,
+                time.perf_counter() - began, objects=done.objects,
+            ))  # fmt: skip
+        finally:
+            turn.hand_back()
+
+    def _segment(self, turn: Turn, watcher: Watcher) -> Segmented:
+        job, plan, objects = turn.job, self._plan, self._objects
+        with closing(Prepared(job, plan, read=False)) as prepared:
+            slide = prepared.slide
+            grid = lay_grid(slide.size, slide.mpp, objects.spec, within=prepared.tissue)
+            watcher.slide_started(job, len(grid))
+
+            def progress(done: int, total: int) -> None:
+                turn.check()
+                watcher.tiles_done(job, done, total)
+
+            with SlideStore.create(prepared.path, slide, prepared.tissue, grid, turn.hold) as store:
+                return segment_slide(
+                    slide,
+                    store,
+                    objects.model,
+                    objects.spec,
+                    objects.made_by,
+                    features=objects.features,
+                    batch_size=plan.batch_size,
+                    threads=plan.threads,
+                    max_unreadable=plan.max_unreadable,
+                    progress=progress,
+                )
+
+
 def segment_slides(
-    jobs: Sequence[SlideJob], plan: EmbedPlan, objects: ObjectPlan, watcher: Watcher | None = None
+    jobs: Sequence[SlideJob],
+    plan: EmbedPlan,
+    objects: ObjectPlan,
+    watcher: Watcher | None = None,
+    rules: Rules | None = None,
 ) -> list[Outcome]:
-    """Find objects on every slide; errors of one never touch another.
+    """Find objects on every slide, in this process; errors of one never touch another.
 
     Parameters
     ----------
@@ -45,50 +115,15 @@ def segment_slides(
     watcher = watcher or Watcher()
     outcomes: dict[str, Outcome] = {}
     busy = []
-    for job in jobs:
-        outcome = _segment(job, plan, objects, watcher)
-        if outcome is None:
-            busy.append(job)
-            continue
-        outcomes[job.slide_id] = outcome
-        watcher.slide_ended(outcome)
-    for job in busy:
-        outcome = once_free(job, plan.out, lambda job=job: _segment(job, plan, objects, watcher))  # type: ignore[misc]
-        outcomes[job.slide_id] = outcome
-        watcher.slide_ended(outcome)
-    return [outcomes[job.slide_id] for job in jobs]
-
-
-def _segment(job: SlideJob, plan: EmbedPlan, objects: ObjectPlan, watcher: Watcher) -> Outcome | None:
-    """One slide's outcome; None if another process is writing it."""
-    began = time.perf_counter()
-    prepared: Prepared | None = None
-    try:
-        prepared = Prepared(job, plan, read=False)
-        slide = prepared.slide
-        grid = lay_grid(slide.size, slide.mpp, objects.spec, within=prepared.tissue)
-        watcher.slide_started(job, len(grid))
-        with SlideStore.create(prepared.path, slide, prepared.tissue, grid) as store:
-            done = segment_slide(
-                slide,
-                store,
-                objects.model,
-                objects.spec,
-                objects.made_by,
-                features=objects.features,
-                batch_size=plan.batch_size,
-                threads=plan.threads,
-                max_unreadable=plan.max_unreadable,
-                progress=lambda n, total: watcher.tiles_done(job, n, total),
-            )
-    except StoreBusyError:
-        return None
-    except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-        return Outcome(job, "failed", seconds=time.perf_counter() - began, reason=reason_of(error))
-    finally:
-        if prepared:
-            prepared.close()
-    return Outcome(
-        job, "done" if done.added else "already", done.windows, done.fresh, done.unreadable,
-        time.perf_counter() - began, objects=done.objects,
-    )  # fmt: skip
+    with closing(Segmenting(plan, objects, rules)) as work:
+        for job in jobs:
+            outcome = work.attempt(job, watcher)
+            if outcome is None:
+                busy.append(job)
+                continue
+            outcomes[job.slide_id] = outcome
+            watcher.slide_ended(outcome)
+        for job, outcome in once_free(busy, work, watcher):
+            outcomes[job.slide_id] = outcome
+            watcher.slide_ended(outcome)
+    return in_order(jobs, outcomes)

@@ -1,27 +1,30 @@
 """Embed many slides, one after the other: every slide attempted, failures listed, nothing lost.
 
 While one slide is embedded, the next is opened, its tissue found and its first tiles
-decoded. Several processes may share one output folder: a slide that another one is
-writing is left to it, and waited for at the end.
+decoded. Several processes may share one output folder: each takes slides that no other has
+claimed, and waits at the end for those that others are writing.
 """
 
 import itertools
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from wsi_umedpt import __version__
 from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher, in_order
+from wsi_umedpt.cohort.turns import Rules, Turn, Turns, store_path
 from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
-from wsi_umedpt.errors import StoreBusyError, StoreError, reason_of
+from wsi_umedpt.errors import StoreBusyError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
-from wsi_umedpt.locks import locked
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import Slide, fingerprint, open_slide
 from wsi_umedpt.store import SlideStore, stored_tissue
@@ -33,6 +36,10 @@ from wsi_umedpt.tissue import (
     find_tissue,
     read_thumbnail,
 )
+
+__all__ = ["EmbedPlan", "Embedding", "Outcome", "Prepared", "Watcher", "embed_slides"]
+_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
+"""Between looks at slides that others have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,17 @@ class EmbedPlan:
     def __post_init__(self) -> None:
         check_run(self.batch_size, self.threads, self.max_unreadable)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, as JSON: attempts at other work do not count."""
+        return {
+            "encoders": [encoder.name for encoder in self.encoders],
+            "specs": [spec.to_dict() for spec in self.specs],
+            "tissue": asdict(self.tissue),
+            "max_unreadable": self.max_unreadable,
+            "version": __version__,
+        }
+
     def by_spec(self) -> dict[TileSpec, list[Encoder]]:
         """Encoders that share tiles, and so one decoding."""
         groups: dict[TileSpec, list[Encoder]] = {}
@@ -60,39 +78,88 @@ class EmbedPlan:
         return groups
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one slide."""
+class Embedding:
+    """Embedding as work on one slide after the other, for one process."""
 
-    job: SlideJob
-    status: Literal["done", "already", "failed"]
-    tiles: int = 0
-    fresh: int = 0
-    """Tiles embedded now, not in an earlier run."""
-    unreadable: int = 0
-    seconds: float = 0.0
-    reason: str = ""
-    tiles_by_grid: tuple[int, ...] = ()
-    """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
-    objects: dict[str, int] = field(default_factory=dict)
-    """Number of objects of each kind, where they were looked for."""
+    def __init__(self, plan: EmbedPlan, rules: Rules | None = None) -> None:
+        self._plan = plan
+        self._turns = Turns(plan.out, "embed", plan.asked, rules or Rules())
+
+    def close(self) -> None:
+        """Stop renewing claims."""
+        self._turns.close()
+
+    def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
+        """Embed one slide; None if another process has it."""
+        return self.embed(job, self.prepare(job), watcher)
+
+    def prepare(self, job: SlideJob) -> "Outcome | Ready | None":
+        """Take a slide's turn, open it and begin to read; what is to be said instead, or None, if it is not ours."""
+        try:
+            turn = self._turns.take(job, lambda job: _already(job, self._plan))
+        except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
+            return failure(job, error)
+        if not isinstance(turn, Turn):
+            return turn
+        try:
+            return Ready(turn, Prepared(job, self._plan))
+        except Exception as error:  # noqa: BLE001 - as above
+            return turn.end(failure(job, error), error)
+        except BaseException:
+            turn.hand_back()
+            raise
+
+    def embed(self, job: SlideJob, ready: "Outcome | Ready | None", watcher: Watcher) -> Outcome | None:
+        """Embed a slide that was prepared, and let go of it; None if another process has it."""
+        if not isinstance(ready, Ready):
+            return ready
+        began = time.perf_counter()
+        parts: list[Embedded] = []
+        try:
+            by_grid = self._fill(ready, parts, watcher)
+        except StoreBusyError:
+            ready.close()
+            return None
+        except Exception as error:  # noqa: BLE001 - as above
+            outcome = _outcome(job, "failed", parts, began, failure(job, error))
+            return ready.turn.end(outcome, error)
+        else:
+            return ready.turn.end(_outcome(job, "done", parts, began, by_grid=by_grid))
+        finally:
+            ready.close()
+
+    def _fill(self, ready: "Ready", parts: list[Embedded], watcher: Watcher) -> tuple[int, ...]:
+        """Embed all that the store lacks; tiles by grid."""
+        prepared, plan, job = ready.prepared, self._plan, ready.turn.job
+        total = sum(map(len, prepared.grids))
+        watcher.slide_started(job, total)
+        for grid, encoders in zip(prepared.grids, plan.by_spec().values(), strict=True):
+            before = sum(part.tiles for part in parts)
+
+            def progress(done: int, _: int, before: int = before) -> None:
+                ready.turn.check()
+                watcher.tiles_done(job, before + done, total)
+
+            with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid, ready.turn.hold) as store:
+                result = encode_slide(
+                    prepared.slide,
+                    store,
+                    encoders,
+                    grid_id=grid.spec.grid_id,
+                    batch_size=plan.batch_size,
+                    threads=plan.threads,
+                    max_unreadable=plan.max_unreadable,
+                    progress=progress,
+                    batches=prepared.batches if grid is prepared.grids[0] else None,
+                )
+            parts.append(result)
+        return tuple(map(len, prepared.grids))
 
 
-class Watcher:
-    """What a run tells as it goes; the command line draws progress bars from it."""
-
-    def slide_started(self, job: SlideJob, tiles: int) -> None:
-        """Embedding of a slide begins."""
-
-    def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
-        """Some more tiles of the slide are embedded."""
-
-    def slide_ended(self, outcome: Outcome) -> None:
-        """A slide is done, or failed."""
-
-
-def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | None = None) -> list[Outcome]:
-    """Embed every slide; errors of one never touch another.
+def embed_slides(
+    jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | None = None, rules: Rules | None = None
+) -> list[Outcome]:
+    """Embed every slide in this process; errors of one never touch another.
 
     Returns
     -------
@@ -102,40 +169,55 @@ def embed_slides(jobs: Sequence[SlideJob], plan: EmbedPlan, watcher: Watcher | N
     watcher = watcher or Watcher()
     outcomes: dict[str, Outcome] = {}
     busy: list[SlideJob] = []
+
+    def settle(job: SlideJob, outcome: Outcome | None) -> None:
+        if outcome is None:
+            busy.append(job)
+        else:
+            outcomes[job.slide_id] = outcome
+            watcher.slide_ended(outcome)
+
     with ExitStack() as opened:
+        work = opened.enter_context(closing(Embedding(plan, rules)))
         ahead = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="next-slide"))
-        upcoming = (ahead.submit(_attempt_prepare, job, plan) for job in jobs)
+        upcoming = (ahead.submit(work.prepare, job) for job in jobs)
         slides = opened.enter_context(closing(_one_ahead(upcoming)))
-        for job, prepared in zip(jobs, slides, strict=True):
-            outcome = _embed(job, prepared.result(), plan, watcher)
-            if outcome is None:
-                busy.append(job)
+        for job, ready in zip(jobs, slides, strict=True):
+            settle(job, work.embed(job, ready.result(), watcher))
+        for job, outcome in once_free(busy, work, watcher):
+            settle(job, outcome)
+    return in_order(jobs, outcomes)
+
+
+def once_free(busy: list[SlideJob], work: SlideWork, watcher: Watcher) -> Iterator[tuple[SlideJob, Outcome]]:
+    """Attempt slides that other processes have, again and again until each is somebody's outcome."""
+    waiting, pause = deque(busy), _PAUSE_S
+    while waiting:
+        for _ in range(len(waiting)):
+            job = waiting.popleft()
+            if outcome := work.attempt(job, watcher):
+                pause = _PAUSE_S
+                yield job, outcome
             else:
-                outcomes[job.slide_id] = outcome
-                watcher.slide_ended(outcome)
-    for job in busy:
-        outcome = once_free(job, plan.out, lambda job=job: _embed(job, _attempt_prepare(job, plan), plan, watcher))  # type: ignore[misc]
-        outcomes[job.slide_id] = outcome
-        watcher.slide_ended(outcome)
-    return [outcomes[job.slide_id] for job in jobs]
+                waiting.append(job)
+        if waiting:
+            time.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE_S)
 
 
-def once_free(job: SlideJob, out: Path, attempt: Callable[[], Outcome | None]) -> Outcome:
-    """Attempt a slide that another process is writing, as soon as it no longer is."""
-    outcome = None
-    while outcome is None:  # others may wait too, and one of them be faster
-        with locked(store_path(out, job), wait=True):
-            pass
-        outcome = attempt()
-    return outcome
+@dataclass(frozen=True)
+class Ready:
+    """A slide whose turn is ours, open."""
 
+    turn: Turn
+    prepared: "Prepared"
 
-def store_path(out: Path, job: SlideJob) -> Path:
-    """Where a slide's store lies; ids are safe, and this makes sure once more."""
-    path = out / f"{job.slide_id}.zarr"
-    if path.resolve().parent != out.resolve():
-        raise StoreError(f"slide id {job.slide_id!r} would leave the folder {out}")
-    return path
+    def close(self) -> None:
+        """Free the slide, and let others have it if it did not come to an end."""
+        try:
+            self.prepared.close()
+        finally:
+            self.turn.hand_back()
 
 
 class Prepared:
@@ -182,13 +264,6 @@ def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, floa
     return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
-def _attempt_prepare(job: SlideJob, plan: EmbedPlan) -> Prepared | Outcome | Exception:
-    try:
-        return _already(job, plan) or Prepared(job, plan)
-    except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-        return error
-
-
 def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
     """What the store holds, if it holds all that is asked for."""
     path = store_path(plan.out, job)
@@ -213,41 +288,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
     return Outcome(job, "already", sum(tiles), unreadable=unreadable, tiles_by_grid=tuple(tiles))
 
 
-def _embed(
-    job: SlideJob, prepared: Prepared | Outcome | Exception, plan: EmbedPlan, watcher: Watcher
-) -> Outcome | None:
-    """One slide's outcome; None if another process is writing it."""
-    began = time.perf_counter()
-    if isinstance(prepared, Outcome):
-        return prepared
-    if isinstance(prepared, Exception):
-        return Outcome(job, "failed", reason=reason_of(prepared))
-    parts: list[Embedded] = []
-    try:
-        total = sum(map(len, prepared.grids))
-        watcher.slide_started(job, total)
-        for grid, encoders in zip(prepared.grids, plan.by_spec().values(), strict=True):
-            with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid) as store:
-                before = sum(part.tiles for part in parts)
-                result = encode_slide(
-                    prepared.slide,
-                    store,
-                    encoders,
-                    grid_id=grid.spec.grid_id,
-                    batch_size=plan.batch_size,
-                    threads=plan.threads,
-                    max_unreadable=plan.max_unreadable,
-                    progress=lambda done, _, before=before: watcher.tiles_done(job, before + done, total),  # type: ignore[misc]
-                    batches=prepared.batches if grid is prepared.grids[0] else None,
-                )
-            parts.append(result)
-    except StoreBusyError:
-        return None
-    except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-        return _outcome(job, "failed", parts, began, reason_of(error))
-    finally:
-        prepared.close()
-    return _outcome(job, "done", parts, began, by_grid=tuple(map(len, prepared.grids)))
+def failure(job: SlideJob, error: Exception) -> Outcome:
+    """What an error makes of a slide."""
+    return Outcome(job, "failed", reason=reason_of(error), traceback="".join(traceback.format_exception(error)))
 
 
 def _outcome(
@@ -255,16 +298,15 @@ def _outcome(
     status: Literal["done", "failed"],
     parts: Sequence[Embedded],
     began: float,
-    reason: str = "",
+    failed: Outcome | None = None,
     by_grid: tuple[int, ...] = (),
 ) -> Outcome:
     tiles, fresh, unreadable = (sum(getattr(p, n) for p in parts) for n in ("tiles", "fresh", "unreadable"))
-    return Outcome(job, status, tiles, fresh, unreadable, time.perf_counter() - began, reason, by_grid)
+    seconds, failed = time.perf_counter() - began, failed or Outcome(job, status)
+    return Outcome(job, status, tiles, fresh, unreadable, seconds, failed.reason, by_grid, traceback=failed.traceback)
 
 
-def _one_ahead(
-    futures: Iterator["Future[Prepared | Outcome | Exception]"],
-) -> Generator["Future[Prepared | Outcome | Exception]"]:
+def _one_ahead(futures: Iterator["Future[Outcome | Ready | None]"]) -> Generator["Future[Outcome | Ready | None]"]:
     """Start the next before the current is used, and no more: each holds an open slide.
 
     Closed before its end, as by Ctrl-C, it closes the slides that nobody will take.
@@ -277,5 +319,5 @@ def _one_ahead(
             started.popleft()
     finally:
         for future in started:
-            if not future.cancel() and isinstance(left := future.result(), Prepared):
+            if not future.cancel() and isinstance(left := future.result(), Ready):
                 left.close()

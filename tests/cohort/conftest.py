@@ -1,0 +1,53 @@
+"""Slides for runs over many, and what a calm run makes of them."""
+
+import shutil
+from pathlib import Path
+
+import bad_slides
+import pytest
+
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.run import embed_slides
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory) -> list[Path]:
+    """Five slides of 640 x 640 px."""
+    folder = tmp_path_factory.mktemp("slides")
+    return [write_pyramid(folder / f"s{n}.svs", tissue_image(640, 640, seed=n)[0], tile=128) for n in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """As children have them."""
+    monkeypatch.setattr("wsi_umedpt.store.CHUNK_ROWS", bad_slides.CHUNK)
+    monkeypatch.setattr("wsi_umedpt.encode.CHUNK_ROWS", bad_slides.CHUNK)
+
+
+@pytest.fixture
+def jobs(slides) -> list[SlideJob]:
+    """One for each slide."""
+    return [SlideJob(path, path.stem) for path in slides]
+
+
+@pytest.fixture(scope="session")
+def calm(slides, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """The stores of an undisturbed run in one process, by slide."""
+    out = tmp_path_factory.mktemp("calm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_umedpt.store.CHUNK_ROWS", bad_slides.CHUNK)
+        patch.setattr("wsi_umedpt.encode.CHUNK_ROWS", bad_slides.CHUNK)
+        outcomes = embed_slides([SlideJob(path, path.stem) for path in slides], bad_slides.plan(out))
+    assert [o.status for o in outcomes] == ["done"] * len(slides)
+    return {o.job.slide_id: bad_slides.contents(out / f"{o.job.slide_id}.zarr") for o in outcomes}
+
+
+@pytest.fixture
+def bad_job(slides, tmp_path):
+    """A function that makes a slide which misbehaves in a way."""
+
+    def make(way: str) -> SlideJob:
+        return SlideJob(Path(shutil.copyfile(slides[0], tmp_path / f"{way}.svs")), way)
+
+    return make

@@ -1,0 +1,63 @@
+"""What becomes of a slide, and who is told: no torch, no pixels, so that every process of a run can afford it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from wsi_umedpt.cohort.manifest import SlideJob
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide."""
+
+    job: SlideJob
+    status: Literal["done", "already", "failed"]
+    tiles: int = 0
+    fresh: int = 0
+    """Tiles embedded now, not in an earlier run."""
+    unreadable: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+    tiles_by_grid: tuple[int, ...] = ()
+    """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
+    objects: dict[str, int] = field(default_factory=dict)
+    """Number of objects of each kind, where they were looked for."""
+    traceback: str = ""
+    """Where it failed."""
+    again_s: float | None = None
+    """Of a failed one: after how many seconds it may be tried again; None if it is not to be."""
+    disk_full: bool = False
+
+
+class Watcher:
+    """What a run tells as it goes; the command line draws progress bars from it."""
+
+    def slide_started(self, job: SlideJob, tiles: int) -> None:
+        """Embedding of a slide begins."""
+
+    def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
+        """Some more tiles of the slide are embedded."""
+
+    def slide_ended(self, outcome: Outcome) -> None:
+        """A slide is done, or failed."""
+
+    def slide_again(self, outcome: Outcome) -> None:
+        """A slide failed and will be tried again."""
+
+
+class SlideWork(Protocol):
+    """What is done to each slide, loaded and ready."""
+
+    def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
+        """Work on one slide; None if another process has it."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held."""
+        ...
+
+
+def in_order(jobs: Sequence[SlideJob], outcomes: dict[str, Outcome]) -> list[Outcome]:
+    """One outcome per job."""
+    return [outcomes[job.slide_id] for job in jobs]

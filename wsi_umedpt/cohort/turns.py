@@ -1,0 +1,203 @@
+"""One attempt at one slide: its claim, its record, and what earlier attempts say about it.
+
+`Turns.take` says whose turn a slide is: already done, given up, another's, or ours. A
+`Turn` ends in an outcome or is handed back, and the record says which.
+"""
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wsi_umedpt.cohort.claims import LEASE_S, Claim, Claims
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Outcome
+from wsi_umedpt.cohort.records import Record, begun, digest, now, read_record, without_paths, write_record
+from wsi_umedpt.errors import OptionError, StoreError
+from wsi_umedpt.locks import Hold
+
+VANISHED = 30
+"""So many times more often may attempts vanish than fail: that a process was killed is seldom the slide's fault, and
+one that crashes is known to `Isolated` for what it is."""
+FULL_DISK_S = 10.0
+"""How long to wait before a slide is tried again that found the disk full."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How stubbornly slides are tried."""
+
+    attempts: int = 3
+    """After how many failures a slide is given up, over all runs and processes."""
+    retry_failed: bool = False
+    """Try again what was given up."""
+    lease_s: float = LEASE_S
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise OptionError(f"a slide is tried at least once (--attempts), got {self.attempts}")
+
+
+class Turns:
+    """Takes turns at the slides of one output folder, for one process."""
+
+    def __init__(self, out: Path, task: str, asked: dict[str, Any], rules: Rules) -> None:
+        self.out, self.rules = out, rules
+        self._task, self._asked = task, asked
+        self._claims = Claims(out, lease_s=rules.lease_s)
+
+    def take(self, job: SlideJob, already: Callable[[SlideJob], Outcome | None]) -> "Turn | Outcome | None":
+        """Take a slide, or say what became of it; None if another process has it.
+
+        Parameters
+        ----------
+        already
+            What the slide's store holds, if it holds all that is asked for.
+        """
+        store = store_path(self.out, job)
+        if done := already(job):
+            self._tidy(job, store, done)
+            return done
+        record = self._record(job)
+        if self._given_up(record):
+            return Outcome(job, "failed", reason=_given_up_reason(record), traceback=record.traceback or "")
+        if (claim := self._claims.take(job.slide_id, store)) is None:
+            return None
+        turn = Turn(job, claim, begun(self._record(job)), self)
+        try:
+            if done := already(job):  # by another, just before
+                turn.hand_back()
+                return done
+        except BaseException:
+            turn.hand_back()
+            raise
+        write_record(self.out, turn.record)
+        return turn
+
+    def close(self) -> None:
+        """Stop renewing claims."""
+        self._claims.close()
+
+    def end(self, claim: Claim) -> None:
+        """Give a claim back."""
+        self._claims.end(claim)
+
+    def _record(self, job: SlideJob) -> Record:
+        work = digest(job, self._asked)
+        record = read_record(self.out, job.slide_id)
+        if record is None or record.work != work:
+            return Record(slide_id=job.slide_id, task=self._task, work=work, status="running")
+        if self.rules.retry_failed and record.status == "quarantined":
+            return replace(record, attempts=0, failures=0)
+        return record
+
+    def _given_up(self, record: Record) -> bool:
+        return record.failures >= self.rules.attempts or record.attempts >= VANISHED * self.rules.attempts
+
+    def _tidy(self, job: SlideJob, store: Path, done: Outcome) -> None:
+        """What one left that was killed after its store was whole."""
+        if self._claims.is_claimed(job.slide_id):
+            with contextlib.suppress(OSError):
+                if claim := self._claims.take(job.slide_id, store):
+                    record = self._record(job)
+                    if record.status != "done":
+                        write_record(self.out, _done(record, done))
+                    self._claims.end(claim)
+
+
+class Turn:
+    """An attempt at a slide, by this process."""
+
+    def __init__(self, job: SlideJob, claim: Claim, record: Record, turns: Turns) -> None:
+        self.job, self.record = job, record
+        self._claim, self._turns = claim, turns
+        self._began, self._ended = time.perf_counter(), False
+
+    @property
+    def hold(self) -> Hold:
+        """What writing the store asks for."""
+        return self._claim.hold
+
+    def check(self) -> None:
+        """Raise StoreBusyError if another process took the slide over."""
+        self._claim.check()
+
+    def end(self, outcome: Outcome, error: BaseException | None = None) -> Outcome | None:
+        """Record what became of the slide, and let go of it; None if it is no longer ours to say."""
+        if self._claim.lost or not self._claim.is_ours():
+            self._let_go()
+            return None
+        seconds = round(time.perf_counter() - self._began, 2)
+        if outcome.status != "failed":
+            record = _done(replace(self.record, seconds=seconds), outcome)
+        else:
+            full = is_full_disk(error)
+            record, again_s = failed(self.record, outcome, self._turns.rules, full=full)
+            record = replace(record, seconds=seconds)
+            outcome = replace(outcome, again_s=again_s, disk_full=full)
+        self._write(record)
+        self._let_go()
+        return outcome
+
+    def hand_back(self) -> None:
+        """Let others have the slide, as if this attempt had not been."""
+        if not self._ended and not self._claim.lost and self._claim.is_ours():
+            attempts = self.record.attempts - 1
+            self._write(replace(self.record, status="stopped", attempts=attempts, ended=now()))
+        self._let_go()
+
+    def _write(self, record: Record) -> None:
+        write_record(self._turns.out, record)
+
+    def _let_go(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._turns.end(self._claim)
+
+
+def failed(record: Record, outcome: Outcome, rules: Rules, *, full: bool = False) -> tuple[Record, float | None]:
+    """The record of an attempt that failed, and after how many seconds there may be another."""
+    failures = record.failures + (not full)  # a full disk is not the slide's fault
+    over = failures >= rules.attempts
+    record = replace(
+        record, status="quarantined" if over else "failed", attempts=record.attempts - full, failures=failures,
+        ended=now(), error=without_paths(outcome.reason, outcome.job),
+        traceback=without_paths(outcome.traceback, outcome.job) or None,
+    )  # fmt: skip
+    return record, None if over else FULL_DISK_S if full else 2.0 ** (failures - 1)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is a disk that is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def store_path(out: Path, job: SlideJob) -> Path:
+    """Where a slide's store lies; ids are safe, and this makes sure once more."""
+    path = out / f"{job.slide_id}.zarr"
+    if path.resolve().parent != out.resolve():
+        raise StoreError(f"slide id {job.slide_id!r} would leave the folder {out}")
+    return path
+
+
+def _done(record: Record, outcome: Outcome) -> Record:
+    return replace(
+        record, status="done", ended=now(), tiles=outcome.tiles, unreadable=outcome.unreadable, error=None,
+        traceback=None,
+    )  # fmt: skip
+
+
+def _given_up_reason(record: Record) -> str:
+    times = f"{record.failures} attempts failed"
+    if vanished := record.attempts - record.failures:
+        times += f" and {vanished} vanished with their process"
+    last = f", the last one: {record.error}" if record.error else ""
+    return f"given up, as {times}{last} (--retry-failed tries again)"
