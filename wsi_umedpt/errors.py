@@ -52,6 +52,10 @@ class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""
 
 
+class SpreadError(WsiError, RuntimeError):
+    """Workers on other machines cannot be had, or are out of reach."""
+
+
 class ConfigError(WsiError, ValueError):
     """A configuration file holds a key or value that is not understood."""
 

@@ -3,17 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
 from wsi_umedpt.cli.segment import find_objects
+from wsi_umedpt.cli.spread import check_spread, cores_each, in_children, rules_of, run_slides, share_cores
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
-    from wsi_umedpt.cohort.run import EmbedPlan, Outcome
+    from wsi_umedpt.cohort.run import Embedding, EmbedPlan, Outcome
     from wsi_umedpt.models.encoder import Encoder
     from wsi_umedpt.tiling import TileSpec
 
@@ -32,12 +34,14 @@ def embed(
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
     run: RunOptions | None = None,
+    spread: SpreadOptions | None = None,
     dry_run: bool = False,
 ) -> int:
     """Embed slides into stores, `OUT/SLIDE.zarr`, named by the slide's file or by a CSV.
 
     A slide that is done is skipped, one that was interrupted is gone on with: run the same
-    command again. Several processes may share OUT. Exit code 1 if any slide failed.
+    command again. Several processes, on several machines, may share OUT. Exit code 1 if any slide
+    failed, 143 if SIGTERM stopped the run.
 
     Examples
     --------
@@ -50,6 +54,12 @@ def embed(
         wsi-umedpt embed slides/ -o out --dry-run
 
         wsi-umedpt embed slide.svs -o out --heads nuclei_tnbc
+
+        wsi-umedpt embed slides/ -o out --isolate --slide-timeout 3600 --slide-memory 16
+
+        wsi-umedpt embed slides/ -o out --dask local:4
+
+        wsi-umedpt embed slides/ -o out --dask tcp://scheduler:8786
 
     Parameters
     ----------
@@ -72,6 +82,8 @@ def embed(
         How tissue is found.
     run
         How the work is done.
+    spread
+        How slides are spread over processes and machines.
     dry_run
         Print what would be done, and do nothing; the device need not be there.
     """
@@ -79,34 +91,41 @@ def embed(
     from wsi_umedpt.cohort.run import embed_slides
     from wsi_umedpt.errors import EncoderError, StoreError
 
+    spread, run = spread or SpreadOptions(), run or RunOptions()
     if heads:
-        if len(model) > 1 or dry_run or (run and run.device == ALL_GPUS):
+        if len(model) > 1 or dry_run or run.device == ALL_GPUS:
             raise EncoderError("--heads goes with one UMedPT model on one device, and without --dry-run")
-        return find_objects(slides, out, "".join(model), heads, mpp, mask, tiles, tissue, run, embed=True)
-    tiles, run = tiles or TileOptions(), run or RunOptions()
+        return find_objects(slides, out, "".join(model), heads, mpp, mask, tiles, tissue, run, spread, embed=True)
+    tiles, tissue = tiles or TileOptions(), tissue or TissueOptions()
     check_mpp(mpp)
+    check_spread(spread, run)
     jobs, failures = list_slides(slides)
     jobs = with_flags(jobs, mpp, mask)
-    plan = _plan(out, model, tiles, tissue or TissueOptions(), run, describe=dry_run or run.device == ALL_GPUS)
+    describe = dry_run or run.device == ALL_GPUS or in_children(spread)
+    plan = _plan(out, model, tiles, tissue, run, describe=describe)
     if run.device == ALL_GPUS and not dry_run:
         return _one_process_per_gpu()
     _print_encoders(plan, tiles, run)
     if dry_run:
         return _print_slides(jobs, failures, plan)
-    from wsi_umedpt.cli.progress import Bars
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = "a file has that name" if out.is_file() else error.strerror or error
         raise StoreError(f"the output folder {out} cannot be made: {why}") from None
-    with Bars(len(jobs)) as bars:
-        try:
-            outcomes = embed_slides(jobs, plan, bars)
-        except KeyboardInterrupt:
-            bars.stopped(out)
-            return 130
-    return summary(outcomes, failures, plan)
+    load = partial(load_embedding, out, model, tiles, tissue, run, spread)
+    outcomes = run_slides(jobs, out, spread, load, lambda bars, rules: embed_slides(jobs, plan, bars, rules))
+    return outcomes if isinstance(outcomes, int) else summary(outcomes, failures, plan)
+
+
+def load_embedding(
+    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions
+) -> "Embedding":
+    """Load what embeds slides, in a process that does nothing else."""
+    from wsi_umedpt.cohort.run import Embedding
+
+    run = share_cores(run, cores_each(spread))
+    return Embedding(_plan(out, model, tiles, tissue, run, describe=False), rules_of(spread))
 
 
 def _plan(
@@ -114,7 +133,6 @@ def _plan(
 ) -> "EmbedPlan":
     """Load the encoders, or only describe them, so that no device is needed."""
     from dataclasses import asdict
-    from functools import partial
 
     from wsi_umedpt.cohort.run import EmbedPlan
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
@@ -255,6 +273,7 @@ def _one_process_per_gpu() -> int:
     """Run this very command once per GPU; the processes share the output folder."""
     import torch
 
+    from wsi_umedpt.cohort.stopping import EXIT_CODE, Stopped, stoppable
     from wsi_umedpt.errors import EncoderError
 
     count = torch.cuda.device_count()
@@ -265,5 +284,13 @@ def _one_process_per_gpu() -> int:
         for n in range(count)
     ]
     running = [subprocess.Popen(command) for command in commands]
-    codes = [process.wait() for process in running]
+    try:
+        with stoppable():
+            codes = [process.wait() for process in running]
+    except Stopped:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+        return EXIT_CODE
     return 1 if any(codes) else 0  # a killed one has a negative code

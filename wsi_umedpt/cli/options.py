@@ -69,6 +69,25 @@ class RunOptions:
     """Share of damaged tiles above which a slide fails."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SpreadOptions:
+    """How slides are spread over processes and machines, and how stubbornly they are tried (docs/scale.md)."""
+
+    dask: str | None = None
+    """Workers that share the slides: local, local:N, tcp://HOST:PORT, slurm:N or pbs:N."""
+    isolate: bool = False
+    """Open slides in a process of their own: one that crashes or hangs costs nothing but itself. --dask always does."""
+    slide_timeout: float | None = None
+    """Seconds after which the process of a slide is ended; isolates."""
+    slide_memory: float | None = None
+    """GB of memory above which the process of a slide is ended; isolates."""
+    attempts: int = 3
+    """After how many failed attempts, over all runs, a slide is given up."""
+    retry_failed: bool = False
+    """Try again also the slides that were given up."""
+
+
 def check_mpp(mpp: float | None) -> None:
     """Refuse a --mpp that no slide can have, once and not for every slide."""
     from wsi_umedpt.geometry import Mpp, checked_mpp

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.run import Outcome, Watcher
+from wsi_umedpt.cohort.outcome import Outcome, Watcher
 
 
 class _Speed(ProgressColumn):
@@ -67,10 +67,15 @@ class Bars(Watcher):
         line = f"{outcome.job.slide_id}: {what[outcome.status]}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def stopped(self, out: Path) -> None:
-        """Say what Ctrl-C left, and how to go on."""
+    def slide_again(self, outcome: Outcome) -> None:
+        """Say why a slide waits."""
+        line = f"{outcome.job.slide_id}: tried again in {outcome.again_s:.0f} s, as {outcome.reason}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stopped(self, out: Path, by: str = "Ctrl-C") -> None:
+        """Say what Ctrl-C, or another signal, left, and how to go on."""
         line = (
-            f"wsi-umedpt: stopped by Ctrl-C. {self._whole} of {self._slides} slides have whole stores. What was "
+            f"wsi-umedpt: stopped by {by}. {self._whole} of {self._slides} slides have whole stores. What was "
             f"embedded of the next is kept in {out} (*.zarr.partial), in blocks of 1024 tiles. "
             "Run the same command again to go on."
         )

@@ -1,0 +1,142 @@
+"""Slides in a child process: whatever one does to it, the run loses that slide and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import bad_slides
+import pytest
+
+from wsi_umedpt.cohort.isolate import Isolated, Limits
+from wsi_umedpt.cohort.line import run_line
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Watcher
+from wsi_umedpt.cohort.records import read_record
+from wsi_umedpt.cohort.turns import Rules
+from wsi_umedpt.errors import EncoderError
+
+LIMITS = Limits(slide_s=4, memory_gb=1.5)
+
+
+def isolated(out: Path, *, load=bad_slides.load, limits=LIMITS, attempts=1, **options) -> Isolated:
+    if load is bad_slides.load:
+        options["attempts"] = attempts
+    return Isolated(partial(load, out, **options), out, limits, Rules(attempts=attempts))
+
+
+@pytest.mark.parametrize(
+    ("way", "reason", "frame"),
+    [
+        pytest.param("crash", "ended by SIGSEGV", "string_at", id="segmentation-fault"),
+        pytest.param("hang", "longer than 4 s", "", id="native-code-that-never-returns"),
+        pytest.param("spin", "longer than 4 s", "misbehave", id="endless-loop"),
+        pytest.param("swell", "more than 1.5 GB", "misbehave", id="memory-balloon"),
+    ],
+)
+def test_a_slide_that_misbehaves_costs_itself(way, reason, frame, bad_job, jobs, calm, tmp_path):
+    """It is given up with its reason and the place in its record; the slides around it are as in a calm run."""
+    out = tmp_path / "out"
+    outcomes = run_line([*jobs[:2], bad_job(way), jobs[2]], isolated(out), Watcher())
+    assert [o.status for o in outcomes] == ["done", "done", "failed", "done"]
+    assert reason in outcomes[2].reason
+    record = read_record(out, way)
+    assert record is not None
+    assert (record.status, record.attempts, record.failures) == ("quarantined", 1, 1)
+    assert reason in (record.error or "")
+    assert frame in (record.traceback or "")
+    for job in jobs[:3]:
+        assert bad_slides.contents(out / f"{job.slide_id}.zarr") == calm[job.slide_id]
+    assert not (out / f"{way}.zarr").exists()
+    assert not list(out.glob(".runs/*.claim"))
+
+
+def test_a_slide_is_tried_again_and_then_given_up(bad_job, jobs, tmp_path):
+    """As often as was asked, the others first; a later run leaves it alone, and says why."""
+    out, crash = tmp_path / "out", bad_job("crash")
+    told = []
+
+    class Noting(Watcher):
+        def slide_ended(self, outcome):
+            told.append(outcome.job.slide_id)
+
+        def slide_again(self, outcome):
+            told.append(f"{outcome.job.slide_id} again")
+
+    run_line([crash, jobs[0]], isolated(out, attempts=2), Noting())
+    assert told == ["crash again", "s0", "crash"]
+    began = time.monotonic()
+    [outcome] = run_line([crash], isolated(out, attempts=2), Watcher())
+    assert outcome.status == "failed"
+    assert "given up, as 2 attempts failed, the last one: its process was ended by SIGSEGV" in outcome.reason
+    assert "--retry-failed" in outcome.reason
+    assert read_record(out, "crash").attempts == 2
+    assert time.monotonic() - began < 60
+
+
+def test_what_cannot_be_loaded_ends_the_run(jobs, tmp_path):
+    """The reason is the encoder's own, and no slide is blamed."""
+    with pytest.raises(EncoderError, match="no such encoder"):
+        run_line(jobs, isolated(tmp_path, load=bad_slides.load_and_refuse), Watcher())
+    with pytest.raises(EncoderError, match="could not load what it needs: its process was ended by SIGKILL"):
+        run_line(jobs, isolated(tmp_path, load=bad_slides.load_and_die), Watcher())
+    assert not (tmp_path / ".runs").exists()
+
+
+def test_a_slide_is_handed_back_when_the_run_stops(jobs, calm, tmp_path):
+    """Ctrl-C half way: the claim is given back, what is durable stays, and the attempt does not count."""
+
+    class Stopping(Watcher):
+        def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
+            if done > bad_slides.CHUNK:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_line(jobs[:1], isolated(tmp_path, delay=0.15), Stopping())
+    record = read_record(tmp_path, "s0")
+    assert record is not None
+    assert (record.status, record.attempts, record.failures) == ("stopped", 0, 0)
+    assert not list(tmp_path.glob(".runs/*.claim"))
+    [outcome] = run_line(jobs[:1], isolated(tmp_path), Watcher())
+    assert (outcome.status, outcome.fresh < outcome.tiles) == ("done", True)
+    assert bad_slides.contents(tmp_path / "s0.zarr") == calm["s0"]
+
+
+PARENT = """
+import sys
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import bad_slides
+from wsi_umedpt.cohort.isolate import Isolated, Limits
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Watcher
+from wsi_umedpt.cohort.turns import Rules
+if __name__ == "__main__":
+    out = Path({out!r})
+    isolated = Isolated(partial(bad_slides.load, out), out, Limits(), Rules())
+    isolated.start()
+    print(isolated.pid, flush=True)
+    isolated.attempt(SlideJob(Path({slide!r}), "spin"), Watcher())
+"""
+
+
+def test_a_child_does_not_outlive_its_parent(bad_job, jobs, tmp_path):
+    """The parent is killed: so is the child, and another process has the slide at once."""
+    script, slide = tmp_path / "parent.py", bad_job("spin")
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), out=str(tmp_path), slide=str(slide.path)))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        while not (tmp_path / ".runs" / "spin.claim").exists():
+            time.sleep(0.05)
+        os.kill(parent.pid, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while bad_slides.is_alive(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    [outcome] = run_line([SlideJob(jobs[0].path, "spin")], isolated(tmp_path), Watcher())
+    assert outcome.status == "done"

@@ -1,0 +1,111 @@
+"""Where the slides of a command are worked on: in this process, in one beside it, or by the workers of a cluster."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsi_umedpt.cli.options import RunOptions, SpreadOptions
+
+if TYPE_CHECKING:
+    from wsi_umedpt.cohort.isolate import Load
+    from wsi_umedpt.cohort.manifest import SlideJob
+    from wsi_umedpt.cohort.outcome import Outcome, Watcher
+    from wsi_umedpt.cohort.turns import Rules
+
+
+def rules_of(spread: SpreadOptions) -> "Rules":
+    """How stubbornly slides are tried."""
+    from wsi_umedpt.cohort.turns import Rules
+
+    return Rules(attempts=spread.attempts, retry_failed=spread.retry_failed)
+
+
+def in_children(spread: SpreadOptions) -> bool:
+    """Whether slides are opened in other processes than this."""
+    return bool(spread.dask or spread.isolate or spread.slide_timeout or spread.slide_memory)
+
+
+def check_spread(spread: SpreadOptions, run: RunOptions) -> None:
+    """Refuse what cannot be, before anything is loaded."""
+    from wsi_umedpt.cohort.isolate import Limits
+    from wsi_umedpt.errors import OptionError
+
+    rules_of(spread)
+    Limits(slide_s=spread.slide_timeout, memory_gb=spread.slide_memory)
+    if spread.dask:
+        from wsi_umedpt.cohort.spread import Cluster
+
+        Cluster.parse(spread.dask)
+    if in_children(spread) and run.device == "cuda:all":
+        raise OptionError("--device cuda:all does not go with --isolate or --dask; --dask local has one worker a GPU")
+
+
+def cores_each(spread: SpreadOptions) -> int:
+    """Cores that each worker may use; 0 for as many as there are."""
+    import os
+
+    if not (spread.dask and spread.dask.startswith("local")):
+        return 0
+    from wsi_umedpt.cohort.spread import Cluster, default_workers
+
+    cluster = Cluster.parse(spread.dask)
+    return max(1, (os.cpu_count() or 1) // (cluster.workers or default_workers()))
+
+
+def share_cores(run: RunOptions, cores: int) -> RunOptions:
+    """Settings for a process that shares its machine: so many threads for networks, and for decoding."""
+    from dataclasses import replace
+
+    import torch
+
+    if not cores:
+        return run
+    torch.set_num_threads(min(torch.get_num_threads(), cores))
+    return replace(run, threads=min(cores, 8) if run.threads is None else run.threads)
+
+
+def run_slides(
+    jobs: Sequence["SlideJob"],
+    out: Path,
+    spread: SpreadOptions,
+    load: "Load",
+    here: "Callable[[Watcher, Rules], list[Outcome]]",
+) -> "list[Outcome] | int":
+    """Work on all slides, with progress; an exit code if it was stopped.
+
+    Parameters
+    ----------
+    load
+        Loads the encoders in another process; see `cohort.isolate.Load`.
+    here
+        Does all the work in this process.
+    """
+    from wsi_umedpt.cli.progress import Bars
+    from wsi_umedpt.cohort.stopping import EXIT_CODE, Stopped, stoppable
+
+    with Bars(len(jobs)) as bars:
+        try:
+            with stoppable():
+                if in_children(spread):
+                    return _elsewhere(jobs, out, spread, load, bars)
+                return here(bars, rules_of(spread))
+        except Stopped:
+            bars.stopped(out, "SIGTERM")
+            return EXIT_CODE
+        except KeyboardInterrupt:
+            bars.stopped(out)
+            return 130
+
+
+def _elsewhere(
+    jobs: Sequence["SlideJob"], out: Path, spread: SpreadOptions, load: "Load", watcher: "Watcher"
+) -> "list[Outcome]":
+    from wsi_umedpt.cohort.isolate import Isolated, Limits
+    from wsi_umedpt.cohort.line import run_line
+
+    limits, rules = Limits(slide_s=spread.slide_timeout, memory_gb=spread.slide_memory), rules_of(spread)
+    if not spread.dask:
+        return run_line(jobs, Isolated(load, out, limits, rules), watcher)
+    from wsi_umedpt.cohort.spread import Cluster, spread_slides
+
+    return spread_slides(jobs, load, out, Cluster.parse(spread.dask), limits=limits, rules=rules, watcher=watcher)
