@@ -1,16 +1,18 @@
 """`wsi-umedpt segment`: objects (nuclei, cells) over whole slides, with or without embeddings in the same pass."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.spread import check_spread, cores_each, rules_of, run_slides, share_cores
 
 if TYPE_CHECKING:
-    from wsi_umedpt.cohort.objects import ObjectPlan
-    from wsi_umedpt.cohort.run import Outcome
+    from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
+    from wsi_umedpt.cohort.run import EmbedPlan, Outcome
 
 
 def segment(
@@ -25,12 +27,13 @@ def segment(
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
     run: RunOptions | None = None,
+    spread: SpreadOptions | None = None,
 ) -> int:
     """Find objects on slides: label images, outlines and measures, in the stores `OUT/SLIDE.zarr`.
 
     Stores that are there are added to. A slide that was interrupted is gone on with: run the same
     command again. `wsi-umedpt embed --heads` embeds the windows in the same pass. Exit code 1 if
-    any slide failed.
+    any slide failed, 143 if SIGTERM stopped the run.
 
     Examples
     --------
@@ -39,6 +42,8 @@ def segment(
         wsi-umedpt segment slides/ -o out --heads nuclei_tnbc --min-tissue 0.01
 
         wsi-umedpt segment smear.png -o out --heads blood_cells --mpp 0.1 --tile-mpp 0.2 --min-tissue 0
+
+        wsi-umedpt segment slides/ -o out --dask local:4 --slide-timeout 7200
 
         wsi-umedpt export out/slide.zarr -o slide.geojson.gz
 
@@ -63,32 +68,29 @@ def segment(
         How tissue is found.
     run
         How the work is done.
+    spread
+        How slides are spread over processes and machines.
     """
-    return find_objects(slides, out, model, heads, mpp, mask, tiles, tissue, run, embed=False)
+    return find_objects(slides, out, model, heads, mpp, mask, tiles, tissue, run, spread, embed=False)
 
 
 def find_objects(
     slides: list[str], out: Path, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
-    tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None, *, embed: bool,
+    tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None, spread: SpreadOptions | None,
+    *, embed: bool,
 ) -> int:  # fmt: skip
     """What `segment`, and `embed --heads`, do."""
-    from dataclasses import asdict
-
-    from wsi_umedpt.cli.progress import Bars
     from wsi_umedpt.cohort.manifest import list_slides, with_flags
     from wsi_umedpt.cohort.objects import segment_slides
-    from wsi_umedpt.cohort.run import EmbedPlan
-    from wsi_umedpt.tissue import TissueParameters
 
-    tiles, run = tiles or TileOptions(), run or RunOptions()
+    tiles, run, spread = tiles or TileOptions(), run or RunOptions(), spread or SpreadOptions()
+    tissue = tissue or TissueOptions()
     check_mpp(mpp)
+    check_spread(spread, run)
     jobs, failures = list_slides(slides)
     jobs = with_flags(jobs, mpp, mask)
     objects = _objects(model, heads, tiles, run, embed=embed)
-    plan = EmbedPlan(
-        out=out, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue or TissueOptions())),
-        batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
-    )  # fmt: skip
+    plan = _plan(out, tissue, run)
     spec = objects.spec
     names = ", ".join(h.name for h in objects.model.heads)
     print(
@@ -102,13 +104,33 @@ def find_objects(
             "scale with --tile-mpp (docs/objects.md says how large objects should be)"
         )
     out.mkdir(parents=True, exist_ok=True)
-    with Bars(len(jobs)) as bars:
-        try:
-            outcomes = segment_slides(jobs, plan, objects, bars)
-        except KeyboardInterrupt:
-            bars.stopped(out)
-            return 130
-    return _summary(outcomes, [(f.name, f.reason) for f in failures])
+    load = partial(load_segmenting, out, model, heads, tiles, tissue, run, spread, embed)
+    outcomes = run_slides(jobs, out, spread, load, lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules))
+    return outcomes if isinstance(outcomes, int) else _summary(outcomes, [(f.name, f.reason) for f in failures])
+
+
+def load_segmenting(
+    out: Path, model: str, heads: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
+    spread: SpreadOptions, embed: bool,
+) -> "Segmenting":  # fmt: skip
+    """Load what finds objects, in a process that does nothing else."""
+    from wsi_umedpt.cohort.objects import Segmenting
+
+    run = share_cores(run, cores_each(spread))
+    objects = _objects(model, heads, tiles, run, embed=embed)
+    return Segmenting(_plan(out, tissue, run), objects, rules_of(spread))
+
+
+def _plan(out: Path, tissue: TissueOptions, run: RunOptions) -> "EmbedPlan":
+    from dataclasses import asdict
+
+    from wsi_umedpt.cohort.run import EmbedPlan
+    from wsi_umedpt.tissue import TissueParameters
+
+    return EmbedPlan(
+        out=out, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue)),
+        batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
+    )  # fmt: skip
 
 
 def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":
