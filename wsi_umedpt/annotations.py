@@ -50,7 +50,9 @@ def read_regions(path: Path) -> list[Region]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return list(_regions(content))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, shapely.errors.ShapelyError,
+    ) as error:  # fmt: skip
         raise AnnotationError(f"{path} cannot be read as named regions: {error}") from None
 
 

@@ -49,7 +49,7 @@ def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float
     try:
         with Image.open(path, formats=("PNG", "BMP")) as image:
             drawn = np.asarray(image.convert("L")) > 0
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaskError(f"{path} is neither GeoJSON nor a PNG mask: {error}") from None
     across, down = size[0] / drawn.shape[1], size[1] / drawn.shape[0]
     # One pixel of the mask, rounded either way, is what honest rounding can explain.
@@ -76,7 +76,7 @@ def drawn_by(path: Path, cell_um: float) -> tuple[str, dict[str, float | bool | 
     except OSError as error:
         raise MaskError(f"the mask {path} cannot be read: {error.strerror or error}") from None
     method = "geojson" if path.suffix.lower() in (".geojson", ".json") else "png"
-    return method, {"file": path.name, "sha256": digest, "cell_um": cell_um}
+    return method, {"sha256": digest, "cell_um": cell_um}
 
 
 def _polygons(path: Path) -> list[shapely.geometry.base.BaseGeometry]:

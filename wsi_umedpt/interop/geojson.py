@@ -8,6 +8,7 @@ that it gives.
 """
 
 import gzip
+import io
 import itertools
 import uuid
 import zlib
@@ -31,6 +32,10 @@ BLOCK = 4096
 """Features that are in memory at once."""
 SUFFIXES = (".geojson", ".geojson.gz")
 _GZIP_LEVEL = 2
+_SMALL = 1 << 28
+"""Bytes that may be unpacked from however few."""
+_EXPANSION = 200
+"""Times that features may grow when unpacked; ours grow 4 to 20 times."""
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/wsi-umedpt/wsi-umedpt")
 _FARTHEST_PX = 1 << 31
 _FRAMES = ("root", "tmaCore")
@@ -165,8 +170,24 @@ def in_blocks(items: Iterator[T]) -> Iterator[list[T]]:
 def _unpacked(path: Path) -> TextIO:
     # A byte order mark is what some editors on Windows leave.
     if path.suffix.lower() == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig"))
+        return io.TextIOWrapper(_Unpacked(path), encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
+
+
+class _Unpacked(gzip.GzipFile):
+    """Unpacks a file, but not to far more than features can shrink to: a few kB may hold a terabyte of spaces."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._left = max(_SMALL, _EXPANSION * path.stat().st_size)
+
+    def read1(self, size: int = -1) -> bytes:
+        """Some bytes of what comes next; `io.TextIOWrapper` reads no other way."""
+        piece = super().read1(size)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to over {_EXPANSION} times its size; features do not shrink so much")
+        return piece
 
 
 def as_dict(value: Any, what: str) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Tables as CSV or Parquet, whole or absent."""
+"""Tables as CSV or Parquet, whole or absent.
+
+Text in a CSV that a spreadsheet would take for a formula gets an apostrophe before it (OWASP, *CSV Injection*):
+names of slides and classes come from files that others made. Numbers are as they are.
+"""
 
 import csv
 import io
@@ -16,6 +20,7 @@ from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.geojson import printed
 
 SUFFIXES = (".csv", ".parquet")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def check_table(path: Path) -> None:
@@ -34,9 +39,25 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
             return
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(table.column_names)
-        lines.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        lines.writerow(map(safe_cell, table.column_names))
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            lines.writerow(map(safe_cell, row))
         text.detach()  # flushed; the file is closed by who opened it
+
+
+def safe_cell(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula, on one line."""
+    if not isinstance(cell, str):
+        return cell
+    # A return that csv leaves unquoted begins another row for who reads it.
+    cell = cell.replace("\r", " ").replace("\n", " ")
+    if not cell.lstrip().startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def write_tile_table(path: Path, xy: npt.NDArray[Any], side: float, columns: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -4,6 +4,7 @@ A release is a JSON file with a safetensors file beside it, written by `training
 Those that ship lie in the package's folder ``weights``; others are named by their path.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 _SIZE_PX = 224
+_NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
+"""Of a model and of a head: it becomes a folder's name, and comes from a file that somebody sent."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ def _about(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no UMedPT release that this version reads "
             f"(kind {about.get('kind')}, schema {about.get('schema')})"
+        )
+    names = [about.get("name"), *(head.get("name") for head in about.get("heads") or ())]
+    if strange := [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]:
+        raise CheckpointError(
+            f"{path} calls itself or a head {strange[0]!r:.60}; a name is letters, digits, '.', '-' and '_'"
         )
     return about
 

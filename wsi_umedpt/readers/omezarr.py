@@ -1,6 +1,7 @@
 """OME-Zarr images, versions 0.4 (zarr v2) and 0.5 (zarr v3), as slides."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ _SAFE_CODECS = frozenset(
     ]
 )
 """Codecs that only ever yield numbers. Any other, pickle above all, is refused unread."""
+_MAX_CHUNK_BYTES = 1 << 29
+"""A chunk is unpacked whole, however little of it is read."""
 _UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 
 
@@ -121,6 +124,8 @@ def _open_array(root: Path, name: str) -> "zarr.Array[Any]":
         array = zarr.open_array(path, mode="r")
     except Exception as error:  # noqa: BLE001 - damaged metadata can fail anywhere in zarr
         raise Refused(f"level {name!r}: {error}") from None
+    if math.prod(array.chunks) > _MAX_CHUNK_BYTES:  # inner ones, where they lie in shards
+        raise Refused(f"level {name!r} is cut into chunks of {array.chunks}, too large to be unpacked; cut it anew")
     return array
 
 
