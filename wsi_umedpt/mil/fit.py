@@ -138,11 +138,13 @@ def logits_of(network: SlideNetwork, items: Sequence[Item], reader: BagReader) -
     device = network.mean.device
     found: list[torch.Tensor] = []
     held: list[torch.Tensor] = []
+    tiles = 0
     for number, item in enumerate(items):
         held.append(torch.from_numpy(reader(item.slides)).to(device))
-        if number == len(items) - 1 or sum(map(len, held)) >= _BATCH_TILES:
+        tiles += len(held[-1])
+        if number == len(items) - 1 or tiles >= _BATCH_TILES:
             found.append(network(join(held)).cpu())
-            held = []
+            held, tiles = [], 0
     return torch.cat(found).double().numpy()
 
 
@@ -151,7 +153,9 @@ def case_logits(network: SlideNetwork, cohort: Cohort, reader: BagReader) -> Flo
     items = cohort.items
     logits = logits_of(network, items, reader)
     of_case = np.array([item.case for item in items])
-    return np.stack([logits[of_case == case].mean(0) for case in range(len(cohort))])
+    sums = np.zeros((len(cohort), logits.shape[1]))
+    np.add.at(sums, of_case, logits)
+    return np.asarray(sums / np.bincount(of_case)[:, None])
 
 
 def accumulate(
