@@ -112,8 +112,8 @@ class Isolated:
         for left in reversed(range(_LOADS)):
             if self._child:
                 return
-            self._child = _Child(self._load, self._env)
             try:
+                self._child = _Child(self._load, self._env)
                 self._child.ready()
             except _DiedError as died:
                 self._drop()
@@ -225,7 +225,10 @@ class _Child:
         self.process = context.Process(
             target=_serve, args=(theirs, load, env, str(self._log), os.getpid()), name="slides", daemon=True
         )
-        self.process.start()
+        try:
+            self.process.start()
+        except EOFError:
+            raise _DiedError("its package cannot be imported") from None
         theirs.close()
 
     def ready(self) -> None:

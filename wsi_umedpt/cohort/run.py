@@ -19,7 +19,7 @@ from typing import Any, Literal
 from wsi_umedpt import __version__
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher, in_order
-from wsi_umedpt.cohort.turns import Rules, Turn, Turns, store_path
+from wsi_umedpt.cohort.turns import FULL_DISK_S, Rules, Turn, Turns, is_full_disk, store_path
 from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
 from wsi_umedpt.errors import StoreBusyError, reason_of
@@ -290,7 +290,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
 
 def failure(job: SlideJob, error: Exception) -> Outcome:
     """What an error makes of a slide."""
-    return Outcome(job, "failed", reason=reason_of(error), traceback="".join(traceback.format_exception(error)))
+    frames, full = "".join(traceback.format_exception(error)), is_full_disk(error)
+    again_s = FULL_DISK_S if full else None
+    return Outcome(job, "failed", reason=reason_of(error), traceback=frames, again_s=again_s, disk_full=full)
 
 
 def _outcome(
