@@ -22,7 +22,7 @@ from mil_sets import Bags, digits, planted, public, unit_test
 from sklearn.metrics import roc_auc_score
 
 from wsi_umedpt.mil.baselines import LINEAR, develop_baselines
-from wsi_umedpt.mil.crossval import cross_validate, run_fold
+from wsi_umedpt.mil.crossval import cross_validate
 from wsi_umedpt.mil.develop import develop
 from wsi_umedpt.mil.settings import FitSettings, StudySettings
 
@@ -102,24 +102,6 @@ def glands(data: Path, *, encoder: str, model: str, seed: int) -> dict:
     return said | {"accuracy": float((study.arms[0].decided[0, :, 0] == truth).mean())}
 
 
-def oracle(seed: int) -> dict:
-    """A number that tells the label, planted only in the bags that are reported: a leak would find it."""
-    draw = np.random.default_rng(seed)
-    labels = np.arange(60) % 2
-    held = np.flatnonzero(draw.permutation(60) < 20)
-    features = [draw.normal(size=(20, 16)) for _ in labels]
-    for row in held:
-        features[row][:, 0] += 6 * labels[row]
-    cohort, reader = Bags(features, labels).cohort()
-    honest = run_fold(cohort, reader, held, [FitSettings()], StudySettings(), seed)["0/model/predicted"][:, 1]
-    leaky = develop(cohort, reader, [FitSettings()], StudySettings(), (seed,))
-    found = [leaky.forecast([reader(cohort.cases[row].slides)])[0].predicted[1] for row in held]
-    return {
-        "auc": float(roc_auc_score(labels[held], honest)),
-        "auc if leaked": float(roc_auc_score(labels[held], found)),
-    }
-
-
 def digit_bags(bags: int, model: str, seed: int) -> dict:
     return trained(digits(bags, seed, train=True), digits(600, seed, train=False), model, seed)
 
@@ -144,7 +126,6 @@ def jobs(data: Path) -> Iterator[tuple[str, dict, Callable[..., dict]]]:
                 yield "glas", {"encoder": encoder, "model": model, "seed": seed}, partial(glands, data)
         for bags in (50, 100, 200, 500):
             yield "digits", {"bags": bags, "model": "attention", "seed": seed}, digit_bags
-        yield "oracle", {"seed": seed}, oracle
     for seed, model, test in product(SEEDS, MODELS, TESTS):
         if (test, seed) == (TESTS[0], SEEDS[0]):
             yield "digits", {"bags": 200, "model": model, "seed": seed}, digit_bags
