@@ -1,7 +1,7 @@
 """Which tiles a prediction rests on, as files: pictures, a raster with its place, and tiles for QuPath."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wsi_umedpt.bag import BagSource
@@ -34,7 +34,7 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
     folder.mkdir(parents=True, exist_ok=True)
     name = _safe(source.slide_id)
     heats = {column: Heatmap.from_tiles(bag.xy, side, values) for column, values in columns.items()}
-    for column, heat in heats.items():
+    for file, (column, heat) in zip(_files_of([*heats]), heats.items(), strict=True):
         signed = column != "attention"
         picture = draw_heatmap(
             heat,
@@ -43,7 +43,7 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
             mpp=mpp,
             title=f"{source.slide_id}: {column}" + ("" if model.exact or not signed else " (first order)"),
         )
-        path = folder / f"{name}.{_safe(column)}.png"
+        path = folder / f"{name}.{file}.png"
         save(picture, path)
         yield path
     if mpp is not None:
@@ -56,5 +56,14 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
     yield path
 
 
+def _files_of(columns: Sequence[str]) -> list[str]:
+    """Names of files, one a column; classes that would be called alike are numbered."""
+    found: list[str] = []
+    for column in columns:
+        name = _safe(column)[:80]
+        found.append(name if name not in found else f"{name} ({len(found)})")
+    return found
+
+
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.\-+=@ ()]", "_", name, flags=re.ASCII).lstrip(".") or "slide"
+    return re.sub(r"[^\w.\-+=@ ()]", "_", name).lstrip(".") or "slide"
