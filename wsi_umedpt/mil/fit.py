@@ -76,7 +76,8 @@ def fit(
         If a loss is not finite.
     """
     draw = np.random.default_rng(seed)
-    with torch.random.fork_rng():
+    # Of the other GPUs nothing is drawn: naming ours neither wakes them nor warns of them.
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         classes = [len(t.classes) for t in train.targets if t.kind in CLASS_KINDS]
         network = build(train.kind.dim, spans(train.targets)[-1].stop, settings, classes)
