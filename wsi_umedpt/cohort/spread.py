@@ -211,7 +211,7 @@ def _start(cluster: Cluster, opened: contextlib.ExitStack) -> Any:
         from dask_jobqueue import PBSCluster, SLURMCluster
     except ImportError:
         raise SpreadError(f"--dask {cluster.kind} needs dask-jobqueue: pip install 'wsi-umedpt[cluster]'") from None
-    made = opened.enter_context((SLURMCluster if cluster.kind == "slurm" else PBSCluster)())
+    made = opened.enter_context((SLURMCluster if cluster.kind == "slurm" else PBSCluster)(nanny=False))
     made.scale(jobs=cluster.workers)
     return made
 
