@@ -30,6 +30,7 @@ _COMMANDS = {
     "segment": "Find objects on slides: nuclei, cells.",
     "tissue": "Draw the tissue found on every slide as one picture.",
     "status": "Show how the slides of an output folder stand, while runs are at work or after.",
+    "report": "Write one page about an output folder: slides, outliers, failures, speed.",
     "verify": "Check that stores are whole and undamaged.",
     "picture": "Draw a store: tissue, tiles, features as colours.",
     "view": "Open slides and results in napari.",
