@@ -51,7 +51,7 @@ def test_values_of_a_part_lie_on_its_tiles(classifier):
         pytest.param({"encoder": "umedpt_lite0.v1"}, "-m umedpt_lite0.v1 --size 128 --tile-mpp 0.5", id="ships"),
         pytest.param({"encoder": "timm_resnet50.random"}, "-m timm:resnet50@random --size 128", id="timm-random"),
         pytest.param({"encoder": "timm_resnet50.a1.0123abcd"}, "-m timm:resnet50.a1 --size 128", id="timm-hub"),
-        pytest.param({"encoder": "mine.v1"}, "-m umedpt:mine.v1.json --size 128", id="own"),
+        pytest.param({"encoder": "mine.v1"}, "-m umedpt:FILE.json --size 128", id="own"),
         pytest.param({"precision": "bf16"}, "--precision bf16", id="precision"),
         pytest.param({"encoder": "", "format": "CLAM"}, "It takes those of CLAM, which", id="clam"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from wsi_umedpt import checkpoint
 from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.mil.calibrate import Calibration
@@ -13,8 +14,12 @@ from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.mil.targets import Target
 from wsi_umedpt.mil.typical import typical_of
+from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tasks import make_task
+from wsi_umedpt.tasks.base import HeadSpec
+from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask
 
@@ -61,4 +66,32 @@ def colour_store(path: Path, slide_path: Path, spec: TileSpec, unreadable: int =
             writer.finish()
             store.set_status(spec.grid_id, (~ok).astype(np.uint8))
             store.commit()
+    return path
+
+
+def tissue_slide(path: Path, side: int = 1600) -> Path:
+    """A slide that is tissue but for a margin."""
+    image, _ = tissue_image(side, side)
+    return write_pyramid(path, image, mpp=0.5)
+
+
+def release(path: Path, size_px: int = 32) -> Path:
+    """Save a UMedPT model that was not trained, with a head for nuclei; its encoder takes tiles of `size_px`."""
+    torch.manual_seed(0)
+    spec = ModelSpec(backbone="convnext_atto", norm="layernorm", dim=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    shared = UMedPT(spec).eval()
+    head = HeadSpec(name="nuclei", kind="segmentation", classes=("background", "nucleus"), modality="microscopy")
+    xray = HeadSpec(name="lungs", kind="segmentation", classes=("background", "lung"), modality="xray")
+    tasks = {one.name: make_task(one, spec.dim).eval() for one in (head, xray)}
+    for parameter in (p for module in (shared, *tasks.values()) for p in module.parameters()):
+        parameter.data = parameter.data.half().float()
+    tensors = {f"shared.{k}": v.half() for k, v in shared.state_dict().items()}
+    for name, task in tasks.items():
+        tensors |= {f"heads.{name}.{k}": v.half() for k, v in task.state_dict().items()}
+    about = {
+        "schema": 1, "kind": "umedpt", "name": "tiny.v1", "model": spec.to_dict(), "mpp": 0.5, "size_px": size_px,
+        "heads": [task.spec.to_dict() for task in tasks.values()], "licence": "none", "about": "a tiny model",
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(path, tensors, about)
     return path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from wsi_umedpt.bag import FeatureKind
-from wsi_umedpt.errors import MilError, StoreError
+from wsi_umedpt.errors import MilError
 from wsi_umedpt.interop.sources import StoreSource
 from wsi_umedpt.store import SlideStore
 
@@ -151,7 +151,7 @@ def embed_command(kind: FeatureKind, store: SlideStore) -> str:
         fits = card.size_px == kind.size_px and (card.mpp is None or abs(kind.mpp / card.mpp - 1) <= _FORCED_MPP)
     else:
         of_timm = kind.encoder.startswith("timm_")
-        words.append(_timm_name(kind.encoder) if of_timm else f"umedpt:{kind.encoder}.json")
+        words.append(_timm_name(kind.encoder) if of_timm else "umedpt:FILE.json")
         usual = fits = False
     if not usual:
         words += ["--size", str(kind.size_px), "--tile-mpp", f"{kind.mpp:g}", *([] if fits else ["--force"])]
@@ -164,19 +164,6 @@ def _timm_name(encoder: str) -> str:
     """As `embed` takes it: ``timm_NAME.random``, or ``timm_NAME.DIGEST`` of the hub or of a file."""
     name, _, tag = encoder.removeprefix("timm_").rpartition(".")
     return f"timm:{name}@random" if tag == "random" else f"timm:{name}"
-
-
-def check_is_same_slide(classifier: SlideClassifier, store: Path | None) -> None:
-    """Refuse to show what was found on one slide over another.
-
-    Raises
-    ------
-    StoreError
-        If the store that is looked at now is another.
-    """
-    if store != classifier.store:
-        found = store.name if store else "no store"
-        raise StoreError(f"{classifier.store.name} was judged, and {found} is looked at now. Judge it anew.")
 
 
 def extremes(values: Values, count: int) -> tuple[list[int], list[int]]:

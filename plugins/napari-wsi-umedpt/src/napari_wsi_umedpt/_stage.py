@@ -46,7 +46,8 @@ def current_slide(viewer: Any) -> OpenSlide | None:
 def pictures_of(viewer: Any, place: Place, grid: TileGrid, report: Report) -> TilePictures | None:
     """Pictures of a grid's tiles; None where the slide of that place is not open."""
     found = current_slide(viewer)
-    if found is None or found.place != place:
+    # A store of a region has another name than its slide.
+    if found is None or (found.place.size, found.place.mpp) != (place.size, place.mpp):
         return None
     return TilePictures(found.slide, grid, report, found.layer.data)
 

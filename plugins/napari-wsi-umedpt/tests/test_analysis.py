@@ -1,0 +1,246 @@
+"""Analysing a slide as the viewer does it is analysing it as the command line does; without a window."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from tiny import release, tissue_slide
+from wsi_umedpt.annotations import read_regions
+from wsi_umedpt.cli import app
+from wsi_umedpt.errors import EncoderError, OptionError, SlideError, StoreError, WsiError
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import write_pyramid
+from wsi_umedpt.verify import problems_of
+
+from napari_wsi_umedpt._analysed import DONE, WAITING, Status, layers_of
+from napari_wsi_umedpt._analysis import Made, Request, Watch, analyse, models, own_model, region_of
+from napari_wsi_umedpt._layers import KEY, Place
+
+SQUARE = ((400.0, 500.0), (1000.0, 500.0), (1000.0, 1100.0), (400.0, 1100.0))
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory) -> Path:
+    return tissue_slide(tmp_path_factory.mktemp("slides") / "tissue.svs", 2200)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return f"umedpt:{release(tmp_path_factory.mktemp('release') / 'tiny.v1.json')}"
+
+
+def run(*words: object) -> int:
+    try:
+        return int(app([str(word) for word in words], exit_on_error=False) or 0)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.fixture(scope="module")
+def by_hand(slide, model, tmp_path_factory) -> Path:
+    """The store that the command line makes."""
+    out = tmp_path_factory.mktemp("by-hand")
+    assert run("embed", slide, "-o", out, "-m", model, "--device", "cpu") == 0
+    assert run("segment", slide, "-o", out, "-m", model, "--heads", "nuclei", "--device", "cpu") == 0
+    return out / "tissue.zarr"
+
+
+def content(store: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
+
+
+def asked(slide, model, out, **more) -> Request:
+    return Request(**{"slide": slide, "out": out, "model": model, "heads": ("nuclei",), "device": "cpu", **more})
+
+
+class Stopping(Watch):
+    """Is asked to stop once so many tiles of a stage are done; remembers all that it was told."""
+
+    def __init__(self, stage: str = "", at: int = 0) -> None:
+        super().__init__()
+        self.told = []
+        self._when = stage, at
+
+    def progress(self, done, total):
+        """The library's."""
+        self.told.append((self.stage, done))
+        if self._when[0] and self.stage.startswith(self._when[0]) and done >= self._when[1]:
+            self.stop()
+        super().progress(done, total)
+
+    def looked_at(self, tiles):
+        """Of a part of a batch."""
+        super().looked_at(tiles)
+        if self._when[0] and self.stage.startswith(self._when[0]) and self.done >= self._when[1]:
+            self.stop()
+
+
+def test_the_whole_slide_is_what_the_command_line_makes(slide, model, by_hand, tmp_path):
+    """Every byte of the store."""
+    watch = Stopping()
+    done = analyse(asked(slide, model, tmp_path), watch)
+    assert (done.store, done.stopped) == (tmp_path / "tissue.zarr", False)
+    assert content(done.store) == content(by_hand)
+    assert problems_of(done.store) == []
+    grid = SlideStore.open(done.store).grid()
+    assert done.tiles == len(grid) > 1024
+    assert done.words.startswith(f"Done: {done.tiles:,} tiles embedded, ")
+    assert [made.kind for made in watch.made] == ["features", "objects"]
+    assert analyse(asked(slide, model, tmp_path), Watch()).tiles == done.tiles
+
+
+@pytest.mark.parametrize(
+    ("stage", "at"),
+    [
+        pytest.param("Embedding", 64, id="before-anything-is-durable"),
+        pytest.param("Embedding", 1400, id="embedding"),
+        pytest.param("Looking", 20, id="objects"),
+    ],
+)
+def test_what_was_stopped_is_gone_on_with(slide, model, by_hand, tmp_path, stage, at):
+    """Nothing of it is a store before it is whole; afterwards it is the same, bit for bit."""
+    stopped = analyse(asked(slide, model, tmp_path), Stopping(stage, at))
+    assert stopped.stopped
+    assert "Stopped." in stopped.words
+    assert (tmp_path / "tissue.zarr").exists() is (stage == "Looking")
+    if at == 1400:
+        assert stopped.words.startswith("Stopped. 1,024 of ")
+    again = Stopping()
+    assert not analyse(asked(slide, model, tmp_path), again).stopped
+    if at == 1400:
+        assert again.told[0][1] > 1024
+    assert content(tmp_path / "tissue.zarr") == content(by_hand)
+
+
+def test_a_region_has_a_store_of_its_own(slide, model, by_hand, tmp_path):
+    """Its tiles are those of the slide that lie in it; its outline lies beside it; the slide's store is as it was."""
+    whole = analyse(asked(slide, model, tmp_path), Watch())
+    before = content(whole.store)
+    request = asked(slide, model, tmp_path, region=(SQUARE,))
+    done = analyse(request, Watch())
+    assert done.store.name == f"tissue.region-{request.digest}.zarr"
+    assert content(whole.store) == before
+    small, large = SlideStore.open(done.store), SlideStore.open(whole.store)
+    middles = small.grid().xy + 16
+    assert ((middles > (380, 480)) & (middles < (1020, 1120))).all()
+    both = {tuple(xy): row for row, xy in enumerate(large.grid().xy.tolist())}
+    rows = [(row, both[tuple(xy)]) for row, xy in enumerate(small.grid().xy.tolist()) if tuple(xy) in both]
+    assert len(rows) > 250
+    ours, theirs = zip(*rows, strict=True)
+    assert np.allclose(small.bag().features[[*ours]], large.bag().features[[*theirs]], atol=0.05)
+    (region,) = read_regions(done.store.with_suffix(".geojson"))
+    assert region.area.equals(shapely.Polygon(SQUARE))
+    assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".")} == {".zarr", ".geojson"}
+
+
+def test_the_same_region_is_the_same_store(slide, model, tmp_path):
+    """Stopped and gone on with, then asked for again; another region is another store."""
+    request = asked(slide, model, tmp_path, region=(SQUARE,), embed=False)
+    assert analyse(request, Stopping("Looking", 1)).stopped
+    first = analyse(request, Watch())
+    again = Stopping()
+    assert analyse(request, again).objects == first.objects
+    assert not again.told
+    other = asked(slide, model, tmp_path, region=(tuple((x + 50, y) for x, y in SQUARE),))
+    assert other.store != request.store
+    by_mask = tmp_path / "by-mask"
+    outline = request.store.with_suffix(".geojson")
+    assert (
+        run("segment", slide, "-o", by_mask, "-m", model, "--heads", "nuclei", "--mask", outline, "--device", "cpu")
+        == 0
+    )
+    assert content(by_mask / "tissue.zarr") == content(request.store)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        pytest.param({"model": "nonsense"}, EncoderError, "there is no encoder 'nonsense'", id="model"),
+        pytest.param({"heads": ("bones",), "embed": False}, EncoderError, "head 'bones' is not there", id="head"),
+        pytest.param({"region": (((0, 0), (9, 0), (9, 9)),)}, WsiError, "nothing of the slide", id="tiny-region"),
+        pytest.param({"region": (((-900, -900), (-1, -900), (-1, -1)),)}, WsiError, "marks nothing", id="outside"),
+        pytest.param({"slide": Path("gone.svs")}, OSError, "gone.svs", id="slide"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(slide, model, tmp_path, change, error, words):
+    """In the words of our errors."""
+    with pytest.raises(error, match=words):
+        analyse(asked(**{"slide": slide, "model": model, "out": tmp_path, **change}), Watch())
+
+
+def test_glass_has_nothing_to_analyse(model, tmp_path):
+    """It is said why."""
+    path = write_pyramid(tmp_path / "glass.svs", np.full((900, 900, 3), 243, np.uint8), mpp=0.5)
+    with pytest.raises(OptionError, match="has enough tissue in this slide"):
+        analyse(asked(path, model, tmp_path), Watch())
+
+
+def test_stores_of_other_slides_and_folders_that_are_files_are_refused(slide, model, tmp_path):
+    """Nothing of them is touched."""
+    (tmp_path / "b").mkdir()
+    other = tissue_slide(tmp_path / "b" / "tissue.svs", 800)
+    analyse(asked(other, model, tmp_path / "out", embed=True, heads=()), Watch())
+    before = content(tmp_path / "out" / "tissue.zarr")
+    with pytest.raises(StoreError, match="is of another slide"):
+        analyse(asked(slide, model, tmp_path / "out"), Watch())
+    assert content(tmp_path / "out" / "tissue.zarr") == before
+    with pytest.raises(StoreError, match="cannot be made"):
+        analyse(asked(slide, model, other), Watch())
+    with pytest.raises(OptionError, match="nothing is asked for"):
+        asked(slide, model, tmp_path, embed=False, heads=())
+
+
+def test_a_slide_too_coarse_is_refused(model, tmp_path):
+    """Detail is never invented."""
+    path = tissue_slide(tmp_path / "a.svs", 800)
+    with pytest.raises(SlideError, match="um/px"):
+        analyse(asked(path, model, tmp_path, mpp=2.0), Watch())
+
+
+def test_models_say_what_they_look_for(model):
+    """Those of slides; not of X-rays."""
+    found = {choice.name: choice for choice in models()}
+    assert "nuclei_tnbc" in found["umedpt_lite0.v1"].heads
+    assert "hippocampus" not in found["umedpt_lite0.v1"].heads
+    assert not found["efficientnet_lite0.imagenet"].heads
+    own = own_model(Path(model.removeprefix("umedpt:")))
+    assert dict(own.heads) == {"nuclei": "nucleus (microscopy)"}
+    assert (own.name, own.about) == (model, "a tiny model")
+
+
+def test_progress_says_how_long_it_takes(monkeypatch):
+    """From the pace of this run alone, not of what an earlier one did."""
+    now = iter([100.0, 110.0, 110.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now, 110.0))
+    watch = Watch()
+    assert watch.words == "Opening the slide ..."
+    watch.enter("Embedding tiles:")
+    watch.progress(1088, 2048)
+    assert watch.words == "Embedding tiles: 1,088 of 2,048"
+    watch.progress(1152, 2048)
+    assert watch.seconds_left == pytest.approx(10 / 64 * 896)
+    assert watch.words == "Embedding tiles: 1,152 of 2,048, 2 min left"
+    watch.stop()
+    assert "Stopping" in watch.words
+
+
+def test_tiles_that_are_done_are_seen(slide, model, tmp_path):
+    """In reading order, in their place."""
+    request = asked(slide, model, tmp_path, heads=())
+    analyse(request, Watch())
+    store = SlideStore.open(request.store)
+    grid = store.grid()
+    place = Place("tissue", (2200, 2200), 0.5)
+    picture = Status(grid, place).picture(10)
+    assert (picture == DONE).sum() == 10
+    assert (picture == WAITING).sum() == len(grid) - 10
+    _, meta, kind = Status(grid, place).layer(3)
+    assert (kind, meta["scale"], meta["metadata"][KEY].place) == ("labels", (16.0, 16.0), place)
+    layers = layers_of(Made("features", store.encoder_ids()[0]), request)
+    assert [layer[1]["metadata"][KEY].kind for layer in layers] == ["features", "tiles", "tissue"]
+
+
+def test_regions_are_the_same_however_they_are_written():
+    """To a tenth of a px."""
+    assert region_of([np.array([[1.04, 2.0], [3, 4.06]])]) == (((1.0, 2.0), (3.0, 4.1)),)
