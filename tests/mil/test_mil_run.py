@@ -35,9 +35,14 @@ def arrays_of(studies):
 
 
 @pytest.fixture
-def folds_run(monkeypatch):
-    """Counts the folds that are developed; penalties are not chosen, to save time."""
+def one_penalty(monkeypatch):
+    """Baselines choose none, to save time."""
     monkeypatch.setattr(baselines, "_PENALTIES", (0.03,))
+
+
+@pytest.fixture
+def folds_run(monkeypatch, one_penalty):
+    """Counts the folds that are developed."""
     done = []
 
     def counted(*arguments):
@@ -64,6 +69,7 @@ def stopping(after):
 # ------------------------------------------------------------------ a study
 
 
+@pytest.mark.usefixtures("one_penalty")
 @pytest.mark.parametrize(
     ("unit", "targets"),
     [("slide", (BINARY, THREE, AGE)), ("union", (STAGE, MARKERS)), ("late", (COX, replace(DISCRETE, name="pfs")))],

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from toy import AGE, BINARY, COX, DISCRETE, MARKERS, QUICK, STAGE, STUDY, THREE, Bank, cohort_of, same
 
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil import crossval
+from wsi_umedpt.mil import baselines, crossval
 from wsi_umedpt.mil.baselines import LINEAR, develop_baselines
 from wsi_umedpt.mil.crossval import MODEL, run_fold
 from wsi_umedpt.mil.reading import BagReader
@@ -40,6 +40,12 @@ def replaced(cohort, banks, rows):
         for slide in cohort.cases[row].slides:
             made[slide] = Bank(slide, (rng.normal(size=banks[slide].features.shape) * 1e6).astype(np.float32))
     return made
+
+
+@pytest.fixture
+def one_penalty(monkeypatch):
+    """Baselines choose none, to save time."""
+    monkeypatch.setattr(baselines, "_PENALTIES", (0.03,))
 
 
 @pytest.fixture
@@ -101,6 +107,7 @@ def test_one_label_that_is_trained_on_changes_what_is_learned(developed):
         assert len(moved) == 1 or number == 0  # by the first, inner folds are dealt for all
 
 
+@pytest.mark.usefixtures("one_penalty")
 def test_survival_intervals_of_a_table_are_those_of_the_training_labels(developed, tmp_path):
     """Also their number: times that tie among the held-out cases join no intervals of the others."""
     rng, files = np.random.default_rng(0), []
@@ -147,6 +154,7 @@ def test_a_prediction_is_of_its_case_alone(developed):
     assert not np.array_equal(again[f"0/{MODEL}/predicted"], predicted[f"0/{MODEL}/predicted"])
 
 
+@pytest.mark.usefixtures("one_penalty")
 def test_an_oracle_in_the_held_out_bags_alone_is_of_no_use():
     """A number that is the label, but only where it is held out: over sixteen draws the mean AUC is that of chance.
 
