@@ -71,7 +71,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         out = np.empty(shape, dtype)
     except StoreError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read as a zarr array: {type(error).__name__}: {error}") from None
     rows = chunks[0]
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
@@ -152,6 +152,6 @@ def read_attrs(path: Path) -> dict[str, Any]:
     """Attributes of a group or an array, or `StoreError`."""
     try:
         attributes = dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
     return attributes

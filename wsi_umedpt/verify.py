@@ -74,7 +74,7 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
         if is_array:
             yield from (f"{name}: {text}" for text in _array_problems(path, meta, _dtype(parts)))
             return
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         yield f"{name}: zarr.json cannot be read: {type(error).__name__}: {error}"
         return
     if len(parts) == 2 and parts[0] == "labels":

@@ -223,10 +223,14 @@ def test_headers_of_safetensors(tmp_path, header):
 
 def test_json_that_nests_without_end(tmp_path):
     """Models, stores, GeoJSON, annotations: an error of ours, not one of Python's stack."""
+    from drawn_slides import draw_stored
+
     from wsi_umedpt.annotations import read_regions
     from wsi_umedpt.checkpoint import load
     from wsi_umedpt.drawn import mask_from_file
     from wsi_umedpt.interop.qupath import read_geojson
+    from wsi_umedpt.store import SlideStore
+    from wsi_umedpt.verify import problems_of
 
     deep = "[" * 200_000
     for name in ("m.json", "a.geojson"):
@@ -239,6 +243,15 @@ def test_json_that_nests_without_end(tmp_path):
         mask_from_file(tmp_path / "a.geojson", (100, 100), 0.5)
     with pytest.raises(AnnotationError):
         read_regions(tmp_path / "a.geojson")
+    store, grid_id = draw_stored(tmp_path / "s.zarr")
+    node = store.path / "grids" / grid_id / "xy" / "zarr.json"
+    node.write_text(deep)
+    with pytest.raises(StoreError):
+        store.grid()
+    assert problems_of(store.path)
+    (store.path / "zarr.json").write_text(deep)
+    with pytest.raises(StoreError):
+        SlideStore.open(store.path)
 
 
 def test_a_store_that_claims_too_much(tmp_path):
