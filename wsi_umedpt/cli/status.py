@@ -59,22 +59,26 @@ def status(
         raise StoreError(f"there is no folder {out}; name the one that was given to embed -o")
     asked = {job.slide_id for job in list_slides(slides)[0]} if slides else None
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     board = look(out)
     if once or not console.is_terminal:
         console.print(shown(board, asked, failures))
     else:
         try:
-            with Live(shown(board, asked, failures), console=console, auto_refresh=False) as live:
+            # What does not fit on the screen would be cut off at its end, which failures are.
+            failures = max(1, min(failures, console.height // 2 - 7))
+            with Live(shown(board, asked, failures, brief=True), console=console, auto_refresh=False) as live:
                 while True:
                     time.sleep(every)
                     board = look(out, board)
-                    live.update(shown(board, asked, failures), refresh=True)
+                    live.update(shown(board, asked, failures, brief=True), refresh=True)
         except KeyboardInterrupt:
             pass  # how one ends looking
     return 1 if board.having(*BAD) else 0
 
 
-def shown(board: "Board", asked: set[str] | None, most: int) -> "RenderableType":
+def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = False) -> "RenderableType":
     """What is printed of a look at a folder.
 
     Parameters
@@ -83,6 +87,8 @@ def shown(board: "Board", asked: set[str] | None, most: int) -> "RenderableType"
         Ids of the slides that are to be done, where they are known.
     most
         Failures, and running slides, that are listed.
+    brief
+        A line for each failure.
     """
     from rich.console import Group
     from rich.table import Table
@@ -108,6 +114,7 @@ def shown(board: "Board", asked: set[str] | None, most: int) -> "RenderableType"
     slides_s, tiles_s = board.speed()
     if slides_s:
         rest = "" if left is None else f", {_duration(left / slides_s)} left" if left else ", all done"
+        rest = rest if board.having("running") or not left else f", {left} to do and nothing running"
         parts.append(Text(f"{tiles_s:.0f} tiles/s, {60 * slides_s:.3g} slides/min in the last minutes{rest}"))
     if running := board.having("running"):
         table = Table(box=None, title="running", title_justify="left", title_style="bold", padding=(0, 2, 0, 0))
@@ -126,9 +133,9 @@ def shown(board: "Board", asked: set[str] | None, most: int) -> "RenderableType"
         for heading in ("slide", "", "why"):
             table.add_column(heading, overflow="fold")
         for seen in bad[:most]:
-            table.add_row(
-                Text(printable(seen.slide_id)), Text(seen.standing, "red"), Text(printable(seen.reason)[:500])
-            )
+            why = Text(" ".join(printable(seen.reason).split())[:500], no_wrap=brief)
+            why.overflow = "ellipsis" if brief else "fold"
+            table.add_row(Text(printable(seen.slide_id)), Text(seen.standing, "red"), why)
         parts += [Text(), table]
         parts += [Text(f"and {len(bad) - most} more: wsi-umedpt report")] if len(bad) > most else []
     return Group(*parts)
