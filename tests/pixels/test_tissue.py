@@ -237,8 +237,9 @@ def test_a_black_mask_is_refused(tmp_path):
 
 
 def test_a_mask_knows_the_content_it_was_drawn_from(tmp_path):
-    """The same name with another content is another mask; the same content is the same. Its name, which may be a
-    patient's, is not kept.
+    """The same name with another content is another mask; the same content is the same.
+
+    Its name, which may be a patient's, is not kept.
     """
     path = tmp_path / "roi.geojson"
     first, again = (mask_from_file(geojson(path, SQUARE), (8000, 6000), 0.5) for _ in range(2))
