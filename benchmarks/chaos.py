@@ -84,19 +84,12 @@ def garbage(path: Path) -> None:
     path.write_bytes(random.Random(path.name).randbytes(50_000))  # noqa: S311
 
 
-def zeros(path: Path) -> None:
-    """Most of the file's middle was never written."""
-    data = bytearray(path.read_bytes())
-    data[2000 : len(data) * 4 // 5] = bytes(len(data) * 4 // 5 - 2000)
-    path.write_bytes(data)
-
-
 def crashing(path: Path) -> None:
     """It takes the process that opens it along; see `bad_slides`."""
     path.rename(path.with_name(f"crash-{path.name}"))
 
 
-DAMAGE: tuple[Callable[[Path], None], ...] = (crashing, truncated, garbage, zeros, empty)
+DAMAGE: tuple[Callable[[Path], None], ...] = (crashing, truncated, garbage, empty)
 
 
 def make_slides(folder: Path, count: int) -> tuple[list[SlideJob], list[SlideJob]]:

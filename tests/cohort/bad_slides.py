@@ -92,7 +92,7 @@ def misbehave(name: str) -> None:
     """Do what native code of a damaged slide may do."""
     if name.startswith("crash"):
         ctypes.string_at(0)
-    if name.startswith("hang"):  # holds the interpreter, as no Python code ever runs again
+    while name.startswith("hang"):  # holds the interpreter for as long as no signal comes
         ctypes.PyDLL(None).sleep(600)
     while name.startswith("spin"):
         pass

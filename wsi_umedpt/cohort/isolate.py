@@ -131,6 +131,7 @@ class Isolated:
         self.start()
         assert self._child  # noqa: S101 - what `start` is for
         began, child = time.monotonic(), self._child
+        before = read_record(self._out, job.slide_id)
         try:
             child.pipe.send(job)
             while True:
@@ -141,11 +142,11 @@ class Isolated:
                         return outcome
                     getattr(watcher, word)(job, *values)
                 elif reason := self._over_limit(child, time.monotonic() - began):
-                    return self._killed(job, child, reason, time.monotonic() - began)
+                    return self._killed(job, child, before, reason, time.monotonic() - began)
         except (EOFError, ConnectionError):
             child.process.join(_GRACE_S)
             code = child.process.exitcode
-            return self._killed(job, child, _how_it_ended(code), time.monotonic() - began)
+            return self._killed(job, child, before, _how_it_ended(code), time.monotonic() - began)
         except BaseException:  # Ctrl-C, or who uses us stops
             self.close()
             raise
@@ -172,11 +173,11 @@ class Isolated:
                 return f"it used {used:.1f} GB of memory, more than {self._limits.memory_gb:g} GB (--slide-memory)"
         return None
 
-    def _killed(self, job: SlideJob, child: "_Child", reason: str, seconds: float) -> Outcome:
+    def _killed(self, job: SlideJob, child: "_Child", before: Record | None, reason: str, seconds: float) -> Outcome:
         where = child.where_it_is() if child.process.is_alive() else child.frames()
         self._drop()
         outcome = Outcome(job, "failed", seconds=seconds, reason=reason, traceback=where)
-        return _record_death(self._out, outcome, self._rules)
+        return _record_death(self._out, outcome, before, self._rules)
 
     def _drop(self) -> None:
         if self._child:
@@ -192,17 +193,19 @@ def _how_it_ended(code: int | None) -> str:
     return f"its process ended with code {code}"
 
 
-def _record_death(out: Path, outcome: Outcome, rules: Rules) -> Outcome:
+def _record_death(out: Path, outcome: Outcome, before: Record | None, rules: Rules) -> Outcome:
     """Say in a slide's record how its process ended, unless another has the slide by now."""
     job = outcome.job
     record = read_record(out, job.slide_id)
+    if record != before and record and record.status != "running":  # it came to an end just before it was killed
+        return replace(outcome, again_s=0.0)
     claims = Claims(out, lease_s=rules.lease_s)
     try:
         claim = claims.take(job.slide_id, store_path(out, job))
     except (OSError, StoreError):
         claim = None
     try:
-        if record is None or record.status != "running":  # it died before it could say that it had begun
+        if record is None or record == before:  # it died before it could say that it had begun
             record = begun(record or Record(slide_id=job.slide_id, task="", work="", status="running"))
         record, again_s = failed(record, outcome, rules)
         if claim:
@@ -281,7 +284,7 @@ def _context() -> Any:
 def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: int) -> None:
     """Work on slides until the parent closes the pipe, or is gone."""
     os.environ.update(env)
-    with open(log, "w") as file, stoppable():
+    with contextlib.suppress(Stopped), open(log, "w") as file, stoppable():
         faulthandler.enable(file)
         if hasattr(signal, "SIGUSR1"):
             faulthandler.register(signal.SIGUSR1, file)
@@ -295,7 +298,7 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: 
         except Exception as error:  # noqa: BLE001 - the parent says it
             pipe.send(("unfit", EncoderError(reason_of(error))))
             return
-        with contextlib.closing(work), contextlib.suppress(Stopped, EOFError, ConnectionError):
+        with contextlib.closing(work), contextlib.suppress(EOFError, ConnectionError):
             pipe.send(("ready",))
             for job in _jobs(pipe):
                 pipe.send(("ended", work.attempt(job, _Teller(pipe))))

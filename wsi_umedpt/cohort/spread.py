@@ -13,7 +13,6 @@ Read top to bottom: `Cluster` (what the user asks for), `spread_slides`, then th
 """
 
 import contextlib
-import itertools
 import multiprocessing
 import os
 import re
@@ -144,7 +143,7 @@ def _work_off(line: Line, client: Client, run: str) -> Iterator[None]:
     """
     with_it: dict[Future[Any], SlideJob] = {}
     asked, most = 0.0, _AHEAD
-    number, wake = itertools.count(), threading.Event()
+    wake = threading.Event()
     try:
         while line.open:
             if client.status != "running":
@@ -153,7 +152,7 @@ def _work_off(line: Line, client: Client, run: str) -> Iterator[None]:
                 asked, most = time.monotonic(), _AHEAD * max(1, len(client.nthreads()))
                 yield
             while len(with_it) < most and (job := line.next()):
-                key = f"{job.slide_id}-{next(number)}-{uuid.uuid4().hex[:8]}"
+                key = f"slide-{uuid.uuid4().hex}"  # one prefix for all: the scheduler keeps statistics of each for ever
                 future = client.submit(attempt_slide, job, run, key=key, pure=False)
                 future.add_done_callback(lambda _: wake.set())
                 with_it[future] = job
