@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import AGE, BINARY, COX, DISCRETE, MARKERS, QUICK, STAGE, THREE, Bank, cohort_of, same, tensors_of
 
 from wsi_umedpt.errors import MilError
@@ -116,6 +118,57 @@ def test_a_candidate_is_chosen_by_its_inner_loss():
         losses = [tried["inner_loss"] for tried in model.about["tried"]]
         assert losses[options.index(good)] == min(losses)
         assert model.about["settings"]["lr"] == good.lr
+
+
+CURVES = st.lists(st.lists(st.floats(0, 3), min_size=1, max_size=6), min_size=2, max_size=5)
+
+
+@given(CURVES, st.lists(st.floats(0, 3), min_size=1, max_size=6), st.integers(1, 9))
+def test_a_fold_is_answered_at_an_epoch_it_did_not_choose(curves, other, size):
+    """Another stopping loss of its own moves the epoch only where its training ended before it."""
+    sizes = [size, *range(1, len(curves))]
+    found = develop.epoch_of_others(curves, sizes, 0)
+    again = develop.epoch_of_others([other, *curves[1:]], sizes, 0)
+    assert min(found, len(other) - 1) == min(again, len(curves[0]) - 1)
+
+
+@pytest.mark.parametrize(
+    ("curves", "sizes", "epoch"),
+    [
+        pytest.param([[1, 1, 1], [3, 2, 1], [1, 2, 2]], [5, 1, 1], 2, id="mean"),
+        pytest.param([[1, 1, 1], [3, 2, 1], [1, 2, 4]], [5, 1, 9], 0, id="by-cases"),
+        pytest.param([[1, 1], [3, 2, 1]], [5, 1], 1, id="ended-before"),
+        pytest.param([[1, 1, 1], [0, 0, 0]], [5, 1], 2, id="nothing-known"),
+        pytest.param([[1, 1, 1], [3, 1], [3, 1, 1]], [5, 1, 1], 2, id="the-last-of-equals"),
+    ],
+)
+def test_the_epoch_of_the_other_folds(curves, sizes, epoch):
+    """Where they lose least together; the last loss of one that ended early stands for the rest."""
+    assert develop.epoch_of_others(curves, sizes, 0) == epoch
+
+
+def test_scores_and_inner_loss_are_of_that_epoch(monkeypatch):
+    """Of the logits that each case got while it was held out there."""
+    kept = []
+
+    def keep(*arguments, **more):
+        kept.append((arguments, original(*arguments, **more)))
+        return kept[-1][1]
+
+    original = develop.fit
+    monkeypatch.setattr(develop, "fit", keep)
+    cohort, banks = cohort_of(cases=24, signal=1)
+    model = develop.develop(
+        cohort, BagReader(banks), [replace(QUICK, epochs=9, lr=0.05)], replace(STUDY, inner_folds=3), (0,)
+    )
+    curves, sizes = [[b for _, b in made.history] for _, made in kept], [len(stop) for (_, stop, *_), _ in kept]
+    epochs = [develop.epoch_of_others(curves, sizes, k) for k in range(3)]
+    logits = np.concatenate([made.answers[e][:, 0] for e, (_, made) in zip(epochs, kept, strict=True)])
+    truth = np.concatenate([stop.truth[0][:, 0] for (_, stop, *_), _ in kept])
+    chance = 1 / (1 + np.exp(-logits / model.calibrations[0].temperature))
+    np.testing.assert_allclose(model.calibrations[0].nonconformity, np.sort(np.where(truth == 1, 1 - chance, chance)))
+    expected = np.average([c[e] for c, e in zip(curves, epochs, strict=True)], weights=sizes)
+    assert model.about["tried"][0]["inner_loss"] == pytest.approx(expected)
 
 
 def test_the_ensemble_has_a_network_an_inner_fold_and_seed():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from wsi_umedpt import __version__
 from wsi_umedpt.mil.calibrate import calibrate
 from wsi_umedpt.mil.cohort import Cohort
-from wsi_umedpt.mil.fit import Fitted, case_logits, fit
+from wsi_umedpt.mil.fit import Fitted, fit
 from wsi_umedpt.mil.parallel import in_parallel
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
@@ -34,9 +34,9 @@ class _Tried:
     settings: FitSettings
     fitted: list[Fitted]
     loss: float
-    """Mean stopping loss, each fold counting by its cases."""
+    """Of the logits below, mean over folds and seeds, each fold counting by its cases."""
     logits: Floats
-    """(case, output) of networks that did not train on the case, mean over seeds."""
+    """(case, output) of networks that did not train on the case, at epochs it did not choose; mean over seeds."""
 
 
 def develop(
@@ -135,20 +135,46 @@ def _try(
     made = in_parallel(jobs, [
         (_inner, (cohort, held, reader, settings, 1000 * seed + n, device)) for n, (seed, held) in enumerate(helds)
     ])  # fmt: skip
-    for (_, held), (network, found) in zip(helds, made, strict=True):
+    for network in made:
         fitted.append(network)
-        losses += [network.history[network.epoch][1]] * len(held)
-        logits[held] += found / len(dealt)
         if watch:
             watch(f"{settings.model}, {network.epoch + 1} epochs")
+    for seed in dealt:
+        own = [n for n, (of, _) in enumerate(helds) if of == seed]
+        curves, sizes = [[loss for _, loss in fitted[n].history] for n in own], [len(helds[n][1]) for n in own]
+        for k, n in enumerate(own):
+            epoch = epoch_of_others(curves, sizes, k)
+            losses += [curves[k][epoch]] * sizes[k]
+            logits[helds[n][1]] += fitted[n].answers[epoch] / len(dealt)
     return _Tried(settings, fitted, float(np.mean(losses)), logits)
+
+
+def epoch_of_others(curves: Sequence[Sequence[float]], sizes: Sequence[int], fold: int) -> int:
+    """Epoch of a fold's network at which the other folds lose least.
+
+    The fold's own best epoch suits its cases by luck too: what they are answered there would make chances too
+    sure, conformal sets too small, and the luckier candidate the better one.
+
+    Parameters
+    ----------
+    curves : (fold, epoch)
+        Stopping losses; where training ended early the last one stands for what would have followed.
+    sizes : (fold,)
+        Cases of each.
+    fold
+        Whose epoch is asked for.
+    """
+    longest = max(map(len, curves))
+    whole = np.array([[*curve, *[curve[-1]] * (longest - len(curve))] for curve in curves])
+    others = np.arange(len(curves)) != fold
+    mean = (whole * np.array(sizes)[:, None])[others].sum(0)
+    # The last of several as good: where nothing is known of the labels all are.
+    return min(int(np.flatnonzero(mean == mean.min())[-1]), len(curves[fold]) - 1)
 
 
 def _inner(
     cohort: Cohort, held: npt.NDArray[np.int64], reader: BagReader, settings: FitSettings, seed: int, device: str
-) -> tuple[Fitted, Floats]:
-    """Train without an inner fold, and give the logits of its cases."""
-    stop = cohort.only(held)
+) -> Fitted:
+    """Train without an inner fold, stopped by it."""
     rest = cohort.only(np.setdiff1d(np.arange(len(cohort)), held))
-    made = fit(rest, stop, reader, settings, seed, device=device)
-    return made, case_logits(made.network, stop, reader)
+    return fit(rest, cohort.only(held), reader, settings, seed, device=device)

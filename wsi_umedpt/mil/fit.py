@@ -41,6 +41,8 @@ class Fitted:
     network: SlideNetwork
     history: list[tuple[float, float]]
     """(training loss, stopping loss) an epoch"""
+    answers: list[Floats]
+    """(case, output) logits of the stopping cases, an epoch"""
     epoch: int
     """Whose weights these are."""
 
@@ -96,6 +98,7 @@ def fit(
         ]
         best, best_epoch, kept = math.inf, 0, copy.deepcopy(network.state_dict())
         history: list[tuple[float, float]] = []
+        answers: list[Floats] = []
         for epoch in range(settings.epochs):
             if epoch - best_epoch > settings.patience:
                 break
@@ -112,7 +115,8 @@ def fit(
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
                 optimizer.step()
                 total += loss * len(part) / len(items)
-            found = _stop_loss(network, stop, reader)
+            answers.append(case_logits(network, stop, reader))
+            found = _stop_loss(stop, answers[-1])
             if not (math.isfinite(total) and math.isfinite(found)):
                 raise MilError(f"the loss is not finite in epoch {epoch}; lower --lr (now {settings.lr:g})")
             history.append((total, found))
@@ -122,7 +126,7 @@ def fit(
             if watch:
                 watch(epoch)
         network.load_state_dict(kept)
-    return Fitted(network.eval().requires_grad_(False), history, best_epoch)
+    return Fitted(network.eval().requires_grad_(False), history, answers, best_epoch)
 
 
 def rate(epoch: float, epochs: int) -> float:
@@ -227,8 +231,8 @@ def _pieces(sizes: Sequence[int]) -> list[list[int]]:
     return pieces
 
 
-def _stop_loss(network: SlideNetwork, stop: Cohort, reader: BagReader) -> float:
-    logits = torch.from_numpy(case_logits(network, stop, reader)).float()
+def _stop_loss(stop: Cohort, answers: Floats) -> float:
+    logits = torch.from_numpy(answers).float()
     losses = [
         loss_of(target, logits[:, span], torch.from_numpy(truth).float()).item()
         for target, span, truth in zip(stop.targets, spans(stop.targets), stop.truth, strict=True)
