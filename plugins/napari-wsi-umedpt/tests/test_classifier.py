@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import PLANTED_KIND, slide_classifier
 from wsi_umedpt.errors import MilError, PixelError
+from wsi_umedpt.heatmap import Heatmap
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tiling import TileSpec, lay_grid
 
 from napari_wsi_umedpt._classifier import ATTENTION, embed_command, extremes, matching_source, open_classifier
+from napari_wsi_umedpt._heatlayers import Raster
 from napari_wsi_umedpt._layers import Place
+from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._regions import ALONE, LEFT_OUT, chosen_tiles, drawn_areas, tiles_within
 from napari_wsi_umedpt._tilepictures import PICTURE_PX, TilePictures
 from napari_wsi_umedpt._verdict import verdict
@@ -158,3 +162,18 @@ def test_tiles_are_seen_as_they_lie(planted):
         assert (pictures.read([row + 1])[0] == 150).all()
         assert [str(e) for e in told] == ["bad"]
         assert pictures.read([row])[0] is picture
+
+
+@pytest.mark.parametrize("stride", [32, 16, 20, 40])
+def test_values_are_laid_out_as_heatmaps_are(stride):
+    """By looking tiles up, or not where they overlap: the same raster in the same place."""
+    spec = TileSpec(size_px=32, stride_px=stride, mpp=0.6, min_tissue=0)
+    grid = lay_grid((700, 500), 0.5, spec)
+    keep = np.random.default_rng(0).random(len(grid)) < 0.7
+    grid = replace(grid, xy=grid.xy[keep], tissue=grid.tissue[keep])
+    values = np.random.default_rng(1).normal(size=len(grid)).astype(np.float32)
+    values[5] = np.nan
+    ours = Raster(TileLines(grid, np.zeros(len(grid), bool))).lay(values)
+    theirs = Heatmap.from_tiles(grid.xy, grid.side, values)
+    assert np.array_equal(ours.values, theirs.values, equal_nan=True)
+    assert (ours.origin_xy, ours.step) == (theirs.origin_xy, theirs.step)

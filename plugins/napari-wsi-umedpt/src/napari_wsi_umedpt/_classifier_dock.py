@@ -24,7 +24,7 @@ from napari_wsi_umedpt._annotations_dock import layer_meta
 from napari_wsi_umedpt._classifier import ATTENTION, SlideClassifier, extremes, open_classifier
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._gallery import Gallery
-from napari_wsi_umedpt._heatlayers import HeatFrame, add_frame, heat_frame, show_frame
+from napari_wsi_umedpt._heatlayers import HeatFrame, Raster, add_frame, heat_frame, show_frame
 from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._regions import ALONE, COLOURS, LEFT_OUT, chosen_tiles, drawn_areas
 from napari_wsi_umedpt._stage import current_slide, current_store, go_to_tile, pictures_of
@@ -42,6 +42,8 @@ _INVITATION = (
     "Open a slide's results, then choose a model that <i>wsi-umedpt mil train</i> made (model.json). "
     "Nothing is embedded here: the features are in the results."
 )
+_NOT_YET = ("adding", "changing", "removing")
+"""What napari says of shapes before they are changed; once they are, it says so again."""
 _COLOURS = {
     True: "Bright tiles are those that the model looked at most, by rank.",
     False: "Green tiles speak for <b>{}</b>, pink ones against it.",
@@ -64,6 +66,7 @@ class ClassifierDock(Dock):
         self._heats: dict[str, Layer] = {}
         self._frames: dict[str, HeatFrame] = {}
         self._pictures: TilePictures | None = None
+        self._raster: Raster | None = None
         self._networks = (0, 0)
         self._reports = Reports()
         self._judging, self._reading = Newest(self._cannot_judge), Newest()
@@ -173,6 +176,7 @@ class ClassifierDock(Dock):
             return
         self.classifier = classifier
         self._pictures = pictures_of(self._viewer, classifier.place, classifier.tiles.grid, self._reports)
+        self._raster = Raster(classifier.tiles)
         self.column.blockSignals(True)
         self.column.clear()
         self.column.addItems([ATTENTION, *(f"contribution to {name}" for name in classifier.columns[1:])])
@@ -185,13 +189,13 @@ class ClassifierDock(Dock):
     def judge(self, event: Any = None) -> None:
         """Judge what the regions leave, beside the window; the newest request is what is shown."""
         classifier = self.classifier
-        if classifier is None:
+        if classifier is None or self._raster is None or getattr(event, "action", None) in _NOT_YET:
             return
         began = perf_counter()
         drawn = [] if self._regions is None else drawn_areas(
             self._regions.data, layer_meta(self._regions), classifier.place
         )  # fmt: skip
-        columns = [ATTENTION, self._contribution()]
+        columns, raster = [ATTENTION, self._contribution()], self._raster
 
         def work() -> tuple["Judgement", dict[str, HeatFrame]]:
             chosen = chosen_tiles(drawn, classifier.xy, classifier.tiles.grid.side) if drawn else None
@@ -199,7 +203,7 @@ class ClassifierDock(Dock):
             frames = {
                 name: heat_frame(
                     classifier.values(found, chosen, name),
-                    classifier.tiles,
+                    raster,
                     "percentile" if name == ATTENTION else "signed",
                 )
                 for name in columns

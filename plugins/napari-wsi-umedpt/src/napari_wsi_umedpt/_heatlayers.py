@@ -18,6 +18,8 @@ from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._values import heat_picture, heatmap_layer
 from napari_wsi_umedpt._viewer import add_layers
 
+_MOST_EXACT = 1 << 24
+"""Whole numbers up to which float32 holds each."""
 _STEPS = 65
 _MOST_ALPHA = 0.95
 _AGAINST, _FOR = (0.79, 0.07, 0.48), (0.13, 0.5, 0.1)
@@ -38,9 +40,29 @@ class HeatFrame:
     scaling: Scaling
 
 
-def heat_frame(values: npt.NDArray[np.float32], tiles: TileLines, scaling: Scaling) -> HeatFrame:
+class Raster:
+    """Lays values of the same tiles out again and again; where none overlap, by looking up each cell's tile."""
+
+    def __init__(self, tiles: TileLines) -> None:
+        self._grid = tiles.grid
+        self._places: Heatmap | None = None
+        if self._grid.spec.stride >= self._grid.spec.size_px and len(self._grid) <= _MOST_EXACT:
+            numbers = np.arange(len(self._grid), dtype=np.float32)
+            # Tiles that do not overlap keep their value bit for bit.
+            self._places = Heatmap.from_tiles(self._grid.xy, self._grid.side, numbers)
+            self._tile = np.nan_to_num(self._places.values, nan=-1).astype(np.int64)
+
+    def lay(self, values: npt.NDArray[np.float32]) -> Heatmap:
+        """What `Heatmap.from_tiles` makes of values (tile of the grid,)."""
+        if self._places is None:
+            return Heatmap.from_tiles(self._grid.xy, self._grid.side, values)
+        laid = np.where(self._tile < 0, np.float32(np.nan), values[self._tile])
+        return Heatmap(laid, self._places.origin_xy, self._places.step)
+
+
+def heat_frame(values: npt.NDArray[np.float32], raster: Raster, scaling: Scaling) -> HeatFrame:
     """Lay values of tiles out and scale them."""
-    heat = Heatmap.from_tiles(tiles.grid.xy, tiles.grid.side, values)
+    heat = raster.lay(values)
     picture, limits = heat_picture(heat, scaling)
     known = np.abs(values[np.isfinite(values)])
     if scaling == "signed" and known.size and (most := float(np.quantile(known, _SHARE))) > 0:
