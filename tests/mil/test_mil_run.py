@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import AGE, BINARY, COX, DISCRETE, MARKERS, QUICK, STAGE, THREE, Bank, cohort_of, same, tensors_of
 
-from wsi_umedpt.errors import MilError
+from wsi_umedpt.errors import MilError, StoreBusyError
+from wsi_umedpt.locks import locked
 from wsi_umedpt.mil import baselines, crossval, develop, run
 from wsi_umedpt.mil.baselines import GUESS, LINEAR
 from wsi_umedpt.mil.crossval import MODEL, cross_validate, splits_of
@@ -332,6 +333,14 @@ def test_what_is_no_run_is_not_written_into(tmp_path, content, why):
     with pytest.raises(MilError, match=why):
         run_study(cohort, BagReader(banks), [QUICK], STUDY, folder)
     assert content is None or [p.name for p in folder.iterdir()] == [*content]
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    """The second, at once; it goes on when the first is done."""
+    cohort, banks = cohort_of(cases=24)
+    with locked(tmp_path / "run"), pytest.raises(StoreBusyError, match=r"another process is writing .*run"):
+        run_study(cohort, BagReader(banks), [QUICK], ONE_SEED, tmp_path / "run")
+    assert run_study(cohort, BagReader(banks), [QUICK], ONE_SEED, tmp_path / "run").folder == tmp_path / "run"
 
 
 def test_the_folds_are_written_down(tmp_path):

@@ -9,7 +9,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import whole_file, write_json
 from wsi_umedpt.errors import MilError, WsiError
+from wsi_umedpt.locks import lock_where_possible
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.crossval import cross_validate, splits_of
 from wsi_umedpt.mil.develop import Watch, develop
@@ -71,6 +73,8 @@ def run_study(
     ------
     MilError
         If the folder holds another study, or something else.
+    StoreBusyError
+        If another process is at work in it.
     """
     asked = {
         "cohort_sha256": cohort.fingerprint, "features": cohort.kind.to_dict(), "unit": cohort.unit,
@@ -79,7 +83,6 @@ def run_study(
     }  # fmt: skip
     asked = json.loads(json.dumps(asked))
     splits = splits_of(cohort, study)
-    _enter(folder, asked)
     total = sum(len({*folds.tolist()}) for folds in splits.values()) + 1
     about = {
         **asked,
@@ -88,28 +91,41 @@ def run_study(
         "slides": sum(len(case.slides) for case in cohort.cases),
         "notes": [*notes],
     }
-    write_json(folder / "run.json", about)
     rows = [["case_id", "patient", "site", *(f"fold_of_seed_{seed}" for seed in splits)]]
     for row, case in enumerate(cohort.cases):
         rows.append([case.case_id, case.patient, case.site, *(str(folds[row]) for folds in splits.values())])
-    write_csv(folder / "splits.csv", rows)
 
     def told(done: int, _: int) -> None:
         if fold_done:
             fold_done(done, total)
 
-    studies = cross_validate(
-        cohort, reader, options, study, folder / "folds", device=device, jobs=jobs, watch=watch, fold_done=told
-    )
-    model = _final(folder / "model.json", cohort, reader, options, study, asked, device, jobs, watch)
+    with _entered(folder, asked):
+        write_json(folder / "run.json", about)
+        write_csv(folder / "splits.csv", rows)
+        studies = cross_validate(
+            cohort, reader, options, study, folder / "folds", device=device, jobs=jobs, watch=watch, fold_done=told
+        )
+        model = _final(folder / "model.json", cohort, reader, options, study, asked, device, jobs, watch)
     told(total, total)
     return Run(folder, studies, model, about)
 
 
-def _enter(folder: Path, asked: dict[str, Any]) -> None:
+@contextmanager
+def _entered(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
+    """Make the folder or go on with it, and keep other processes out."""
     if folder.exists() and not folder.is_dir():
         raise MilError(f"{folder} is a file; name a folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_where_possible(folder)
+    try:
+        _check_same(folder, asked)
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _check_same(folder: Path, asked: dict[str, Any]) -> None:
     known = folder / "run.json"
     if not known.exists():
         if any(folder.iterdir()):
