@@ -105,6 +105,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["slide_id,x,y,label,patient", *lines]))
     for words in (
         ["status", "out", "--once"],
+        ["report", "out", "-o", made / "page.html"],
         ["verify", "out"],
         ["export", store, "-o", made / "objects.geojson.gz"],
         ["export", store, "-o", made / "objects.parquet"],
@@ -122,7 +123,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
         assert (code, words[0]) in ((0, words[0]), (1, "status")), text + err
     files = [path for folder in (out, made) for path in folder.rglob("*") if path.is_file()]
     kinds = {path.suffix for path in files}
-    assert {".json", ".csv", ".gz", ".parquet", ".h5", ".h5ad", ".tif", ".png", ".safetensors"} <= kinds
+    assert {".html", ".json", ".csv", ".gz", ".parquet", ".h5", ".h5ad", ".tif", ".png", ".safetensors"} <= kinds
     assert (out / ".runs" / "s2.json").exists(), "the failure left a record"
     for path in files:
         assert PLANTED.encode() not in held(path), path
@@ -137,7 +138,7 @@ def test_no_cell_is_a_formula(text):
     """Whichever writer of ours makes it: a cell begins as a formula only if it is a number."""
     file = io.StringIO()
     for made in (cell_of_tables(text), cell_of_predictions(text)):
-        if made[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        if made.strip("\t\r\n")[:1] in ("=", "+", "-", "@"):
             float(made)
         csv.writer(file).writerow([made])
 

@@ -118,7 +118,7 @@ def _lead(rows: Sequence[Row]) -> list[tuple[str, str]]:
     whole = [row for row in rows if row.status == "whole"]
     tiles, area = sum(row.tiles or 0 for row in rows), sum(row.tissue_mm2 or 0 for row in rows)
     found = [
-        (f"of {len(rows)} slides whole", f"{len(whole)}"),
+        (f"of {len(rows):,} slides whole", f"{len(whole):,}"),
         ("tiles", f"{tiles:,}"),
         ("mm\u00b2 of tissue", f"{area:,.0f}"),
     ]
