@@ -48,7 +48,9 @@ def test_predictions_of_two_targets_share_a_table(tmp_path):
     ("cell", "expected"),
     [
         pytest.param("=1+1", "'=1+1", id="equals"),
-        pytest.param("+1", "'+1", id="plus"),
+        pytest.param("+1+1", "'+1+1", id="plus"),
+        pytest.param("+1", "+1", id="a-number-with-its-sign"),
+        pytest.param("a\r=1+1", "a =1+1", id="a-return-begins-no-row"),
         pytest.param("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0", id="minus"),
         pytest.param("@SUM(A1)", "'@SUM(A1)", id="at"),
         pytest.param("\t=1", "'\t=1", id="tab"),

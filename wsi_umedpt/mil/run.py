@@ -18,6 +18,7 @@ from typing import Any
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import whole_file, write_json
 from wsi_umedpt.errors import MilError, WsiError
+from wsi_umedpt.interop.tables import safe_cell
 from wsi_umedpt.locks import lock_where_possible
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.crossval import cross_validate, splits_of
@@ -171,15 +172,6 @@ def _final(
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Write a table whole; text that a spreadsheet would take for a formula gets an apostrophe before it."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([[_plain(cell) for cell in row] for row in rows])
+    csv.writer(text).writerows([[safe_cell(cell) for cell in row] for row in rows])
     with whole_file(path) as file:
         file.write(text.getvalue().encode())
-
-
-def _plain(cell: str) -> str:
-    if cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        try:
-            float(cell)
-        except ValueError:
-            return f"'{cell}"
-    return cell

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_umedpt.arrays import whole_file
+from wsi_umedpt.interop import tables
 from wsi_umedpt.mil.evaluation.measures import risk_of
 from wsi_umedpt.mil.evaluation.sentences import NOTHING, number, percent
 from wsi_umedpt.mil.evaluation.survival import misordered
@@ -21,13 +22,12 @@ from wsi_umedpt.mil.study import Floats, HeldOut, Study
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
 
 Cell = str | int | float | None
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def safe_cell(cell: Cell) -> Cell:
-    """Text that begins as a formula does gets an apostrophe; what is not a finite number is left empty."""
+    """Text as `wsi_umedpt.interop.tables` writes it; what is not a finite number is left empty."""
     if isinstance(cell, str):
-        return f"'{cell}" if cell.startswith(_FORMULA) else cell
+        return str(tables.safe_cell(cell))
     return cell if cell is None or np.isfinite(cell) else None
 
 
