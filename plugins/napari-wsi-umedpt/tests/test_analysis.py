@@ -205,7 +205,7 @@ def test_models_say_what_they_look_for(model):
     assert "hippocampus" not in found["umedpt_lite0.v1"].heads
     assert not found["efficientnet_lite0.imagenet"].heads
     own = own_model(Path(model.removeprefix("umedpt:")))
-    assert dict(own.heads) == {"nuclei": "nucleus (microscopy)"}
+    assert dict(own.heads) == {"nuclei": "nucleus"}
     assert (own.name, own.about) == (model, "a tiny model")
 
 

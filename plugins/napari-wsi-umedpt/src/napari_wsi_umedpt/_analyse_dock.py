@@ -84,6 +84,8 @@ class AnalyseDock(Dock):
         self.embed.setChecked(True)
         self.heads = QListWidget()
         self.heads.setFixedHeight(92)
+        self.heads.setSpacing(1)
+        self.heads.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.region = QComboBox()
         self.region.addItems([WHOLE, FIELD, DRAWN])
         draw = QPushButton("Draw ...")
@@ -160,6 +162,7 @@ class AnalyseDock(Dock):
         self.about.setText(choice.about)
         for name, words in choice.heads.items():
             item = QListWidgetItem(f"{name}: {words}")
+            item.setToolTip(item.text())
             item.setData(_NAME, name)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Unchecked)

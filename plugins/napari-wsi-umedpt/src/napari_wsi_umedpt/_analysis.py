@@ -306,7 +306,7 @@ def _kept(watch: Watch) -> str:
     if watch.stage.startswith("Embedding"):
         return f"{watch.done // CHUNK_ROWS * CHUNK_ROWS:,} of {watch.total or 0:,} tiles are kept. {again}"
     if watch.total:
-        return f"What was found up to half a minute ago is kept. {again}"
+        return f"What was saved of the search is kept; it is saved every half minute, after whole batches. {again}"
     return "Nothing of this step was begun."
 
 
@@ -377,8 +377,8 @@ def heads_of(path: Path) -> dict[str, str]:
 
 def _finds(spec: Mapping[str, Any]) -> str:
     classes = [name for name in spec["classes"] if name not in ("background", "border")]
-    at = f", trained at {spec['mpp']:g} um/px" if spec.get("mpp") else ""
-    return f"{', '.join(classes)} ({spec.get('modality') or 'any image'}{at})"
+    at = f", {spec['mpp']:g} um/px" if spec.get("mpp") else ""
+    return f"{', '.join(classes)}{at}"
 
 
 def _time(seconds: float) -> str:

@@ -34,7 +34,7 @@ _HELP = (
     "<b>Label tiles</b>, then click or paint tiles of the first class; press 2 and paint the second. "
     "0 takes a label away, Ctrl-Z undoes."
 )
-_LIKELIEST = "likeliest class, paler where unsure"
+_LIKELIEST = "likeliest class (pale: unsure)"
 _NOTHING = ProbeError("nothing was learned yet: label tiles of two classes first")
 _MOST_CLASSES = 9
 _FIRST = ("Tumor", "Other")
@@ -79,7 +79,7 @@ class FewShotDock(Dock):
         self.words.setMinimumHeight(96)
         self.column = QComboBox()
         self.column.activated.connect(lambda *_: self._show_colours())
-        self.gallery = Gallery("Label these next: least sure", self._go_to)
+        self.gallery = Gallery("Label these next (chance of the likeliest class)", self._go_to)
         form = QFormLayout()
         form.addRow("Features", self.features)
         shown = QFormLayout()
