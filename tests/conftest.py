@@ -15,6 +15,9 @@ from wsi_umedpt.errors import SlideError
 from wsi_umedpt.sample import sample_slide
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
+# They hold no doctests, and as modules they would all be called conftest.
+collect_ignore_glob = ["*conftest.py"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 settings.register_profile("no-clock", deadline=None)  # a busy machine breaks no law
 settings.load_profile("no-clock")
