@@ -6,19 +6,19 @@ developed from the cohort that the networks get, by the same rules.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from wsi_umedpt.mil.calibrate import Calibration, calibrate
-from wsi_umedpt.mil.cohort import Cohort
+from wsi_umedpt.mil.cohort import Cohort, bags_of
 from wsi_umedpt.mil.develop import filled
 from wsi_umedpt.mil.losses import loss_of, predicted_of
+from wsi_umedpt.mil.moments import mean_of, scale_of
 from wsi_umedpt.mil.reading import BagReader, Features
 from wsi_umedpt.mil.settings import StudySettings
-from wsi_umedpt.mil.slidemodel import mean_of
 from wsi_umedpt.mil.splits import Folds, deal_inner
 from wsi_umedpt.mil.targets import Target
 
@@ -68,43 +68,44 @@ def mean_of_case(bags: Sequence[Features]) -> Floats:
 def develop_baselines(cohort: Cohort, reader: BagReader, study: StudySettings, seed: int) -> list[Baseline]:
     """Fit both baselines on a cohort and nothing else."""
     cohort = filled(cohort)
-    bags = [[case.slides] if cohort.unit != "late" else [(s,) for s in case.slides] for case in cohort.cases]
+    bags = [bags_of(case.slides, cohort.unit) for case in cohort.cases]
     means = np.stack([mean_of_case([reader(slides) for slides in each]) for each in bags])
-    centre, deviation = means.mean(0), means.std(0)
-    scale = np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0)
+    centre = means.mean(0)
+    scale = scale_of(centre, means.std(0))
     x = (means - centre) * scale
+    if len(x) < x.shape[1]:  # the penalty does not see a rotation: as many numbers as cases are enough
+        left, sizes, rotation = np.linalg.svd(x, full_matrices=False)
+        x = left * sizes
+    else:
+        rotation = np.eye(x.shape[1])
     folds = deal_inner(cohort, study, seed)
     made = []
-    for name, used in ((LINEAR, x), (GUESS, x * 0)):
-        penalties = _PENALTIES if name == LINEAR else (1.0,)
+    for name, used, penalties in ((LINEAR, len(rotation), _PENALTIES), (GUESS, 0, (1.0,))):
         pairs = zip(cohort.targets, cohort.truth, strict=True)
-        made.append(Baseline(name, centre, scale, tuple(_fit(t, used, y, folds, penalties) for t, y in pairs)))
+        parts = [_fit(target, x[:, :used], truth, folds, penalties) for target, truth in pairs]
+        back = tuple(replace(part, weight=rotation[:used].T @ part.weight) for part in parts)
+        made.append(Baseline(name, centre, scale, back))
     return made
 
 
 def _fit(target: Target, x: Floats, truth: Floats, folds: Folds, penalties: Sequence[float]) -> _Linear:
-    if len(x) < x.shape[1]:  # the penalty does not see a rotation: as many numbers as cases are enough
-        left, sizes, rotation = np.linalg.svd(x, full_matrices=False)
-        rotated = left * sizes
-    else:
-        rotated, rotation = x, np.eye(x.shape[1])
     best = None
     for penalty in penalties:
         logits, losses = np.zeros((len(x), target.outputs)), []
         for fold in np.unique(folds):
             held = folds == fold
-            weight, bias = _minimise(target, rotated[~held], truth[~held], penalty)
-            logits[held] = rotated[held] @ weight + bias
+            weight, bias = _minimise(target, x[~held], truth[~held], penalty)
+            logits[held] = x[held] @ weight + bias
             found = loss_of(target, torch.from_numpy(logits[held]), torch.from_numpy(truth[held]))
             losses += [float(found)] * int(held.sum())
         if best is None or np.mean(losses) < best[0] - 1e-12:
             best = float(np.mean(losses)), penalty, logits
     assert best is not None  # noqa: S101 - there is a penalty at least
-    weight, bias = _minimise(target, rotated, truth, best[1])
+    weight, bias = _minimise(target, x, truth, best[1])
     calibration = calibrate(target, best[2], truth)
     if not x.any():  # a guess has no ranking to put a threshold into
         calibration = Calibration(1.0, tuple(0.5 for _ in calibration.thresholds), calibration.nonconformity)
-    return _Linear(target, calibration, rotation.T @ weight, bias)
+    return _Linear(target, calibration, weight, bias)
 
 
 def _minimise(target: Target, x: Floats, truth: Floats, penalty: float) -> tuple[Floats, Floats]:

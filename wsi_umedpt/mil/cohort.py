@@ -40,6 +40,11 @@ class Case:
         return tuple(self.site.split("+"))
 
 
+def bags_of(slides: tuple[str, ...], unit: Unit) -> list[tuple[str, ...]]:
+    """Slides of each bag of a case: all in one, or each alone where slides are averaged late."""
+    return [(slide,) for slide in slides] if unit == "late" else [slides]
+
+
 @dataclass(frozen=True)
 class Item:
     """What gets one bag in training."""
@@ -73,10 +78,8 @@ class Cohort:
 
     @property
     def items(self) -> list[Item]:
-        """Bags to train on: a case each, or a slide each where slides are averaged late."""
-        if self.unit == "late":
-            return [Item(row, (slide,)) for row, case in enumerate(self.cases) for slide in case.slides]
-        return [Item(row, case.slides) for row, case in enumerate(self.cases)]
+        """Bags to train on, with the rows of their cases."""
+        return [Item(row, bag) for row, case in enumerate(self.cases) for bag in bags_of(case.slides, self.unit)]
 
     @property
     def fingerprint(self) -> str:

@@ -20,10 +20,10 @@ from wsi_umedpt import __version__
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.mil.baselines import GUESS, LINEAR, develop_baselines
-from wsi_umedpt.mil.cohort import Case, Cohort
+from wsi_umedpt.mil.cohort import Cohort, bags_of
 from wsi_umedpt.mil.develop import Watch, develop
 from wsi_umedpt.mil.parallel import Part, in_parallel
-from wsi_umedpt.mil.reading import BagReader, Features
+from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
 from wsi_umedpt.mil.splits import Folds, deal, deal_inner, stated
 from wsi_umedpt.mil.study import HeldOut, Study
@@ -157,7 +157,7 @@ def run_fold(
     # From here on nothing is learned: the held-out cases are read for the first time.
     rows: dict[str, list[Any]] = {}
     for case in tested:
-        bags = bags_of(case, cohort, reader)
+        bags = [reader(bag) for bag in bags_of(case.slides, cohort.unit)]
         unlike = model.unlike(bags)
         for n, forecast in enumerate(model.forecast(bags)):
             grid = cohort.targets[n]
@@ -172,11 +172,6 @@ def run_fold(
                 rows.setdefault(f"{n}/{baseline.name}/predicted", []).append(on_grid)
                 rows.setdefault(f"{n}/{baseline.name}/decided", []).append(decided)
     return {key: np.stack([np.asarray(v) for v in values]) for key, values in rows.items()}
-
-
-def bags_of(case: Case, cohort: Cohort, reader: BagReader) -> list[Features]:
-    """The bags of a case: one, or one a slide where they are averaged late."""
-    return [reader((s,)) for s in case.slides] if cohort.unit == "late" else [reader(case.slides)]
 
 
 def _on_grid(grid: Target, target: Target, predicted: Floats) -> Floats:

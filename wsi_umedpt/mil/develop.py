@@ -14,10 +14,11 @@ from wsi_umedpt import __version__
 from wsi_umedpt.mil.calibrate import calibrate
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.fit import Fitted, fit
+from wsi_umedpt.mil.moments import mean_of
 from wsi_umedpt.mil.parallel import in_parallel
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
-from wsi_umedpt.mil.slidemodel import SlideModel, mean_of
+from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.mil.splits import Folds, deal_inner
 from wsi_umedpt.mil.targets import spans, with_edges, with_scale
 from wsi_umedpt.mil.typical import typical_of

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from wsi_umedpt.mil.kernel import CHUNK_TILES, Bags
+from wsi_umedpt.mil.moments import scale_of
 from wsi_umedpt.mil.settings import ModelSettings
 
 
@@ -45,8 +46,7 @@ class SlideNetwork(nn.Module):
     def standardise(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Set what features are centred on and divided by: (dim,) of the training tiles."""
         self.mean.copy_(mean)
-        # A number that never varies says nothing, and must not become huge on another slide.
-        self.scale.copy_(torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation.clamp(min=1e-30), 0))
+        self.scale.copy_(torch.from_numpy(scale_of(mean.numpy(), deviation.numpy())))
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """(tile, dim) standardised, and limited to 10 deviations."""

@@ -22,6 +22,7 @@ from wsi_umedpt.mil.cohort import Unit
 from wsi_umedpt.mil.kernel import join
 from wsi_umedpt.mil.losses import predicted_of
 from wsi_umedpt.mil.models import build
+from wsi_umedpt.mil.moments import mean_of
 from wsi_umedpt.mil.network import SlideNetwork
 from wsi_umedpt.mil.reading import Features
 from wsi_umedpt.mil.settings import ModelSettings
@@ -261,9 +262,3 @@ def _read(tensors: checkpoint.State, about: Mapping[str, Any]) -> SlideModel:
 def settings_from(content: Mapping[str, Any]) -> ModelSettings:
     """Network settings from JSON; those of training are left out."""
     return ModelSettings(**{field.name: content[field.name] for field in fields(ModelSettings)})
-
-
-def mean_of(features: Features) -> Floats:
-    """(dim,) mean over tiles."""
-    mean: Floats = features.mean(0, dtype=np.float64)
-    return mean

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_umedpt.mil.moments import scale_of
+
 Floats = npt.NDArray[np.float64]
 _NEIGHBOURS = 5
 _MOST_SLIDES = 5000
@@ -48,9 +50,8 @@ def typical_of(means: Floats, patients: Sequence[str]) -> Typical:
     """
     step = -(-len(means) // _MOST_SLIDES)
     means, owner = means[::step], np.unique(np.array(patients[::step]), return_inverse=True)[1]
-    deviation = means.std(0)
     centre = _single(means.mean(0))
-    scale = _single(np.where(deviation > 1e-6 * (1 + np.abs(centre)), 1 / np.maximum(deviation, 1e-30), 0.0))
+    scale = _single(scale_of(centre, means.std(0)))
     known = _single((means - centre) * scale)
     distances = _nearest(known, known, _units_of_others(known, owner)[owner], owner[:, None] == owner[None])
     return Typical(centre, scale, known, _single(np.sort(distances)))
