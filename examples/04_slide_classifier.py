@@ -15,7 +15,7 @@ import numpy as np
 from wsi_umedpt.heatmap import Heatmap
 from wsi_umedpt.heatpicture import draw_heatmap
 from wsi_umedpt.interop.banks import find_sources
-from wsi_umedpt.mil.apply import tile_scores
+from wsi_umedpt.mil.apply import bag_of, tile_scores
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.reporting import headlines, report_run
 from wsi_umedpt.mil.run import run_study
@@ -61,7 +61,8 @@ def main() -> None:
     print(OUT / "run" / "report.html")
 
     source = sources["S03"]
-    columns, bag = tile_scores(run.model, source)
+    bag = bag_of(run.model, source)
+    columns = tile_scores(run.model, bag)
     heat = Heatmap.from_tiles(bag.xy, 448, columns["contribution diagnosis:tumour"])
     save(draw_heatmap(heat, scaling="signed", title="S03: for and against tumour"), OUT / "04_slide_classifier.png")
 

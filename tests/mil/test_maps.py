@@ -8,7 +8,7 @@ from toy import QUICK, STUDY, THREE, Bank, cohort_of
 
 from wsi_umedpt.errors import MilError
 from wsi_umedpt.interop.qupath_tiles import read_tiles
-from wsi_umedpt.mil.apply import predict, tile_scores
+from wsi_umedpt.mil.apply import bag_of, predict, tile_scores
 from wsi_umedpt.mil.develop import develop
 from wsi_umedpt.mil.maps import write_maps
 from wsi_umedpt.mil.reading import BagReader
@@ -31,7 +31,7 @@ def test_classes_and_slides_of_any_name_have_files_of_their_own(model, tmp_path)
         found = [*write_maps(model, bank, tmp_path / "maps")]
         assert len(found) == len({*found}) == 4 + 1
         tiles = read_tiles(found[-1])
-        columns, _ = tile_scores(model, bank)
+        columns = tile_scores(model, bag_of(model, bank))
         assert [*tiles.columns] == [*columns]
         np.testing.assert_allclose(
             tiles.columns["contribution type:日本"], columns["contribution type:日本"], rtol=1e-5
@@ -63,7 +63,7 @@ def test_a_case_is_predicted_as_it_was_trained(unit):
     cohort, banks = cohort_of(cases=24, slides=2, unit=unit, patients=[f"p{n}" for n in range(24)])
     model = develop(cohort, BagReader(banks), [QUICK], STUDY, (0,))
     slides = cohort.cases[0].slides
-    found = predict(model, banks, slides, "c0")
+    found = predict(model, [bag_of(model, banks[slide]) for slide in slides], "c0")
     parts = [banks[slide].features for slide in slides]
     expected = model.forecast([np.concatenate(parts)] if unit == "union" else parts)
     np.testing.assert_allclose(found.forecasts[0].predicted, expected[0].predicted)

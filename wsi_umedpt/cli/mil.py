@@ -1,7 +1,8 @@
 """`wsi-umedpt mil`: slide classifiers, trained and evaluated so that nothing leaks."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -14,8 +15,34 @@ if TYPE_CHECKING:
 
 Stores = tuple[Path, ...]
 Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
-Features = Annotated[str | None, Parameter(name=["--features", "-m"])]
-Unit = Literal["slide", "union", "late"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """Which features are read."""
+
+    features: Annotated[str | None, Parameter(name=["--features", "-m"])] = None
+    """Which features, where the stores hold several."""
+    grid: str | None = None
+    """Which grid, where the stores hold several."""
+    allow_pt: bool = False
+    """Read .pt files, which are pickles, with torch's safe loader."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """What the cases are."""
+
+    unit: Literal["slide", "union", "late"] = "slide"
+    """What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
+    predicted and averaged (late)."""
+    slides_are_patients: bool = False
+    """Every slide is of another patient; otherwise the table must name them."""
+    skip_missing: bool = False
+    """Leave labelled slides without features out."""
+
 
 mil = cyclopts.App(
     name="mil",
@@ -42,13 +69,9 @@ def check(
     /,
     *stores: Path,
     target: Targets,
-    unit: Unit = "slide",
+    cases: CaseOptions | None = None,
     study: Annotated[StudySettings | None, Parameter(name="*")] = None,
-    features: Features = None,
-    grid: str | None = None,
-    slides_are_patients: bool = False,
-    skip_missing: bool = False,
-    allow_pt: bool = False,
+    features: FeatureOptions | None = None,
 ) -> int:
     """Say what would be trained: cases, classes, folds, and everything that is wrong. Trains nothing.
 
@@ -67,25 +90,10 @@ def check(
     target
         What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
         regression, multilabel, cox, discrete. Repeat for several.
-    unit
-        What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
-        predicted and averaged (late).
-    features
-        Which features, where the stores hold several.
-    grid
-        Which grid, where the stores hold several.
-    slides_are_patients
-        Every slide is of another patient; otherwise the table must name them.
-    skip_missing
-        Leave labelled slides without features out.
-    allow_pt
-        Read .pt files, which are pickles, with torch's safe loader.
     """
     from wsi_umedpt.mil.crossval import splits_of
 
-    cohort, _, notes = _cohort(
-        labels, stores, target, unit, features, grid, slides_are_patients, skip_missing, allow_pt
-    )
+    cohort, _, notes = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
     for seed, folds in splits_of(cohort, study or StudySettings()).items():
         sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
@@ -100,18 +108,14 @@ def train(
     *stores: Path,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     target: Targets,
-    unit: Unit = "slide",
+    cases: CaseOptions | None = None,
     study: Annotated[StudySettings | None, Parameter(name="*")] = None,
     fit: Annotated[FitSettings | None, Parameter(name="*")] = None,
     vary: Annotated[list[str], Parameter(name="--try", negative=())] = [],  # noqa: B006 - cyclopts copies it
-    features: Features = None,
-    grid: str | None = None,
+    features: FeatureOptions | None = None,
     slides: Path | None = None,
     device: str = "auto",
     jobs: int | None = None,
-    slides_are_patients: bool = False,
-    skip_missing: bool = False,
-    allow_pt: bool = False,
 ) -> int:
     """Train a slide classifier and say honestly how good it is; run again to go on where it stopped.
 
@@ -138,27 +142,14 @@ def train(
     target
         What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...); see `mil check`. Repeat for several, which then share
         one network.
-    unit
-        What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
-        predicted and averaged (late).
     vary
         A variation of the settings, as lr=0.003 or model=mean,hidden=64, that the inner folds choose from. Repeat.
-    features
-        Which features, where the stores hold several.
-    grid
-        Which grid, where the stores hold several.
     slides
         Folder of the slides' files: the report then shows tiles.
     device
         auto, cpu, cuda, mps.
     jobs
         Networks trained at a time; by default one a core, and one on a GPU.
-    slides_are_patients
-        Every slide is of another patient; otherwise the table must name them.
-    skip_missing
-        Leave labelled slides without features out.
-    allow_pt
-        Read .pt files, which are pickles, with torch's safe loader.
     """
     import sys
 
@@ -178,9 +169,7 @@ def train(
     jobs = (cpu_count() if chosen == "cpu" else 1) if jobs is None else jobs
     if jobs < 1:
         raise OptionError(f"--jobs is 1 or more, got {jobs}")
-    cohort, sources, notes = _cohort(
-        labels, stores, target, unit, features, grid, slides_are_patients, skip_missing, allow_pt
-    )
+    cohort, sources, notes = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
     with MilView(options, study) as view:
         run = run_study(
@@ -203,10 +192,9 @@ def predict(
     *stores: Path,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     patients: Path | None = None,
-    features: Features = None,
-    grid: str | None = None,
+    features: FeatureOptions | None = None,
     scores: Annotated[bool, Parameter(negative="--no-scores")] = True,
-    allow_pt: bool = False,
+    dask: str | None = None,
 ) -> int:
     """Predict slides: a row each, and what every tile did into their stores.
 
@@ -215,6 +203,8 @@ def predict(
     Examples
     --------
         wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv
+
+        wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv --dask local:8
 
     Parameters
     ----------
@@ -226,46 +216,33 @@ def predict(
         CSV to write.
     patients
         CSV with the columns slide_id and patient: one prediction a patient.
-    features
-        Which features, where the stores hold several.
-    grid
-        Which grid, where the stores hold several.
     scores
         Write attention and contributions into the stores; --no-scores leaves them as they are.
-    allow_pt
-        Read .pt files, which are pickles, with torch's safe loader.
+    dask
+        Workers that share the cases: local, local:N, tcp://HOST:PORT, slurm:N or pbs:N (docs/scale.md). The model and
+        the stores have the same paths on all of them.
     """
     from wsi_umedpt.annotations import read_patients
-    from wsi_umedpt.errors import MilError, WsiError, reason_of
-    from wsi_umedpt.interop.banks import find_sources
-    from wsi_umedpt.interop.sources import StoreSource
-    from wsi_umedpt.mil.apply import cases_of, store_scores, table, tile_scores
-    from wsi_umedpt.mil.apply import predict as predict_case
+    from wsi_umedpt.cohort.predict import CaseTask, predict_cases
+    from wsi_umedpt.cohort.spread import Cluster
+    from wsi_umedpt.errors import MilError
+    from wsi_umedpt.mil.apply import cases_of, table
     from wsi_umedpt.mil.run import write_csv
-    from wsi_umedpt.mil.slidemodel import SlideModel
-    from wsi_umedpt.store import SlideStore
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
+    cluster = Cluster.parse(dask) if dask else None
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    loaded = SlideModel.load(model)
-    sources = find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt)
-    rows: list[dict[str, Any]] = []
-    failures = 0
-    for case, slides in cases_of(sources, read_patients(patients) if patients else None).items():
-        try:
-            found = predict_case(loaded, sources, slides, case)
-            for slide in slides:
-                if scores and isinstance(source := sources[slide], StoreSource):
-                    store_scores(loaded, _name(model), SlideStore.open(source.path), *tile_scores(loaded, source))
-            rows.append(found.row())
-            print(
-                f"{case}: " + ", ".join(f"{f.target.name} {f.answer or f.predicted.round(3)}" for f in found.forecasts)
-            )
-        except (WsiError, OSError) as error:
-            failures += 1
-            rows.append({"case": case, "slides": "+".join(slides), "error": reason_of(error)})
-            print(f"{case}: FAILED: {reason_of(error)}")
+    sources = _sources(stores, features)
+    cases = cases_of(sources, read_patients(patients) if patients else None)
+    name = _name(model) if scores else ""
+    tasks = [CaseTask(case, tuple(sources[slide] for slide in slides), name) for case, slides in cases.items()]
+    found = {}
+    for result in predict_cases(model, tasks, cluster):
+        found[result.case_id] = result
+        print(result.said, flush=True)
+    rows = [found[case].row for case in cases]
+    failures = sum(result.failed for result in found.values())
     write_csv(out, [*table(rows)])
     print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
     return 1 if failures else 0
@@ -278,9 +255,7 @@ def explain(
     *stores: Path,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     leave_out: bool = False,
-    features: Features = None,
-    grid: str | None = None,
-    allow_pt: bool = False,
+    features: FeatureOptions | None = None,
 ) -> int:
     """Draw which tiles a prediction rests on: pictures, a raster with its place, and tiles for QuPath.
 
@@ -303,21 +278,14 @@ def explain(
         Folder to write to.
     leave_out
         Also how much each output falls without each tile.
-    features
-        Which features, where the stores hold several.
-    grid
-        Which grid, where the stores hold several.
-    allow_pt
-        Read .pt files, which are pickles, with torch's safe loader.
     """
     from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.interop.banks import find_sources
     from wsi_umedpt.mil.maps import write_maps
     from wsi_umedpt.mil.slidemodel import SlideModel
 
     loaded = SlideModel.load(model)
     failures = 0
-    for slide, source in find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt).items():
+    for slide, source in _sources(stores, features).items():
         try:
             for path in write_maps(loaded, source, out, leave_out=leave_out):
                 print(path)
@@ -327,26 +295,21 @@ def explain(
     return 1 if failures else 0
 
 
-def _cohort(
-    labels: Path,
-    stores: Stores,
-    target: list[str],
-    unit: Unit,
-    features: str | None,
-    grid: str | None,
-    slides_are_patients: bool,
-    skip_missing: bool,
-    allow_pt: bool,
-) -> "tuple[Cohort, dict[str, BagSource], list[str]]":
+def _sources(stores: Stores, features: FeatureOptions | None) -> "dict[str, BagSource]":
     from wsi_umedpt.interop.banks import find_sources
+
+    which = features or FeatureOptions()
+    return find_sources(stores, encoder_id=which.features, grid_id=which.grid, allow_pt=which.allow_pt)
+
+
+def _cohort(
+    labels: Path, stores: Stores, target: list[str], cases: CaseOptions | None, features: FeatureOptions | None
+) -> "tuple[Cohort, dict[str, BagSource], list[str]]":
     from wsi_umedpt.mil.table import read_cohort
     from wsi_umedpt.mil.targets import asked
 
-    sources = find_sources(stores, encoder_id=features, grid_id=grid, allow_pt=allow_pt)
-    cohort, notes = read_cohort(
-        labels, sources, [asked(text) for text in target],
-        unit=unit, slides_are_patients=slides_are_patients, skip_missing=skip_missing,
-    )  # fmt: skip
+    sources = _sources(stores, features)
+    cohort, notes = read_cohort(labels, sources, [asked(text) for text in target], **asdict(cases or CaseOptions()))
     return cohort, sources, notes
 
 

@@ -38,7 +38,7 @@ _AHEAD = 2
 """Slides with the scheduler for each worker."""
 _ASK_S = 2.0
 """How often it is asked how many workers there are."""
-_CONNECT_S = 10.0
+CONNECT_S = 10.0
 PATIENCE_S = 300.0
 """How long a scheduler may be out of reach."""
 _SETTINGS = {
@@ -118,7 +118,8 @@ def spread_slides(
     plugin = SlidePlugin(load, out.absolute(), limits or Limits(), rules or Rules(), devices)
     run = f"wsi-umedpt-{uuid.uuid4().hex}"
     with dask.config.set(_SETTINGS), contextlib.ExitStack() as opened:
-        address = _start(cluster, opened)
+        # Workers are threads here, as the work is done in a child process of each.
+        address = start(cluster, opened, processes=False)
         reached = time.monotonic()
         while line.open:
             try:
@@ -185,7 +186,7 @@ def _settle(line: Line, job: SlideJob, future: "Future[Any]") -> None:
 
 @contextlib.contextmanager
 def _connected(address: Any, plugin: "SlidePlugin", run: str) -> Iterator[Client]:
-    with Client(address, timeout=_CONNECT_S, set_as_default=False) as client:
+    with Client(address, timeout=CONNECT_S, set_as_default=False) as client:
         client.register_plugin(plugin, name=run)
         try:
             yield client
@@ -194,15 +195,29 @@ def _connected(address: Any, plugin: "SlidePlugin", run: str) -> Iterator[Client
                 client.unregister_worker_plugin(run)
 
 
-def _start(cluster: Cluster, opened: contextlib.ExitStack) -> Any:
-    """Start what must be started; what a Client connects to."""
+def start(cluster: Cluster, opened: contextlib.ExitStack, *, processes: bool) -> Any:
+    """Start what must be started; what a Client connects to.
+
+    Parameters
+    ----------
+    cluster
+        As the user asked for it.
+    opened
+        Ends it.
+    processes
+        Whether workers of this machine are processes of their own, or threads of this one.
+
+    Raises
+    ------
+    SpreadError
+        If what it needs is not installed.
+    """
     if cluster.kind == "address":
         return cluster.address
     if cluster.kind == "local":
-        # Workers are threads here, as the work is done in a child process of each.
         return opened.enter_context(
             LocalCluster(
-                n_workers=cluster.workers or default_workers(), threads_per_worker=1, processes=False,
+                n_workers=cluster.workers or default_workers(), threads_per_worker=1, processes=processes,
                 dashboard_address=None, memory_limit=0,
             )
         )  # fmt: skip

@@ -1,15 +1,15 @@
 """A slide classifier on slides: a prediction a case, and per-tile scores into their stores."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.bag import BagSource
+from wsi_umedpt.bag import BagSource, SlideBag
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.reading import BagReader, features_of
+from wsi_umedpt.mil.reading import features_of
 from wsi_umedpt.mil.slidemodel import UNLIKE, Forecast, SlideModel
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.store import SlideStore
@@ -69,49 +69,52 @@ def cases_of(sources: Mapping[str, BagSource], patients: Mapping[str, str] | Non
     return cases
 
 
-def predict(model: SlideModel, sources: Mapping[str, BagSource], slides: Sequence[str], case_id: str) -> Prediction:
-    """Predict one case.
+def bag_of(model: SlideModel, source: BagSource) -> SlideBag:
+    """Read a slide's features for a model.
 
     Raises
     ------
     MilError
-        If its features are of another kind than the model takes, or it has no tiles.
+        If they are of another kind than the model takes, there are no tiles, or numbers that are not finite.
     """
-    for slide in slides:
-        model.check(sources[slide].kind, slide)
-    reader = BagReader({slide: sources[slide] for slide in slides})
-    late = model.about["trained_on"]["unit"] != "union"
-    bags = [reader((s,)) for s in slides] if late else [reader(slides)]
-    return Prediction(case_id, tuple(slides), sum(map(len, bags)), model.forecast(bags), model.unlike(bags))
+    model.check(source.kind, source.slide_id)
+    bag = source.load()
+    return replace(bag, features=features_of(bag))
 
 
-def tile_scores(model: SlideModel, source: BagSource, *, leave_out: bool = False) -> tuple[dict[str, Scores], Any]:
-    """What each readable tile did, by name, and the bag.
+def predict(model: SlideModel, bags: Sequence[SlideBag], case_id: str) -> Prediction:
+    """Predict one case of so many slides; see `bag_of`."""
+    features = [bag.features for bag in bags]
+    if model.about["trained_on"]["unit"] == "union":
+        features = [np.concatenate(features)]
+    slides = tuple(bag.slide_id for bag in bags)
+    return Prediction(case_id, slides, sum(map(len, bags)), model.forecast(features), model.unlike(features))
+
+
+def tile_scores(model: SlideModel, bag: SlideBag, *, leave_out: bool = False) -> dict[str, Scores]:
+    """What each readable tile of a slide did, by name.
 
     Parameters
     ----------
     model
         Of the features' kind.
-    source
-        One slide.
+    bag
+        One slide; see `bag_of`.
     leave_out
         Also how much each output falls without the tile; a pass for each tile with a transformer.
     """
-    model.check(source.kind, source.slide_id)
-    bag = source.load()
-    features = features_of(bag)
-    shares = model.explain(features)
+    shares = model.explain(bag.features)
     found = {"attention": shares.attention}
     for k, name in enumerate(model.outputs):
         found[f"contribution {name}"] = shares.contribution[:, k]
     if leave_out:
-        falls = model.without_each(features)
+        falls = model.without_each(bag.features)
         for k, name in enumerate(model.outputs):
             found[f"without {name}"] = falls[:, k]
-    return found, bag
+    return found
 
 
-def store_scores(model: SlideModel, name: str, store: SlideStore, columns: dict[str, Scores], bag: Any) -> None:
+def store_scores(model: SlideModel, name: str, store: SlideStore, columns: dict[str, Scores], bag: SlideBag) -> None:
     """Put what each tile did into its store, as scores called `name`; see `wsi_umedpt.scores`."""
     rows = np.full((len(store.grid(bag.grid_id)), len(columns)), np.nan, np.float32)
     rows[bag.index] = np.stack([*columns.values()], axis=1)
@@ -131,7 +134,7 @@ def store_scores(model: SlideModel, name: str, store: SlideStore, columns: dict[
     )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """Rows of a CSV, the header first; numbers to six digits."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     yield names

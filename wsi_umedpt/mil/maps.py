@@ -11,7 +11,7 @@ from wsi_umedpt.heatpicture import draw_heatmap
 from wsi_umedpt.heatraster import Raster, write_raster
 from wsi_umedpt.interop.qupath_tiles import write_tiles
 from wsi_umedpt.interop.sources import StoreSource, has_positions
-from wsi_umedpt.mil.apply import tile_scores
+from wsi_umedpt.mil.apply import bag_of, tile_scores
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.picture import save
 from wsi_umedpt.store import SlideStore
@@ -25,10 +25,11 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
     MilError
         If the features are of another kind, or the file does not say where tiles lie or how large they are.
     """
-    columns, bag = tile_scores(model, source, leave_out=leave_out)
+    bag = bag_of(model, source)
     side = source.side
     if side is None or not has_positions(bag):
         raise MilError(f"{source.slide_id}: its features say not where their tiles lie, so that no map can be drawn")
+    columns = tile_scores(model, bag, leave_out=leave_out)
     store = SlideStore.open(source.path) if isinstance(source, StoreSource) else None
     mpp = float(store.attrs["slide"]["mpp"]) if store else None
     folder.mkdir(parents=True, exist_ok=True)

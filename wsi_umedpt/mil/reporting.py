@@ -20,7 +20,7 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.heatmap import Heatmap
 from wsi_umedpt.heatpicture import draw_heatmap
 from wsi_umedpt.interop.sources import StoreSource
-from wsi_umedpt.mil.apply import tile_scores
+from wsi_umedpt.mil.apply import bag_of, tile_scores
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.evaluation.figures import StudyFigures
 from wsi_umedpt.mil.evaluation.report import Example, ExampleTile, write_report
@@ -133,7 +133,8 @@ def _telling(study: Study) -> list[int]:
 
 def _example(study: Study, row: int, slide_id: str, model: SlideModel, source: BagSource, file: Path | None) -> Example:
     target = study.target
-    columns, bag = tile_scores(model, source)
+    bag = bag_of(model, source)
+    columns = tile_scores(model, bag)
     outputs = [name for name in model.outputs if name.startswith(f"{target.name}:")]
     likely = int(study.arms[0].predicted[0, row].argmax())
     # One output of a binary target speaks for the second class, and by its negative for the first.
