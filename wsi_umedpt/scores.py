@@ -5,6 +5,7 @@ anew: the same model under another name is cheap, so a name holds what was score
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict
         raise StoreError(
             f"scores of shape {scores.shape} with columns {made_by['columns']} do not fit {tiles} tiles of {store.path}"
         )
-    folder = store.path / "grids" / grid_id / "scores"
+    folder = _folder(store, grid_id)
     with locked(store.path):
         if not (folder / "zarr.json").exists():
             write_group(folder, {})
@@ -66,16 +67,25 @@ def read_scores(store: SlideStore, model_id: str, grid_id: str | None = None) ->
     StoreError
         If there are none of this name; those that there are, are named.
     """
+    attrs = score_attrs(store, model_id, grid_id)
+    return read_array(_folder(store, attrs["grid_id"]) / model_id), attrs
+
+
+def score_attrs(store: SlideStore, model_id: str, grid_id: str | None = None) -> dict[str, Any]:
+    """What made scores, and their ``columns`` and ``grid_id``, without reading them; errors as of `read_scores`."""
     known = score_ids(store)
     found = [g for g, name in known if name == model_id and grid_id in (None, g)]
     if len(found) != 1:
         names = sorted({f"{name} (grid {g})" for g, name in known})
         what = "no scores" if not found else "scores in several grids (name one)"
         raise StoreError(f"{store.path} holds {what} {model_id!r}. It holds: {', '.join(names) or 'none'}")
-    folder = store.path / "grids" / found[0] / "scores" / model_id
-    return read_array(folder), {**read_attrs(folder), "grid_id": found[0]}
+    return {**read_attrs(_folder(store, found[0]) / model_id), "grid_id": found[0]}
 
 
 def score_ids(store: SlideStore) -> list[tuple[str, str]]:
     """(grid, name) of all scores in a store, sorted."""
     return sorted((p.parts[-4], p.parts[-2]) for p in store.path.glob("grids/*/scores/*/zarr.json"))
+
+
+def _folder(store: SlideStore, grid_id: str) -> Path:
+    return store.path / "grids" / grid_id / "scores"

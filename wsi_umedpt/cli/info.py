@@ -74,7 +74,7 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
 
 def _store(path: Path) -> str:
     from wsi_umedpt.found import found_names, read_objects
-    from wsi_umedpt.scores import read_scores, score_ids
+    from wsi_umedpt.scores import score_attrs, score_ids
     from wsi_umedpt.store import SlideStore
 
     store = SlideStore.open(path)
@@ -98,7 +98,7 @@ def _store(path: Path) -> str:
             )
         for of_grid, name in score_ids(store):
             if of_grid == grid_id:
-                columns = read_scores(store, name, grid_id)[1]["columns"]
+                columns = score_attrs(store, name, grid_id)["columns"]
                 lines.append(f"    scores    {name}: {', '.join(columns)}")
     for name in found_names(store):
         objects, made_by = read_objects(store, name)

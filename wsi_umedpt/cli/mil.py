@@ -226,8 +226,8 @@ def predict(
     from wsi_umedpt.cohort.predict import CaseTask, predict_cases
     from wsi_umedpt.cohort.spread import Cluster
     from wsi_umedpt.errors import MilError
+    from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
-    from wsi_umedpt.mil.run import write_csv
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
@@ -243,7 +243,7 @@ def predict(
         print(result.said, flush=True)
     rows = [found[case].row for case in cases]
     failures = sum(result.failed for result in found.values())
-    write_csv(out, [*table(rows)])
+    write_rows(out, table(rows))
     print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
     return 1 if failures else 0
 

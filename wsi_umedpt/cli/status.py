@@ -94,7 +94,8 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
     from rich.table import Table
     from rich.text import Text
 
-    from wsi_umedpt.cohort.standing import BAD, STANDINGS, printable, seconds_since_1970
+    from wsi_umedpt.cohort.standing import BAD, STANDINGS, seconds_since_1970
+    from wsi_umedpt.webpage import printable_line
 
     parts: list[RenderableType] = []
     counts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -124,8 +125,9 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
             record = seen.record
             since = seconds_since_1970(record.started) if record else None
             long = _duration(max(0.0, board.at - since)) if since is not None else ""
-            where = printable(f"{record.host}, process {record.pid}") if record else ""
-            table.add_row(Text(printable(seen.slide_id)), long, str(record.attempts if record else ""), Text(where))
+            where = printable_line(f"{record.host}, process {record.pid}") if record else ""
+            attempts = str(record.attempts) if record else ""
+            table.add_row(Text(printable_line(seen.slide_id)), long, attempts, Text(where))
         parts += [Text(), table]
         parts += [Text(f"and {len(running) - most} more")] if len(running) > most else []
     if bad := board.having(*BAD):
@@ -133,9 +135,9 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
         for heading in ("slide", "", "why"):
             table.add_column(heading, overflow="fold")
         for seen in bad[:most]:
-            why = Text(" ".join(printable(seen.reason).split())[:500], no_wrap=brief)
+            why = Text(" ".join(printable_line(seen.reason).split())[:500], no_wrap=brief)
             why.overflow = "ellipsis" if brief else "fold"
-            table.add_row(Text(printable(seen.slide_id)), Text(seen.standing, "red"), why)
+            table.add_row(Text(printable_line(seen.slide_id)), Text(seen.standing, "red"), why)
         parts += [Text(), table]
         parts += [Text(f"and {len(bad) - most} more: wsi-umedpt report")] if len(bad) > most else []
     return Group(*parts)

@@ -12,24 +12,21 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from wsi_umedpt import __version__
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.cohort.catalog import Row, refresh
 from wsi_umedpt.cohort.outliers import Outlier, find_outliers
 from wsi_umedpt.cohort.plots import columns_over_time, spread
-from wsi_umedpt.cohort.standing import BAD, STANDINGS, ended, look, printable
+from wsi_umedpt.cohort.standing import BAD, STANDINGS, ended, look
 from wsi_umedpt.errors import PictureError, WsiError
 from wsi_umedpt.picture import enlarged, outlined
 from wsi_umedpt.readers.base import Pixels
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.webpage import write_webpage
 
 PICTURES = 240
 """Thumbnails of a page, the odd slides first."""
@@ -37,7 +34,6 @@ _SIDE = 230
 """Longest side of a thumbnail, px."""
 _ROWS = 2000
 """Rows of the tables of a page; the catalog has all."""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_page(path: Path, out: Path, *, title: str | None = None, pictures: int = PICTURES) -> list[Row]:
@@ -74,9 +70,6 @@ def write_page(path: Path, out: Path, *, title: str | None = None, pictures: int
     content = {
         "title": title or f"Slides in {out.resolve().name}",
         "made": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
-        "version": __version__,
-        "policy": _POLICY,
-        "style": files("wsi_umedpt.cohort").joinpath("page.css").read_text(encoding="utf-8"),
         "counts": [(name, _count(rows, name), STANDINGS[name], name in BAD) for name in STANDINGS],
         "total": len(rows),
         "lead": _lead(rows),
@@ -89,23 +82,8 @@ def write_page(path: Path, out: Path, *, title: str | None = None, pictures: int
         "notes": _notes(rows),
         "rows": rows[:_ROWS],
     }
-    made = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
-    )  # fmt: skip
-    page = made.from_string(files("wsi_umedpt.cohort").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    text = page.render(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", errors="replace"))
+    write_webpage(path, "wsi_umedpt.cohort", "page", content)
     return rows
-
-
-def _shown(value: Any) -> Any:
-    if value is None:
-        return "\u2013"
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(printable, value.splitlines()))
-    return value
 
 
 def _count(rows: Iterable[Row], status: str) -> int:

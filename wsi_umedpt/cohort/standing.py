@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
-from unicodedata import category
 
 import psutil
 
@@ -39,8 +38,6 @@ BAD: frozenset[Standing] = frozenset({"failed", "quarantined", "damaged", "missi
 WINDOW_S = 900.0
 """How far back speed is measured."""
 _STORE, _WORK = ".zarr", ".zarr.partial"
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Controls of writing direction."""
 _Look = tuple[int, int]
 """What shows that a file was replaced: when it was, and its inode."""
 
@@ -176,13 +173,6 @@ def stands(stored: bool, begun: bool, record: Record | None, claim_age_s: float 
     if record.status == "done":
         return ("whole", "") if stored else ("missing", "its record says done, but the store is not there")
     return record.status, ""
-
-
-def printable(text: str) -> str:
-    """A text as it may be shown: what steers a terminal, or would turn the text around it, is replaced."""
-    return "".join(
-        c if category(c) not in ("Cc", "Cs") and c not in _TURNING else " " if c in "\n\t" else "\ufffd" for c in text
-    )
 
 
 def seconds_since_1970(when: str | None) -> float | None:

@@ -6,7 +6,8 @@ names of slides and classes come from files that others made. Numbers are as the
 
 import csv
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,19 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Write columns of equal length."""
     check_table(path)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    with whole_file(path) as file:
-        if path.suffix == ".parquet":
+    if path.suffix == ".parquet":
+        with whole_file(path) as file:
             parquet.write_table(table, file, compression="zstd")
-            return
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(map(safe_cell, table.column_names))
-        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            lines.writerow(map(safe_cell, row))
+        return
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    write_rows(path, itertools.chain([table.column_names], rows))
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of a CSV, the header first."""
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        csv.writer(text, lineterminator="\n").writerows(map(safe_cell, row) for row in rows)
         text.detach()  # flushed; the file is closed by who opened it
 
 

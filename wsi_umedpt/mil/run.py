@@ -5,9 +5,7 @@ model for every seed and fold), ``model.json`` with its tensors, and what `wsi_u
 The same command goes on with a run that was stopped; another study is refused.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import whole_file, write_json
+from wsi_umedpt.arrays import write_json
 from wsi_umedpt.errors import MilError, WsiError
-from wsi_umedpt.interop.tables import safe_cell
+from wsi_umedpt.interop.tables import write_rows
 from wsi_umedpt.locks import lock_where_possible
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.crossval import cross_validate, splits_of
@@ -102,7 +100,7 @@ def run_study(
 
     with _entered(folder, asked):
         write_json(folder / "run.json", about)
-        write_csv(folder / "splits.csv", rows)
+        write_rows(folder / "splits.csv", rows)
         studies = cross_validate(
             cohort, reader, options, study, folder / "folds", device=device, jobs=jobs, watch=watch, fold_done=told
         )
@@ -167,11 +165,3 @@ def _final(
     made.about["study_sha256"] = digest
     made.save(path)
     return SlideModel.load(path)
-
-
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a table whole; text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([[safe_cell(cell) for cell in row] for row in rows])
-    with whole_file(path) as file:
-        file.write(text.getvalue().encode())

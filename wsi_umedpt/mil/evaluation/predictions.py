@@ -1,11 +1,8 @@
 """What was predicted for every case: a CSV for other tools, and rows for a reader, the worst errors first.
 
-A cell of the CSV that is text and that a spreadsheet would take for a formula gets a leading
-apostrophe (OWASP, *CSV Injection*); numbers are as they are. What is not known is an empty cell.
+The CSV is one of `wsi_umedpt.interop.tables`; what is not known is an empty cell.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_umedpt.arrays import whole_file
-from wsi_umedpt.interop import tables
+from wsi_umedpt.interop.tables import write_rows
 from wsi_umedpt.mil.evaluation.measures import risk_of
 from wsi_umedpt.mil.evaluation.sentences import NOTHING, number, percent
 from wsi_umedpt.mil.evaluation.survival import misordered
@@ -22,13 +18,6 @@ from wsi_umedpt.mil.study import Floats, HeldOut, Study
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
 
 Cell = str | int | float | None
-
-
-def safe_cell(cell: Cell) -> Cell:
-    """Text as `wsi_umedpt.interop.tables` writes it; what is not a finite number is left empty."""
-    if isinstance(cell, str):
-        return str(tables.safe_cell(cell))
-    return cell if cell is None or np.isfinite(cell) else None
 
 
 def write_predictions(path: Path, studies: Sequence[Study], *, baselines: bool = False) -> None:
@@ -47,12 +36,11 @@ def write_predictions(path: Path, studies: Sequence[Study], *, baselines: bool =
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if not baselines:
         columns.remove("arm")
-    with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow([safe_cell(name) for name in columns])
-        lines.writerows([safe_cell(row.get(name)) for name in columns] for row in rows)
-        text.detach()  # flushed; the file is closed by who opened it
+    write_rows(path, [columns, *([_known(row.get(name)) for name in columns] for row in rows)])
+
+
+def _known(cell: Cell) -> Cell:
+    return cell if isinstance(cell, str) or cell is None or np.isfinite(cell) else None
 
 
 def _arms(study: Study, baselines: bool) -> tuple[HeldOut, ...]:

@@ -10,18 +10,14 @@ Read this file from `write_report`; the page itself is ``report.html.j2`` beside
 """
 
 import base64
-import hashlib
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from wsi_umedpt import __version__
@@ -35,6 +31,7 @@ from wsi_umedpt.mil.evaluation.plots import draw_study
 from wsi_umedpt.mil.evaluation.predictions import case_rows, error_words, predicted_words, write_predictions
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import CLASS_KINDS
+from wsi_umedpt.webpage import write_webpage
 
 _ROWS = 6000
 """Cases of all tables of a page; the CSV has the others."""
@@ -126,7 +123,6 @@ def write_report(
         _section(study, one, f"target{k}", [e for e in shown if e["of"].target == study.target.name], chosen, rows)
         for k, (study, one) in enumerate(zip(studies, found, strict=True), 1)
     ]
-    page = _page(title, sections, provenance)
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / "predictions.csv", studies)
     if any(len(study.arms) > 1 for study in studies):
@@ -138,39 +134,17 @@ def write_report(
         "notes": {study.target.name: sentences.notes(study, one) for study, one in zip(studies, found, strict=True)},
         "provenance": plain(provenance),
     }
-    _write(folder / "figures.json", json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
-    _write(folder / "report.html", page)
+    figures = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    with whole_file(folder / "figures.json") as file:
+        file.write(figures.encode("utf-8", errors="replace"))
+    page = {
+        "title": title,
+        "sections": sections,
+        "provenance": {name: value for name, value in plain(provenance).items() if name != "command"},
+        "command": provenance.get("command"),
+    }
+    write_webpage(folder / "report.html", "wsi_umedpt.mil.evaluation", "report", page)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", errors="replace"))
-
-
-def _page(title: str, sections: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
-    here = files("wsi_umedpt.mil.evaluation")
-    script = here.joinpath("report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
-    )  # fmt: skip
-    made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    template = made.from_string(here.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        title=title,
-        sections=sections,
-        provenance={name: value for name, value in plain(provenance).items() if name != "command"},
-        command=provenance.get("command"),
-        style=here.joinpath("report.css").read_text(encoding="utf-8"),
-        script=script,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-        version=__version__,
-    )
-
-
-def _shown(value: Any) -> Any:
-    return sentences.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _section(

@@ -6,7 +6,6 @@ difference lies on one side of 0.
 
 from collections.abc import Sequence
 from typing import Literal
-from unicodedata import category
 
 import numpy as np
 
@@ -21,16 +20,7 @@ _NARROW = 40
 """Patients below which percentile intervals are too narrow: simulated, 83 to 95 of 100 hold the truth at 20."""
 _NAMED = 6
 _MINUS, NOTHING = "\u2212", "\u2013"
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Controls of writing direction."""
 Verdict = Literal["better", "worse", "unclear", "not compared"]
-
-
-def printable(text: str) -> str:
-    """A name as it may stand on a page: what would not be seen, or would turn the text around it, is replaced."""
-    return "".join(
-        c if c in "\n\t" or (category(c) not in ("Cc", "Cs") and c not in _TURNING) else "\ufffd" for c in text
-    )
 
 
 def number(value: float | None, digits: int = 2) -> str:
