@@ -1,12 +1,16 @@
 """What is loaded, and when."""
 
+import contextlib
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from napari_wsi_umedpt import _softwaregl
+from napari_wsi_umedpt import _softwaregl, _torch
 from napari_wsi_umedpt._softwaregl import leave_triton_out
+from napari_wsi_umedpt._torch import importing_networks
 
 DOCKS = ("_analyse_dock", "_classifier_dock", "_fewshot_dock")
 
@@ -28,3 +32,48 @@ def test_triton_is_left_out_where_opengl_is_drawn_in_software(monkeypatch, tmp_p
     leave_triton_out()
     assert ("triton" in sys.modules) is refused
     sys.modules.pop("triton", None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells what is loaded by /proc")
+def test_the_system_loads_torch_before_python_does():
+    """By a call that does not hold Python's lock, as an import would; torch then works as ever."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom napari_wsi_umedpt._torch import importing_networks\n"
+        "with importing_networks():\n"
+        "    assert 'torch' not in sys.modules\n"
+        "    assert 'libtorch_cpu' in Path('/proc/self/maps').read_text()\n"
+        "    import torch\n"
+        "assert (torch.ones(2, 3) @ torch.ones(3)).tolist() == [3.0, 3.0]\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+class Cycle:
+    """Found by a search for garbage alone."""
+
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["usual", "was-off"])
+def test_no_search_for_garbage_while_networks_are_imported(monkeypatch, before):
+    """It is on again afterwards if it was before, also where the import fails; garbage is found as ever."""
+    monkeypatch.setattr(_torch, "_load_libraries", lambda: None)
+    gone = weakref.ref(Cycle())
+    searched = []
+    gc.callbacks.append(lambda phase, info: searched.append(info))
+    (gc.enable if before else gc.disable)()
+    try:
+        with contextlib.suppress(ImportError), importing_networks():
+            searched.clear()
+            made = [[n] for n in range(100_000)]
+            assert not searched
+            raise ImportError
+        assert gc.isenabled() is before
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()
+        gc.callbacks.pop()
+    assert len(made) == 100_000
+    gc.collect()
+    assert gone() is None

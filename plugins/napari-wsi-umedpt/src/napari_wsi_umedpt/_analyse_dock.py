@@ -47,6 +47,7 @@ WHOLE, FIELD, DRAWN = "whole slide", "visible field", "drawn regions"
 _OWN = "own model ..."
 _LAYER = "regions to analyse"
 _POLL_MS = 150
+_DRAWN_MS = 500
 _NAME = Qt.ItemDataRole.UserRole
 
 
@@ -70,7 +71,11 @@ class AnalyseDock(Dock):
         self._timer.timeout.connect(self._poll)
         self._follow_layers(self._propose_folder)
         self._propose_folder()
-        self._background.run(models, self._list)
+        # Once the dock is drawn: while the system loads torch, it lets nobody load what is first drawn.
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(lambda: self._background.run(models, self._list))
+        self._later.start(_DRAWN_MS)
 
     def _build(self) -> None:
         self.model = QComboBox()

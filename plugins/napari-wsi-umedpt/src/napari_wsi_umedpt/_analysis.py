@@ -23,7 +23,7 @@ from wsi_umedpt.store import CHUNK_ROWS
 from wsi_umedpt.tiling import TileGrid, TileSpec
 
 from napari_wsi_umedpt._annotations import Annotation, Ring, write_annotations
-from napari_wsi_umedpt._softwaregl import leave_triton_out
+from napari_wsi_umedpt._torch import importing_networks
 
 _DIGITS = 8
 _OF_SLIDES = ("microscopy", "fluorescence", "")
@@ -188,7 +188,9 @@ def analyse(request: Request, watch: Watch) -> Analysed:
     WsiError, OSError
         If it cannot be done; nothing that is whole is lost.
     """
-    leave_triton_out()
+    with importing_networks():
+        import wsi_umedpt.cohort.heads
+        import wsi_umedpt.models.encoder  # noqa: F401
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -342,9 +344,10 @@ class ModelChoice:
 
 def models() -> list[ModelChoice]:
     """What comes with the package; takes seconds the first time, as networks are imported."""
-    leave_triton_out()
-    from wsi_umedpt.models.cards import ENCODERS
-    from wsi_umedpt.models.release import release_card, shipped
+    with importing_networks():
+        import wsi_umedpt.tasks.onepass  # noqa: F401
+        from wsi_umedpt.models.cards import ENCODERS
+        from wsi_umedpt.models.release import release_card, shipped
 
     found = [ModelChoice(name, release_card(path).about, heads_of(path)) for name, path in shipped().items()]
     return [*found, *(ModelChoice(card.name, card.about) for card in ENCODERS.values())]
@@ -358,8 +361,9 @@ def own_model(path: Path) -> ModelChoice:
     CheckpointError, EncoderError
         If it is none.
     """
-    leave_triton_out()
-    from wsi_umedpt.models.release import release_card
+    with importing_networks():
+        import wsi_umedpt.tasks.onepass  # noqa: F401
+        from wsi_umedpt.models.release import release_card
 
     return ModelChoice(f"umedpt:{path}", release_card(path).about, heads_of(path))
 

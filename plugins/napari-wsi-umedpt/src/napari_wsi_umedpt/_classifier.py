@@ -22,7 +22,7 @@ from wsi_umedpt.store import SlideStore
 from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._opening import place_of
-from napari_wsi_umedpt._softwaregl import leave_triton_out
+from napari_wsi_umedpt._torch import importing_networks
 
 if TYPE_CHECKING:
     from wsi_umedpt.mil.live import Judgement, LiveSlide
@@ -87,9 +87,9 @@ def open_classifier(model_path: Path, store_path: Path, progress: Progress | Non
     MilError
         If the file is no model, or the store lacks the features that it takes.
     """
-    leave_triton_out()
-    from wsi_umedpt.mil.live import LiveSlide
-    from wsi_umedpt.mil.slidemodel import SlideModel
+    with importing_networks():
+        from wsi_umedpt.mil.live import LiveSlide
+        from wsi_umedpt.mil.slidemodel import SlideModel
 
     model = SlideModel.load(model_path)
     store = SlideStore.open(store_path)

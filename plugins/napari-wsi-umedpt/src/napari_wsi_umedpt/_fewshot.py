@@ -19,7 +19,7 @@ from wsi_umedpt.tiling import TileGrid
 from napari_wsi_umedpt._layers import Colour, Place
 from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._opening import place_of
-from napari_wsi_umedpt._softwaregl import leave_triton_out
+from napari_wsi_umedpt._torch import importing_networks
 from napari_wsi_umedpt._tilelabels import Labels, TileCells, points_of
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def open_teachable(path: Path, grid_id: str | None = None, encoder_id: str | Non
     StoreError, ProbeError
         If it holds none, or does not say what made them.
     """
-    leave_triton_out()
-    import wsi_umedpt.probe  # noqa: F401
+    with importing_networks():
+        import wsi_umedpt.probe  # noqa: F401
 
     store = SlideStore.open(path)
     if grid_id is None or encoder_id is None:
@@ -147,7 +147,6 @@ def teach(slide: Teachable, labels: Labels, *, name: str = "few-shot", suggest: 
     ProbeError
         If fewer than two classes are labelled.
     """
-    leave_triton_out()
     from wsi_umedpt.probe import fit_probe, label_tiles
 
     points = points_of(labels, slide.grid, slide.store.slide_id)
