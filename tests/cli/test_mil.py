@@ -186,13 +186,29 @@ def test_a_bad_slide_stops_no_other(say, study, trained, tmp_path):
     np.savez(bank / "overflown.npz", features=np.full((4, 5), np.inf, np.float16))
     np.savez(bank / "wider.npz", features=np.zeros((4, 9), np.float16))
     np.savez(bank / "zgood.npz", features=features_of(2, False).astype(np.float16))
+    (bank / "torn.npz").write_bytes((bank / "good.npz").read_bytes()[:200])
     code, out, err = say("mil", "predict", trained, bank, "-o", "p.csv")
     assert (code, err) == (1, "")
-    assert "p.csv: 2 predicted, 2 failed" in out
+    assert "p.csv: 2 predicted, 3 failed" in out
     errors = {row["case"]: row["error"] for row in rows_of(Path("p.csv"))}
     assert (errors["good"], errors["zgood"]) == ("", "")
     assert "not finite" in errors["overflown"]
+    assert "torn.npz" in errors["torn"]
     assert "wider has features that this model was not trained on: dim 9 instead of 5" in errors["wider"]
+
+
+def test_a_patient_is_not_predicted_of_half_the_slides(say, study, trained, tmp_path):
+    """Where features of one cannot be read, the patient is a failure; others are predicted."""
+    bank = tmp_path / "half"
+    bank.mkdir()
+    for name in ("a", "b", "c"):
+        np.savez(bank / f"{name}.npz", features=features_of(1, True).astype(np.float16))
+    (bank / "b.npz").write_bytes(b"torn")
+    Path("patients.csv").write_text("slide_id,patient\na,P1\nb,P1\nc,P2\n")
+    code, out, _ = say("mil", "predict", trained, bank, "-o", "p.csv", "--patients", "patients.csv")
+    assert code == 1
+    assert [(row["case"], "b.npz" in row["error"]) for row in rows_of(Path("p.csv"))] == [("P2", False), ("P1", True)]
+    assert "P1: FAILED" in out
 
 
 def test_models_that_are_none_are_refused(say, study):

@@ -1,8 +1,9 @@
 """`wsi-umedpt mil`: slide classifiers, trained and evaluated so that nothing leaks."""
 
+import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -223,9 +224,10 @@ def predict(
         the stores have the same paths on all of them.
     """
     from wsi_umedpt.annotations import read_patients
-    from wsi_umedpt.cohort.predict import CaseTask, predict_cases
+    from wsi_umedpt.cohort.predict import CaseTask, predict_cases, unread
     from wsi_umedpt.cohort.spread import Cluster
     from wsi_umedpt.errors import MilError
+    from wsi_umedpt.interop.banks import find_usable
     from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
 
@@ -233,15 +235,17 @@ def predict(
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
     cluster = Cluster.parse(dask) if dask else None
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    sources = _sources(stores, features)
-    cases = cases_of(sources, read_patients(patients) if patients else None)
+    sources, troubles = find_usable(stores, **_which(features))
+    named = read_patients(patients) if patients else None
+    troubles = {named.get(slide, slide) if named else slide: error for slide, error in troubles.items()}
+    cases = {case: slides for case, slides in cases_of(sources, named).items() if case not in troubles}
     name = _name(model) if scores else ""
     tasks = [CaseTask(case, tuple(sources[slide] for slide in slides), name) for case, slides in cases.items()]
     found = {}
-    for result in predict_cases(model, tasks, cluster):
+    for result in itertools.chain(predict_cases(model, tasks, cluster), unread(troubles)):
         found[result.case_id] = result
         print(result.said, flush=True)
-    rows = [found[case].row for case in cases]
+    rows = [found[case].row for case in (*cases, *troubles)]
     failures = sum(result.failed for result in found.values())
     write_rows(out, table(rows))
     print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
@@ -280,12 +284,16 @@ def explain(
         Also how much each output falls without each tile.
     """
     from wsi_umedpt.errors import WsiError, reason_of
+    from wsi_umedpt.interop.banks import find_usable
     from wsi_umedpt.mil.maps import write_maps
     from wsi_umedpt.mil.slidemodel import SlideModel
 
     loaded = SlideModel.load(model)
-    failures = 0
-    for slide, source in _sources(stores, features).items():
+    sources, troubles = find_usable(stores, **_which(features))
+    for slide, error in troubles.items():
+        print(f"{slide}: FAILED: {reason_of(error)}")
+    failures = len(troubles)
+    for slide, source in sources.items():
         try:
             for path in write_maps(loaded, source, out, leave_out=leave_out):
                 print(path)
@@ -295,20 +303,20 @@ def explain(
     return 1 if failures else 0
 
 
-def _sources(stores: Stores, features: FeatureOptions | None) -> "dict[str, BagSource]":
-    from wsi_umedpt.interop.banks import find_sources
-
+def _which(features: FeatureOptions | None) -> dict[str, Any]:
+    """Arguments of `find_sources`."""
     which = features or FeatureOptions()
-    return find_sources(stores, encoder_id=which.features, grid_id=which.grid, allow_pt=which.allow_pt)
+    return {"encoder_id": which.features, "grid_id": which.grid, "allow_pt": which.allow_pt}
 
 
 def _cohort(
     labels: Path, stores: Stores, target: list[str], cases: CaseOptions | None, features: FeatureOptions | None
 ) -> "tuple[Cohort, dict[str, BagSource], list[str]]":
+    from wsi_umedpt.interop.banks import find_sources
     from wsi_umedpt.mil.table import read_cohort
     from wsi_umedpt.mil.targets import asked
 
-    sources = _sources(stores, features)
+    sources = find_sources(stores, **_which(features))
     cohort, notes = read_cohort(labels, sources, [asked(text) for text in target], **asdict(cases or CaseOptions()))
     return cohort, sources, notes
 

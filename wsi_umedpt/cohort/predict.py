@@ -136,10 +136,19 @@ def predict_case(model: Path, task: CaseTask) -> CaseResult:
     return CaseResult(task.case_id, found.row(), f"{task.case_id}: {said}")
 
 
+def unread(troubles: Mapping[str, WsiError]) -> Iterator[CaseResult]:
+    """What is to be said of slides whose features cannot be used at all."""
+    for slide, error in troubles.items():
+        yield _failed(slide, slide, reason_of(error))
+
+
 def _failure(task: CaseTask, reason: str) -> CaseResult:
-    slides = "+".join(source.slide_id for source in task.sources)
-    row = {"case": task.case_id, "slides": slides, "error": reason}
-    return CaseResult(task.case_id, row, f"{task.case_id}: FAILED: {reason}", failed=True)
+    return _failed(task.case_id, "+".join(source.slide_id for source in task.sources), reason)
+
+
+def _failed(case_id: str, slides: str, reason: str) -> CaseResult:
+    row = {"case": case_id, "slides": slides, "error": reason}
+    return CaseResult(case_id, row, f"{case_id}: FAILED: {reason}", failed=True)
 
 
 @lru_cache(maxsize=1)

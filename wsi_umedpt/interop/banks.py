@@ -95,6 +95,32 @@ def find_sources(
     StoreError
         If one store alone cannot be used.
     """
+    sources, troubles = find_usable(paths, encoder_id=encoder_id, grid_id=grid_id, allow_pt=allow_pt)
+    if len(troubles) == 1:
+        raise next(iter(troubles.values()))
+    if troubles:
+        listed = map(str, troubles.values())
+        raise InteropError(_listing(f"features of {len(troubles)} slides cannot be used:", listed))
+    return sources
+
+
+def find_usable(
+    paths: Sequence[Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
+) -> tuple[dict[str, BagSource], dict[str, WsiError]]:
+    """Find features of slides as `find_sources` does, but leave out those that cannot be used.
+
+    Returns
+    -------
+    sources
+        Slide id to source, sorted.
+    troubles
+        Why stores and files cannot be used, by their names without suffix.
+
+    Raises
+    ------
+    InteropError
+        If nothing is found, or two are of one slide.
+    """
     found: dict[Path, Path] = {}
     for path in paths:
         for file in _files_at(path, encoder_id, allow_pt):
@@ -102,18 +128,14 @@ def find_sources(
     if not found:
         raise InteropError(_nothing(paths))
     sources: list[StoreSource | FileSource] = []
-    troubles: list[WsiError] = []
+    troubles: dict[str, WsiError] = {}
     for file in found.values():
         try:
             sources.append(open_source(file, encoder_id=encoder_id, grid_id=grid_id, allow_pt=allow_pt))
         except WsiError as error:
-            troubles.append(error)
-    if len(troubles) == 1:
-        raise troubles[0]
-    if troubles:
-        raise InteropError(_listing(f"features of {len(troubles)} slides cannot be used:", map(str, troubles)))
+            troubles[file.stem] = error
     _check_one_each(sources)
-    return {source.slide_id: source for source in sorted(sources, key=lambda source: source.slide_id)}
+    return {source.slide_id: source for source in sorted(sources, key=lambda source: source.slide_id)}, troubles
 
 
 def open_source(
