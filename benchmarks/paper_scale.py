@@ -14,8 +14,9 @@ import json
 
 import numpy as np
 
-OPEN_S = 0.45
-"""Opening, tissue and grid on the large slide of docs/speed.md: 0.17 s, and 0.28 s of claims, records and the commit."""
+OPEN_S = 0.21
+"""Opening, tissue and grid on the large slide of docs/speed.md, 0.17 s; claims, records and the commit, 0.04 s
+(``fixed_s`` of benchmarks/scaling.py, of whole slides of a few tiles)."""
 SCHEDULER_S = 0.0078
 """Of the scheduler's time, a slide: benchmarks/scaling.py."""
 CATALOG_S = 17 / 10_000

@@ -3,6 +3,8 @@
 ``overhead``: `embed_slides` (claims, records, the next slide opened ahead) against a bare
 loop of the same calls over the same slides, in one process, alternating; best of each.
 
+``fixed``: the same over slides of a few tiles, seconds a slide.
+
 ``scaling``: wall time of `--dask local:1` against `local:2`, children started beforehand;
 and of a control that surely scales, the same slides in two processes that know nothing of
 each other. On a busy machine only the ratio of the two means something.
@@ -93,6 +95,19 @@ def overhead(jobs: list[SlideJob], folder: Path, rounds: int = 5) -> dict[str, f
     return {"bare_s": round(bare, 2), "runner_s": round(run, 2), "overhead": round(run / bare - 1, 3)}
 
 
+def fixed(folder: Path, slides: int = 40) -> float:
+    """Seconds a slide that has a few tiles only: what every slide costs, whatever its size."""
+    from wsi_umedpt.cohort.run import embed_slides
+
+    source = write_pyramid(folder / "few.svs", tissue_image(256, 256)[0], tile=128)
+    jobs = [SlideJob(Path(shutil.copyfile(source, folder / f"few{n}.svs")), f"few{n}") for n in range(slides)]
+
+    def runner(out: Path) -> None:
+        assert {o.status for o in embed_slides(jobs, bad_slides.plan(out))} == {"done"}
+
+    return min(timed(runner, folder) for _ in range(3)) / slides
+
+
 def spread_in(jobs: list[SlideJob], workers: int, out: Path) -> float:
     """Seconds from the first slide's end to the last's, so that no start counts, a slide."""
     import scaling  # children find it by this name
@@ -155,7 +170,7 @@ def scheduler_memory(tasks: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all three."""
+    """Measure all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=16)
     parser.add_argument("--tasks", type=int, default=10_000)
@@ -167,6 +182,8 @@ def main() -> None:
         jobs = [SlideJob(Path(shutil.copyfile(source, folder / f"{n}.svs")), f"{n}") for n in range(options.slides)]
         result: dict[str, Any] = {"slides": options.slides, "runner": overhead(jobs, folder)}
         print(json.dumps(result["runner"]), flush=True)
+        result["fixed_s"] = round(fixed(folder), 3)
+        print(json.dumps({"fixed_s": result["fixed_s"]}), flush=True)
         gains = []
         for _ in range(3):
             one, two = (timed_spread(jobs, workers, folder) for workers in (1, 2))
