@@ -3,8 +3,9 @@
     xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python plugins/napari-wsi-umedpt/benchmarks/stalls.py
 
 Each measurement is a process of its own. A stall is the longest time in which the window's event loop did not turn,
-while it should do so every 5 ms; "bare" is a window in which nothing happens for two seconds. ``--cold`` takes the
-files of torch out of the system's cache first; ``--slide`` opens one of yours.
+while it should do so every 5 ms; "bare" is a window in which nothing happens for two seconds, and "picture" one
+that gets a picture that costs nothing. ``--cold`` takes the files of torch out of the system's cache first; ``--slide``
+opens one of yours.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from viewing import big_slide
+from viewing import Nothing, big_slide
 
 MANY = 60
 """Slides before the right one, in the folder that a slide was moved to."""
@@ -84,6 +85,31 @@ def bare(folder: Path, slide: Path) -> dict[str, Any]:
     return Beat().during(lambda: None, lambda: False, 2.0)
 
 
+def picture(folder: Path, slide: Path) -> dict[str, Any]:
+    """A picture that costs nothing, in place of a slide: what napari takes."""
+    beat = _used()
+    return beat.during(lambda: _add_nothing(beat), lambda: any(layer.loaded for layer in beat.viewer.layers))
+
+
+def _used() -> Beat:
+    """A window with a scale bar, in which a picture and labels were shown: the first of each takes napari a second."""
+    from napari_wsi_umedpt._viewer import scale_bar
+
+    beat = Beat()
+    _add_nothing(beat)
+    beat.viewer.add_labels(np.ones((64, 64), np.uint8), units=("um", "um"))
+    scale_bar(beat.viewer).visible = True
+    beat.turn_until(lambda: False, 1.0)
+    beat.viewer.layers.clear()
+    beat.turn_until(lambda: False, 0.5)
+    return beat
+
+
+def _add_nothing(beat: Beat) -> None:
+    levels = [Nothing(1 << k) for k in range(9)]
+    beat.viewer.add_image(levels, rgb=True, multiscale=True, scale=(0.25, 0.25), units=("um", "um"))
+
+
 def classifier(folder: Path, slide: Path) -> dict[str, Any]:
     """A slide classifier, as the first that needs torch."""
     from napari_wsi_umedpt._classifier_dock import ClassifierDock
@@ -134,7 +160,7 @@ def _with_results(folder: Path) -> Beat:
 
 def opening(folder: Path, slide: Path) -> dict[str, Any]:
     """A large slide, dropped onto the window."""
-    beat = Beat()
+    beat = _used()
     return beat.during(
         lambda: beat.viewer.open(slide, plugin="napari-wsi-umedpt"),
         lambda: any(layer.loaded for layer in beat.viewer.layers),
@@ -143,14 +169,14 @@ def opening(folder: Path, slide: Path) -> dict[str, Any]:
 
 def moved(folder: Path, slide: Path) -> dict[str, Any]:
     """Results dropped onto the window, whose slide has another name and lies among many."""
-    beat = Beat()
+    beat = _used()
     return beat.during(
         lambda: beat.viewer.open(folder / "moved" / "out" / "many.zarr", plugin="napari-wsi-umedpt"),
         lambda: any(layer.metadata["wsi_umedpt"].slide is not None for layer in beat.viewer.layers),
     )
 
 
-MEASUREMENTS = {one.__name__: one for one in (bare, classifier, fewshot, analyse, opening, moved)}
+MEASUREMENTS = {one.__name__: one for one in (bare, picture, classifier, fewshot, analyse, opening, moved)}
 
 
 def make(folder: Path) -> None:

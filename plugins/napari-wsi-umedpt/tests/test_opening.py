@@ -22,7 +22,8 @@ from wsi_umedpt.testing import tissue_image, write_dicom, write_pyramid
 from napari_wsi_umedpt._layers import KEY
 from napari_wsi_umedpt._opening import further, open_path, open_pixels
 from napari_wsi_umedpt._reader import get_reader, sample_demo
-from napari_wsi_umedpt._viewer import Reports, add_layers
+from napari_wsi_umedpt._telling import Reports
+from napari_wsi_umedpt._viewer import add_layers
 from napari_wsi_umedpt._whereabouts import Known, find_slide
 
 IMAGE, _ = tissue_image(1024, 768)
@@ -202,7 +203,7 @@ def test_everything_in_a_store_can_be_shown(planted, model):
 def test_errors_are_told_once(monkeypatch):
     """A damaged place is met with every look; the user reads of it once."""
     told = []
-    monkeypatch.setattr("napari_wsi_umedpt._viewer.tell", lambda text, **_: told.append(text))
+    monkeypatch.setattr("napari_wsi_umedpt._telling.tell", lambda text, **_: told.append(text))
     reports = Reports()
     for error in (SlideError("a.svs: bad"), SlideError("a.svs: bad too"), StoreError("b"), SlideError("c.svs: bad")):
         reports(error)

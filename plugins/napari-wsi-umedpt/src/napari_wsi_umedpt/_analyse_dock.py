@@ -41,7 +41,8 @@ from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._navigation import frame_of
 from napari_wsi_umedpt._regions import drawn_areas
 from napari_wsi_umedpt._stage import current_slide, current_store
-from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, ours, tell, tell_error
+from napari_wsi_umedpt._telling import tell, tell_error
+from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, ours
 
 WHOLE, FIELD, DRAWN = "whole slide", "visible field", "drawn regions"
 _OWN = "own model ..."

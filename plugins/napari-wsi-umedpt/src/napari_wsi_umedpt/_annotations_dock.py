@@ -10,7 +10,8 @@ from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
 from napari_wsi_umedpt._dock import Dock
-from napari_wsi_umedpt._viewer import add_layers, camera, current_place, tell, tell_error
+from napari_wsi_umedpt._telling import tell, tell_error
+from napari_wsi_umedpt._viewer import add_layers, camera, current_place
 
 _FILTER = "QuPath GeoJSON (*.geojson *.geojson.gz)"
 _CLASSES = ("Tumor", "Stroma", "Necrosis", "Immune cells", "Ignore*")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from napari.qt.threading import FunctionWorker, create_worker
 
-from napari_wsi_umedpt._viewer import tell_error
+from napari_wsi_umedpt._telling import tell_error
 
 
 class _Failure(NamedTuple):
@@ -27,11 +27,17 @@ class Background:
         return bool(self._running)
 
     def run(
-        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None] = tell_error
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None] = tell_error,
+        *,
+        doing: str = "",
     ) -> None:
         """Run `work` in a thread, then `done` with its result in the window's thread, or `failed` with its error.
 
-        If other work was asked for meanwhile, the result is dropped; errors are always told.
+        If other work was asked for meanwhile, the result is dropped; errors are always told. What it is `doing` is
+        listed among napari's activities.
         """
         self._latest += 1
         number = self._latest
@@ -48,7 +54,7 @@ class Background:
             elif number == self._latest:
                 done(result)
 
-        worker = create_worker(attempt, _start_thread=False)
+        worker = create_worker(attempt, _start_thread=False, _progress={"desc": doing} if doing else None)
         worker.returned.connect(returned)
         # A worker that nothing holds may be gone before it is done.
         self._running.add(worker)

@@ -20,14 +20,14 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
     QVBoxLayout,
 )
-from wsi_umedpt.errors import WsiError
 
 from napari_wsi_umedpt._cases import STATES, CaseList
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._opening import open_path
 from napari_wsi_umedpt._reader import ask_for_slide
-from napari_wsi_umedpt._viewer import Reports, add_layers, ours, tell, tell_error
+from napari_wsi_umedpt._telling import Reports, tell, tell_error
+from napari_wsi_umedpt._viewer import add_layers, ours
 
 
 class CasesDock(Dock):
@@ -75,12 +75,10 @@ class CasesDock(Dock):
 
     def open(self, folder: Path) -> None:
         """Open a folder, and its first slide that was not seen."""
-        try:
-            self.cases = CaseList(folder)
-        except (WsiError, OSError) as error:
-            tell_error(error)
-            return
-        self.number = None
+        self._background.run(lambda: CaseList(folder), self._opened, doing=f"Listing {folder.name}")
+
+    def _opened(self, cases: CaseList) -> None:
+        self.cases, self.number = cases, None
         self._fill()
         unseen = [n for n, case in enumerate(self.cases.cases) if case.state == "unseen"]
         self.show_case(unseen[0] if unseen else 0)

@@ -28,8 +28,9 @@ from napari_wsi_umedpt._heatlayers import HeatFrame, Raster, add_frame, heat_fra
 from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._regions import ALONE, COLOURS, LEFT_OUT, chosen_tiles, drawn_areas
 from napari_wsi_umedpt._stage import current_slide, current_store, go_to_tile, pictures_of
+from napari_wsi_umedpt._telling import Reports, tell, tell_error
 from napari_wsi_umedpt._verdict import verdict
-from napari_wsi_umedpt._viewer import Reports, add_layers, camera, tell, tell_error
+from napari_wsi_umedpt._viewer import add_layers, camera
 
 if TYPE_CHECKING:
     from wsi_umedpt.mil.live import Judgement

@@ -19,8 +19,8 @@ from wsi_umedpt.tiling import TileGrid
 from napari_wsi_umedpt._layers import Colour, Place
 from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._opening import place_of
-from napari_wsi_umedpt._torch import importing_networks
 from napari_wsi_umedpt._tilelabels import Labels, TileCells, points_of
+from napari_wsi_umedpt._torch import importing_networks
 
 if TYPE_CHECKING:
     from wsi_umedpt.probe import Probe

@@ -26,8 +26,8 @@ from napari_wsi_umedpt._gallery import Gallery
 from napari_wsi_umedpt._layers import KEY, Colour, Shown, class_colormap
 from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._stage import current_store, go_to_tile, pictures_of
+from napari_wsi_umedpt._telling import Reports, tell, tell_error
 from napari_wsi_umedpt._tilelabels import points_of, read_labels, write_points, write_regions
-from napari_wsi_umedpt._viewer import Reports, tell, tell_error
 
 _START = "Open a slide's results (.zarr): what is learned from are the features in them."
 _HELP = (

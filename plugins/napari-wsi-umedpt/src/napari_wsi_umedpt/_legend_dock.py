@@ -25,7 +25,8 @@ from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._legend import Entry, Legend, has_legend, what_is_at
 from napari_wsi_umedpt._navigation import frame_of
-from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place, tell_error
+from napari_wsi_umedpt._telling import tell_error
+from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place
 
 _MOVED_PX = 4
 """A click is a press and a release this near, canvas px."""

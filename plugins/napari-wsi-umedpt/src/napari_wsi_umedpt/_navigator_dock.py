@@ -17,7 +17,8 @@ from wsi_umedpt.errors import OptionError
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnification_of, parse_place, zoom_of
-from napari_wsi_umedpt._viewer import camera, canvas_size, current_place, ours, scale_bar, tell, tell_error
+from napari_wsi_umedpt._telling import tell, tell_error
+from napari_wsi_umedpt._viewer import camera, canvas_size, current_place, ours, scale_bar
 
 _FRAME = QColor(220, 0, 0)
 _HIGHEST_PX = 320

@@ -5,7 +5,7 @@ from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
 
-from napari_wsi_umedpt._viewer import tell_error
+from napari_wsi_umedpt._telling import tell_error
 
 Task = tuple[Callable[[], Any], Callable[[Any], None]]
 

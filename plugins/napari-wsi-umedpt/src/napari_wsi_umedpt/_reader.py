@@ -19,6 +19,8 @@ _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".c
 """Suffixes that nothing but slides has."""
 _TIFFS = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 _ANNOTATIONS = (".geojson", ".geojson.gz")
+_NOTHING: "list[LayerTuple]" = [(None,)]  # type: ignore[list-item]
+"""How a reader says that it has no layers to add."""
 
 
 def get_reader(path: Any) -> Read | None:
@@ -71,13 +73,31 @@ def _is_slide(path: Path) -> bool:
 
 
 def _read(path: Any) -> "list[LayerTuple]":
-    from napari_wsi_umedpt._opening import open_path
-    from napari_wsi_umedpt._viewer import Reports
+    def read() -> "list[LayerTuple]":
+        # Here, as importing what reads slides takes half a second.
+        from napari_wsi_umedpt._opening import open_path
+        from napari_wsi_umedpt._telling import Reports
 
-    return _told(lambda: open_path(Path(path), Reports(), missing=ask_for_slide))
+        return open_path(Path(path), Reports(), missing=ask_for_slide)
+
+    return _beside(Path(path), lambda: read)
 
 
-def _told(read: Callable[[], "list[LayerTuple]"]) -> "list[LayerTuple]":
+def _beside(path: Path, prepare: "Callable[[], Callable[[], list[LayerTuple]]]") -> "list[LayerTuple]":
+    """Nothing where a hand dropped the path: its layers come when they are read. Layers otherwise."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        from napari_wsi_umedpt._opener import Opener, by_hand
+
+        if by_hand():
+            Opener.of(viewer).open(prepare, f"Opening {path.name}")
+            return _NOTHING
+    return _told(lambda: prepare()())
+
+
+def _told(read: "Callable[[], list[LayerTuple]]") -> "list[LayerTuple]":
     """Layers; where there is a window, errors are told in it.
 
     Napari would show a dialog instead that offers other readers and leaves out why this one failed.
@@ -85,7 +105,8 @@ def _told(read: Callable[[], "list[LayerTuple]"]) -> "list[LayerTuple]":
     import napari
     from wsi_umedpt.errors import WsiError
 
-    from napari_wsi_umedpt._viewer import scale_bar, tell_error
+    from napari_wsi_umedpt._telling import tell_error
+    from napari_wsi_umedpt._viewer import scale_bar
 
     viewer = napari.current_viewer()
     if viewer is None:
@@ -94,14 +115,14 @@ def _told(read: Callable[[], "list[LayerTuple]"]) -> "list[LayerTuple]":
         layers = read()
     except (WsiError, OSError) as error:
         tell_error(error)
-        return [(None,)]  # type: ignore[list-item] # how a reader says that it has added nothing
+        return _NOTHING
     scale_bar(viewer).visible = True
     return layers
 
 
 def ask_for_slide(store: "SlideStore") -> None:
     """Say that a store's slide was not found, with a button that asks where it is."""
-    from napari_wsi_umedpt._viewer import tell
+    from napari_wsi_umedpt._telling import tell
 
     tell(
         f"The slide of {store.path.name} was not found: stores do not hold where their slide lies. "
@@ -126,16 +147,16 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
     from napari_wsi_umedpt._annotations import annotations_of
     from napari_wsi_umedpt._viewer import current_place
 
-    def read() -> "list[LayerTuple]":
+    def prepare() -> "Callable[[], list[LayerTuple]]":
         viewer = napari.current_viewer()
         place = current_place(viewer) if viewer is not None else None
         if place is None:
             raise AnnotationError(
                 f"{Path(path).name} holds positions in pixels of a slide, and no slide is open. Open its slide first."
             )
-        return annotations_of(Path(path), place)
+        return lambda: annotations_of(Path(path), place)
 
-    return _told(read)
+    return _beside(Path(path), prepare)
 
 
 def sample_demo() -> "list[LayerTuple]":
@@ -145,7 +166,7 @@ def sample_demo() -> "list[LayerTuple]":
     from wsi_umedpt.sample import sample_slide
 
     from napari_wsi_umedpt._opening import open_path
-    from napari_wsi_umedpt._viewer import Reports
+    from napari_wsi_umedpt._telling import Reports
 
     def read() -> "list[LayerTuple]":
         slide = sample_slide()

@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Layer
 from napari.settings import get_settings
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
-from wsi_umedpt.errors import OptionError, WsiError
+from wsi_umedpt.errors import OptionError
 from wsi_umedpt.readers import SLIDE_SUFFIXES
 from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple, Shown
+from napari_wsi_umedpt._newest import Newest
+from napari_wsi_umedpt._opener import Opener
 from napari_wsi_umedpt._opening import further, open_path, open_pixels
 from napari_wsi_umedpt._reader import ask_for_slide
-from napari_wsi_umedpt._viewer import Reports, add_layers, ours, tell, tell_error
+from napari_wsi_umedpt._stage import current_store
+from napari_wsi_umedpt._telling import Reports, tell, tell_error
+from napari_wsi_umedpt._viewer import add_layers, ours
 
 _FILTER = f"Slides ({' '.join(f'*{suffix}' for suffix in SLIDE_SUFFIXES)});;All files (*)"
 _ASYNC = (
@@ -28,6 +33,8 @@ class SlidesDock(Dock):
         super().__init__(napari_viewer)
         self._reports = Reports()
         self._choices: dict[str, Any] = {}
+        self._looking = Newest(self._nothing_to_offer)
+        self._letting_go.append(self._looking.forget)
         self.mpp = QLineEdit()
         self.mpp.setPlaceholderText("as the slide states")
         self.mpp.setToolTip("um per pixel, of slides that state none, such as PNG files")
@@ -77,9 +84,10 @@ class SlidesDock(Dock):
         except OptionError as error:
             tell_error(error)
             return
-        self._background.run(
-            lambda: open_path(path, self._reports, mpp=mpp, missing=ask_for_slide),
-            lambda layers: self._add(layers),
+        Opener.of(self._viewer).open(
+            lambda: lambda: open_path(path, self._reports, mpp=mpp, missing=ask_for_slide),
+            f"Opening {path.name}",
+            lambda _: self._viewer.reset_view(),
         )
 
     def _given_mpp(self) -> float | None:
@@ -88,10 +96,6 @@ class SlidesDock(Dock):
             return float(text) if text else None
         except ValueError:
             raise OptionError(f"um per px is a number, as in 0.25; got {text!r}") from None
-
-    def _add(self, layers: list[LayerTuple]) -> None:
-        add_layers(self._viewer, layers)
-        self._viewer.reset_view()
 
     def _choose_slide(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self, "Open a slide", "", _FILTER)
@@ -105,23 +109,22 @@ class SlidesDock(Dock):
 
     # ---- what else there is ----
 
-    def _store(self) -> SlideStore | None:
-        paths = [shown.store for _, shown in ours(self._viewer) if shown.store is not None]
-        return SlideStore.open(paths[-1]) if paths else None
-
     def _refresh(self, event: Any = None) -> None:
-        try:
-            store = self._store()
-            self._choices = further(store) if store is not None else {}
-        except (WsiError, OSError) as error:
-            self._reports(error)
-            store, self._choices = None, {}
-        self.more.clear()
-        self.more.addItems(list(self._choices))
-        self.more.setEnabled(bool(self._choices))
-        self.show_button.setEnabled(bool(self._choices))
+        path = current_store(self._viewer)
         has_slide = any(shown.kind == "slide" for _, shown in ours(self._viewer))
-        self.locate_button.setVisible(store is not None and not has_slide)
+        self.locate_button.setVisible(path is not None and not has_slide)
+        self._looking.ask(lambda: {} if path is None else further(SlideStore.open(path)), self._offer)
+
+    def _offer(self, choices: dict[str, Any]) -> None:
+        self._choices = choices
+        self.more.clear()
+        self.more.addItems(list(choices))
+        self.more.setEnabled(bool(choices))
+        self.show_button.setEnabled(bool(choices))
+
+    def _nothing_to_offer(self, error: Exception) -> None:
+        self._reports(error)
+        self._offer({})
 
     def show_more(self) -> None:
         """Show what is chosen among what else the results hold."""
@@ -134,9 +137,9 @@ class SlidesDock(Dock):
 
     def locate(self) -> None:
         """Ask where the slide of the results is."""
-        store = self._store()
-        if store is not None:
-            locate_slide(self._viewer, store)
+        path = current_store(self._viewer)
+        if path is not None:
+            locate_slide(self._viewer, SlideStore.open(path))
 
 
 def locate_slide(viewer: Any, store: SlideStore, path: Path | None = None) -> None:
@@ -157,17 +160,21 @@ def locate_slide(viewer: Any, store: SlideStore, path: Path | None = None) -> No
         if not name:
             return
         path = Path(name)
-    try:
-        layer = open_pixels(path, Reports(), store=store)
-    except (WsiError, OSError) as error:
-        tell_error(error)
-        return
+    slide = path
+    Opener.of(viewer).open(
+        lambda: lambda: [open_pixels(slide, Reports(), store=store)],
+        f"Opening {slide.name}",
+        lambda layers: _put_below(viewer, store, slide, layers[0]),
+    )
+
+
+def _put_below(viewer: Any, store: SlideStore, path: Path, added: Layer) -> None:
+    """Put a slide below its results, in place of a thumbnail."""
     stand_ins = [
         found for found, shown in ours(viewer) if shown.kind == "thumbnail" and _same(shown, store)
     ]  # a thumbnail is not needed any more
     for found in stand_ins:
         viewer.layers.remove(found)
-    (added,) = add_layers(viewer, [layer])
     lowest = min((viewer.layers.index(found) for found, shown in ours(viewer) if _same(shown, store)), default=0)
     viewer.layers.move(viewer.layers.index(added), lowest)
     tell(f"{path.name} is the slide of {store.path.name}; it will be found there again.")

@@ -1,4 +1,4 @@
-"""What the plugin asks of a napari viewer, in one place: camera, scale bar, layers of ours, words for the user.
+"""What the plugin asks of a napari viewer, in one place: camera, scale bar, layers of ours.
 
 Names that napari 0.9 moved are looked for where they are, so that no deprecated one is used.
 """
@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from napari.layers import Layer
-from napari.utils.notifications import Notification, NotificationSeverity, notification_manager
-from wsi_umedpt.errors import reason_of
 
 from napari_wsi_umedpt._layers import LayerTuple, Place, Shown, shown_by
 
@@ -30,38 +28,15 @@ def canvas_size(viewer: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def tell(text: str, *, severity: str = "info", actions: Iterable[tuple[str, Any]] = ()) -> None:
-    """Show a notification, with buttons if there are actions; may be called from any thread."""
-    notification_manager.dispatch(Notification(text, NotificationSeverity(severity), tuple(actions)))
-
-
-def tell_error(error: BaseException) -> None:
-    """Show an error in its own words; may be called from any thread."""
-    tell(reason_of(error), severity="error")
-
-
-class Reports:
-    """Tells of errors, of each only once: a damaged part of a slide is met with every look at it."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def __call__(self, error: Exception) -> None:
-        """Tell of an error; may be called from any thread."""
-        words = reason_of(error)
-        place = words.split(":")[0]  # of a damaged slide, its name: one word a slide is enough
-        key = f"{type(error).__name__} {place}"
-        if key not in self._told:
-            self._told.add(key)
-            tell(words, severity="error")
-
-
 def add_layers(viewer: Any, layers: Iterable[LayerTuple]) -> list[Layer]:
     """Add layers in order, lowest first; in the window's own thread."""
-    added = [viewer.add_layer(Layer.create(*layer)) for layer in layers]
-    if added:
-        scale_bar(viewer).visible = True
-    return added
+    return [add_layer(viewer, Layer.create(*layer)) for layer in layers]
+
+
+def add_layer(viewer: Any, layer: Layer) -> Layer:
+    """Add one, with a scale bar."""
+    scale_bar(viewer).visible = True
+    return viewer.add_layer(layer)
 
 
 def ours(viewer: Any) -> Iterator[tuple[Layer, Shown]]:

@@ -1,0 +1,154 @@
+"""What a hand opens is read beside the window; what a script opens is there at once."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QTimer
+from wsi_umedpt.store import SlideStore
+
+from napari_wsi_umedpt import _cases_dock, _opening, _slides_dock
+from napari_wsi_umedpt._annotations import Annotation, write_annotations
+from napari_wsi_umedpt._array import Level
+from napari_wsi_umedpt._cases_dock import CasesDock
+from napari_wsi_umedpt._layers import KEY
+from napari_wsi_umedpt._opener import by_hand
+from napari_wsi_umedpt._slides_dock import SlidesDock, locate_slide
+
+PLUGIN = "napari-wsi-umedpt"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the user was told."""
+    from napari.utils.notifications import notification_manager
+
+    said = []
+    monkeypatch.setattr(notification_manager, "dispatch", said.append)
+    return said
+
+
+def watched(monkeypatch, module, name) -> list[int]:
+    """Threads in which something is called."""
+    threads, real = [], getattr(module, name)
+
+    def call(*given, **named):
+        threads.append(threading.get_ident())
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, name, call)
+    return threads
+
+
+def drop(viewer, *paths):
+    """As a hand does it: within the event loop, one call for all."""
+    QTimer.singleShot(0, lambda: viewer.open([str(path) for path in paths], plugin=PLUGIN))
+
+
+def kinds(viewer) -> list[str]:
+    return [layer.metadata[KEY].kind for layer in viewer.layers]
+
+
+def test_a_script_has_its_layers_at_once(viewer, planted):
+    """It goes on with them."""
+    assert not by_hand()
+    assert [layer.name for layer in viewer.open(str(planted.slide), plugin=PLUGIN)] == ["planted"]
+
+
+def test_what_is_dropped_is_read_beside_the_window(viewer, qtbot, planted, monkeypatch, told):
+    """Slide and store, the search for the slide too; the layers come in their order, with a scale bar."""
+    opened = watched(monkeypatch, _opening, "open_slide")
+    looked = watched(monkeypatch, _opening, "find_slide")
+    drop(viewer, planted.store)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 5, timeout=8000)
+    assert kinds(viewer) == ["slide", "heatmap", "objects", "tiles", "tissue"]
+    assert viewer.canvas.overlays.scale_bar.visible
+    assert len(opened) == len(looked) == 1
+    assert threading.get_ident() not in {*opened, *looked}
+    assert not told
+
+
+def test_thumbnail_and_overview_are_read_beside_the_window(viewer, qtbot, planted, monkeypatch):
+    """They lie in the cache before the window asks for them."""
+    first, real = {}, Level._read
+
+    def read(level, *box):
+        first.setdefault(level.scale, threading.get_ident())
+        return real(level, *box)
+
+    monkeypatch.setattr(Level, "_read", read)
+    drop(viewer, planted.slide)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=8000)
+    assert {4, 8} <= first.keys()
+    assert threading.get_ident() not in (first[4], first[8])
+
+
+def test_what_is_dropped_together_comes_in_order(viewer, qtbot, planted, tmp_path, told):
+    """Annotations lie on the slide that was dropped with them; what cannot be read is told, and the rest comes."""
+    square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
+    write_annotations(tmp_path / "a.geojson", [Annotation(((square,),), "Tumor")])
+    (tmp_path / "broken.svs").write_bytes(b"II*\0" + bytes(300))
+    drop(viewer, planted.slide, tmp_path / "broken.svs", tmp_path / "a.geojson")
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=8000)
+    assert kinds(viewer) == ["slide", "annotations"]
+    (error,) = told
+    assert "no reader opens broken.svs" in error.message
+
+
+def test_annotations_without_a_slide_are_refused_in_words(viewer, qtbot, tmp_path, told):
+    """And what is dropped next is opened."""
+    write_annotations(tmp_path / "a.geojson", [])
+    drop(viewer, tmp_path / "a.geojson")
+    qtbot.waitUntil(lambda: bool(told), timeout=8000)
+    assert "Open its slide first" in told[-1].message
+
+
+def test_a_window_may_be_closed_meanwhile(make_napari_viewer, qtbot, planted, monkeypatch, told):
+    """What comes then is dropped."""
+    viewer = make_napari_viewer(show=True)
+    reading, closed = threading.Event(), threading.Event()
+    real = _opening.open_slide
+
+    def slow(*given, **named):
+        reading.set()
+        closed.wait(10)
+        return real(*given, **named)
+
+    monkeypatch.setattr(_opening, "open_slide", slow)
+    drop(viewer, planted.slide, planted.store)
+    qtbot.waitUntil(reading.is_set, timeout=8000)
+    viewer.close()
+    qtbot.wait(50)
+    closed.set()
+    qtbot.wait(500)
+    assert not viewer.layers
+    assert not told
+
+
+def test_a_lost_slide_is_read_beside_the_window(viewer, qtbot, planted, tmp_path, monkeypatch):
+    """And takes the thumbnail's place when it is."""
+    alone = tmp_path / "far" / "away" / "planted.zarr"
+    shutil.copytree(planted.store, alone)
+    viewer.open(str(alone), plugin=PLUGIN)
+    assert kinds(viewer)[0] == "thumbnail"
+    checked = watched(monkeypatch, _opening, "check_is_slide_of")
+    QTimer.singleShot(0, lambda: locate_slide(viewer, SlideStore.open(alone), planted.slide))
+    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide", timeout=8000)
+    assert "thumbnail" not in kinds(viewer)
+    assert len(checked) == 1
+    assert threading.get_ident() not in checked
+
+
+def test_docks_look_into_folders_and_stores_beside_the_window(viewer, qtbot, planted, monkeypatch):
+    """A folder of slides is listed, and what else a store holds is read, in threads."""
+    listed = watched(monkeypatch, _cases_dock, "CaseList")
+    read = watched(monkeypatch, _slides_dock, "further")
+    cases, slides = CasesDock(viewer), SlidesDock(viewer)
+    for dock in (cases, slides):
+        qtbot.addWidget(dock)
+    cases.open(planted.store.parent)
+    qtbot.waitUntil(lambda: slides.more.count() == 4, timeout=8000)
+    assert len(listed) == 1
+    assert read
+    assert threading.get_ident() not in {*listed, *read}
