@@ -4,6 +4,8 @@ import ast
 import csv
 import gzip
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -80,6 +82,9 @@ def held(path: Path) -> bytes:
             file.visititems(lambda name, node: found.append(f"{name} {dict(node.attrs)}".encode()))
             file.visititems(lambda _, node: found.append(str(node[()]).encode()) if hasattr(node, "shape") else None)
             found.append(str(dict(file.attrs)).encode())
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as file:
+            found += [name.encode() + file.read(name) for name in file.namelist()]
     if path.suffix == ".png":
         with Image.open(path) as image:
             found.append(str(image.info).encode())
@@ -124,6 +129,34 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
     for path in files:
         assert PLANTED.encode() not in held(path), path
         assert PLANTED not in path.relative_to(tmp_path).as_posix()
+
+
+@pytest.mark.slow
+def test_no_slide_classifier_holds_what_was_planted(cohort, say, tmp_path):
+    """A study of copies of the slide, with its report of tiles, models, predictions, scores and maps."""
+    slide = tmp_path / f"{PLANTED} JANE" / f"{PLANTED}-DOE.svs"
+    say("embed", cohort, "-o", "out", "--device", "cpu", "--threads", "1")
+    (tmp_path / "slides").mkdir()
+    rows = [f"slide,patient,grade,{PLANTED}"]
+    for n in range(8):
+        shutil.copytree(tmp_path / "out" / "s1.zarr", tmp_path / "bank" / f"S{n}.zarr")
+        shutil.copyfile(slide, tmp_path / "slides" / f"S{n}.svs")
+        rows.append(f"S{n},P{n},{'high' if n % 2 else 'low'},{PLANTED}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    small = ["--folds", "2", "--inner-folds", "2", "--seeds", "0", "--epochs", "2", "--jobs", "1", "--device", "cpu"]
+    model = tmp_path / "run" / "model.json"
+    for words in (
+        ["mil", "train", "labels.csv", "bank", "-t", "grade", "-o", "run", "--slides", "slides", *small],
+        ["mil", "predict", model, "bank", "-o", "run/new.csv"],
+        ["mil", "explain", model, "bank/S0.zarr", "-o", "run/maps"],
+    ):
+        code, text, err = say(*words)
+        assert code == 0, text + err
+    assert (tmp_path / "run" / "report.html").read_text().count("data:image") > 2
+    files = [path for folder in ("run", "bank") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert {".html", ".json", ".csv", ".gz", ".tif", ".png", ".npz", ".safetensors"} <= {path.suffix for path in files}
+    for path in files:
+        assert PLANTED.encode() not in held(path), path
 
 
 FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0")
