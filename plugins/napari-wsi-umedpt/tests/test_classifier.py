@@ -77,6 +77,8 @@ def test_the_usual_tiles_need_no_flags(planted):
     kind = type(PLANTED_KIND)(encoder=card.name, mpp=card.mpp, size_px=card.size_px, dim=card.dim, precision="fp32")
     command = embed_command(kind, SlideStore.open(planted.store))
     assert command == f"wsi-umedpt embed SLIDE -o {planted.store.parent} -m umedpt_lite0.v1"
+    with pytest.raises(MilError, match=r"In the dock Analyse choose umedpt_lite0\.v1 and Embed tiles, or run: wsi-"):
+        matching_source(kind, SlideStore.open(planted.store))
 
 
 @given(st.lists(st.floats(-5, 5, width=32) | st.just(np.nan), max_size=30), st.integers(1, 6))

@@ -126,9 +126,11 @@ def matching_source(kind: FeatureKind, store: SlideStore) -> StoreSource:
     for source, different in zip(sources, differences, strict=True):
         if not different:
             return source
-    remedy = f"Make the right ones beside them: {command}" if (command := embed_command(kind, store)) else (
-        f"It takes those of {kind.format or 'another tool'}, which a store does not hold."
-    )  # fmt: skip
+    remedy = f"It takes those of {kind.format or 'another tool'}, which a store does not hold."
+    if command := embed_command(kind, store):
+        remedy = f"Make the right ones beside them: {command}"
+        if " --" not in command:  # what the dock does
+            remedy = f"In the dock Analyse choose {kind.encoder} and Embed tiles, or run: {command}"
     if not sources:
         raise MilError(f"{store.path.name} holds no features, and this model needs some. {remedy}")
     nearest = min(differences, key=len)

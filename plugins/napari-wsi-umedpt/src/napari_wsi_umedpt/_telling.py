@@ -1,10 +1,28 @@
-"""Words for the user: napari's notifications. Quick to import."""
+"""Words for the user: napari's notifications, which say what to do here. Quick to import.
 
+Errors of the package say what to do at the command line. Where a window can do it too, `words_of` says how.
+"""
+
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from napari.utils.notifications import Notification, NotificationSeverity, notification_manager
 from wsi_umedpt.errors import reason_of
+
+_HERE = (
+    (
+        r"Give the true value: --mpp .*?open_slide\(path, mpp=0\.25\)\.",
+        'Write the true value into "um per px" of the dock Slides and results, and open it there.',
+    ),
+    (
+        r"Give --mpp (\S+) to go on with it",
+        r'To go on with it, open the slide with "um per px" \1 in the dock Slides and results',
+    ),
+    (r"Ask for coarser tiles \(.*?\(--upsample\)\.", "Choose a model that takes coarser tiles."),
+    (r"or allow more with --max-unreadable\.", "or draw a region that leaves that place out."),
+)
+"""What an error says of the command line, and what is done here instead."""
 
 
 def tell(text: str, *, severity: str = "info", actions: Iterable[tuple[str, Any]] = ()) -> None:
@@ -13,8 +31,16 @@ def tell(text: str, *, severity: str = "info", actions: Iterable[tuple[str, Any]
 
 
 def tell_error(error: BaseException) -> None:
-    """Show an error in its own words; may be called from any thread."""
-    tell(reason_of(error), severity="error")
+    """Show an error; may be called from any thread."""
+    tell(words_of(error), severity="error")
+
+
+def words_of(error: BaseException) -> str:
+    """An error's own words, but for what is to be done: here, and not at the command line."""
+    words = reason_of(error)
+    for there, here in _HERE:
+        words = re.sub(there, here, words)
+    return words
 
 
 class Reports:
@@ -25,7 +51,7 @@ class Reports:
 
     def __call__(self, error: Exception) -> None:
         """Tell of an error; may be called from any thread."""
-        words = reason_of(error)
+        words = words_of(error)
         place = words.split(":")[0]  # of a damaged slide, its name: one word a slide is enough
         key = f"{type(error).__name__} {place}"
         if key not in self._told:

@@ -1,0 +1,111 @@
+"""Errors that a user of the window meets say what to do in the window."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import release, tissue_slide
+from wsi_umedpt.errors import SlideError, StoreError, WsiError
+from wsi_umedpt.geometry import Mpp, checked_mpp
+from wsi_umedpt.testing import tissue_image, write_pyramid
+
+from napari_wsi_umedpt._analysis import Request, Watch, analyse
+from napari_wsi_umedpt._opening import open_path
+from napari_wsi_umedpt._telling import Reports, tell_error, words_of
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the user was told."""
+    from napari.utils.notifications import notification_manager
+
+    said = []
+    monkeypatch.setattr(notification_manager, "dispatch", said.append)
+    return said
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return f"umedpt:{release(tmp_path_factory.mktemp('release') / 'tiny.v1.json')}"
+
+
+def refused(*, slide: Path, out: Path, model: str, mpp: float | None = None, heads: tuple[str, ...] = ()) -> WsiError:
+    """Why a slide cannot be analysed."""
+    with pytest.raises((SlideError, StoreError)) as caught:
+        analyse(Request(slide=slide, out=out, model=model, mpp=mpp, heads=heads, device="cpu"), Watch())
+    return caught.value
+
+
+def spoil(path: Path) -> Path:
+    """Overwrite half of the file, between its ends."""
+    body = bytearray(path.read_bytes())
+    quarter = len(body) // 4
+    body[quarter : 3 * quarter] = bytes(2 * quarter)
+    path.write_bytes(body)
+    return path
+
+
+def without_scale(folder, model):
+    Image.fromarray(tissue_image(64, 64)[0]).save(folder / "a.png")
+    with pytest.raises(SlideError) as caught:
+        open_path(folder / "a.png", pytest.fail)
+    return caught.value
+
+
+def absurd_scale(folder, model):
+    with pytest.raises(SlideError) as caught:
+        checked_mpp(Mpp(900.0, 900.0, "tiff"), "a.svs")
+    return caught.value
+
+
+def pixels_not_square(folder, model):
+    with pytest.raises(SlideError) as caught:
+        checked_mpp(Mpp(0.25, 0.5, "tiff"), "a.svs")
+    return caught.value
+
+
+def another_scale(folder, model):
+    slide = tissue_slide(folder / "a.svs", 1600)
+    analyse(Request(slide=slide, out=folder, model=model, device="cpu"), Watch())
+    return refused(slide=slide, out=folder, model=model, mpp=0.4)
+
+
+def too_coarse(folder, model):
+    slide = write_pyramid(folder / "a.svs", tissue_image(600, 600)[0], mpp=2.0)
+    return refused(slide=slide, out=folder, model=model)
+
+
+def damaged(folder, model):
+    return refused(slide=spoil(tissue_slide(folder / "a.svs", 1600)), out=folder, model=model)
+
+
+CASES = {
+    without_scale: ("states no physical pixel size", 'into "um per px" of the dock Slides and results, and open it'),
+    absurd_scale: ("which no slide scanner has", "Write the true value"),
+    pixels_not_square: ("Tiles would be distorted", "if the tag is wrong: Write the true value"),
+    another_scale: ("was made at 0.5 um/px", 'open the slide with "um per px" 0.5 in the dock Slides and results;'),
+    too_coarse: ("the slide's finest level has 2 um/px", "Choose a model that takes coarser tiles."),
+    damaged: ("cannot be read", "copy it again, or draw a region that leaves that place out."),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_what_to_do_is_said_for_the_window(case, tmp_path, model, told):
+    """The reason stays; no flag of the command line is named."""
+    error = case(tmp_path, model)
+    reason, remedy = CASES[case]
+    assert " --" in str(error)
+    tell_error(error)
+    Reports()(error)
+    for words in (words_of(error), *(one.message for one in told)):
+        assert reason in words
+        assert remedy in words
+        assert "--" not in words
+    assert len(told) == 2
+
+
+def test_other_errors_keep_their_words():
+    """Ours, the system's, anybody's."""
+    assert words_of(StoreError("a.zarr holds nothing")) == "a.zarr holds nothing"
+    assert words_of(FileNotFoundError(2, "No such file", "a.svs")) == "a.svs: No such file"
+    assert words_of(ZeroDivisionError("x")) == "ZeroDivisionError: x"
