@@ -106,7 +106,7 @@ def segment_slide(
     windows = lay_grid(slide.size, slide.mpp, spec, within=store.tissue(), whole=False)
     frame = Frame(windows, slide.size)
     made_of = {"fingerprint": slide.fingerprint, "mpp": slide.mpp, "windows": len(windows)}
-    made_by = {**made_by, "spec": spec.to_dict(), "batch_size": batch_size, "calibration_tiles": CALIBRATION_TILES}
+    made_by = _settings(made_by, spec, batch_size)
     maps = {}
     for head in model.heads:
         kind, by = _kind(head), {**made_by, "head": head.name}
@@ -134,6 +134,30 @@ def segment_slide(
         write_labels_group(store.path / "labels")
     counts |= {h.name: len(read_objects(store, h.name)[0]) for h in model.heads if h.name not in counts}
     return Segmented(len(windows), len(bad), len(windows) - start, bool(done), counts)
+
+
+def whole_objects(
+    store: SlideStore, model: OnePass, spec: TileSpec, made_by: dict[str, Any], *, features: FeaturesToo | None,
+    batch_size: int,
+) -> dict[str, int] | None:  # fmt: skip
+    """How many objects of each kind a store holds, if `segment_slide` would find it whole; else None.
+
+    Raises
+    ------
+    StoreError
+        As `segment_slide`.
+    """
+    made_by = _settings(made_by, spec, batch_size)
+    if not all(_is_there(store, head.name, {**made_by, "head": head.name}) for head in model.heads):
+        return None
+    if features and not store.has_features(features.name, spec.grid_id):
+        return None
+    return {head.name: len(read_objects(store, head.name)[0]) for head in model.heads}
+
+
+def _settings(made_by: dict[str, Any], spec: TileSpec, batch_size: int) -> dict[str, Any]:
+    """What objects say of how they were found, but for their head."""
+    return {**made_by, "spec": spec.to_dict(), "batch_size": batch_size, "calibration_tiles": CALIBRATION_TILES}
 
 
 def calibration_tiles(slide: Slide, tissue: TissueMask, spec: TileSpec) -> npt.NDArray[np.uint8]:

@@ -48,6 +48,10 @@ class HeatmapError(WsiError, ValueError):
     """Scores of tiles cannot be laid out as a raster, or a raster cannot be read or written."""
 
 
+class RemoteError(WsiError, OSError):
+    """What lies elsewhere, in an object store or on a web server, cannot be read or written as asked."""
+
+
 class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""
 

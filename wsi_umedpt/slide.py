@@ -7,8 +7,9 @@ in bulk and single boxes are the same pixels.
 
 import hashlib
 import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Literal, Self, final
 
@@ -24,6 +25,8 @@ from wsi_umedpt.readers.parts import parts
 Resampling = Literal["area", "dct"]
 """How pixels are shrunk: by exact area averaging, or, where tiles are JPEG and the factor is
 2, 4 or 8, in the decoder ('dct': faster, about 41 dB from area averaging)."""
+
+ReadBlocks = Callable[[str, Sequence[tuple[int, int]]], Iterable[bytes]]
 
 WHITE = 255
 _BLOCK = 1 << 16
@@ -260,40 +263,53 @@ def fingerprint(path: Path) -> str:
     files below it, and such blocks of all metadata and of 16 chunk files spread evenly over
     their names.
     """
-    files = parts(path)
+    base = path if path.is_dir() else path.parent
+
+    def read(name: str, blocks: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        with (base / name).open("rb") as file:
+            for start, end in blocks:
+                file.seek(start)
+                yield file.read(end - start)
+
+    sizes = {file.relative_to(base).as_posix(): file.stat().st_size for file in parts(path)}
+    return fingerprint_of(sizes, read, folder=path.is_dir())
+
+
+def fingerprint_of(sizes: Mapping[str, int], read: ReadBlocks, *, folder: bool) -> str:
+    """Identify a slide whose files lie anywhere; see `fingerprint`.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of its files, by name; of a folder, of all files below it.
+    read
+        Gives the bytes of a file from one to before another, for each such pair.
+    folder
+        Whether the slide is a folder.
+    """
+    if folder:
+        return _of_folder(sizes, read)
+    each = [_of_blocks(hashlib.sha256(), name, size, read).hexdigest() for name, size in sizes.items()]
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(sorted(each)).encode()).hexdigest()
+
+
+def _of_folder(sizes: Mapping[str, int], read: ReadBlocks) -> str:
     digest = hashlib.sha256()
-    if path.is_dir():
-        _hash_folder(digest, path, files)
-    elif len(files) == 1:
-        _hash_blocks(digest, path)
-    else:
-        digest.update("".join(sorted(map(_file_fingerprint, files))).encode())
-    return digest.hexdigest()
-
-
-def _file_fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    _hash_blocks(digest, path)
-    return digest.hexdigest()
-
-
-def _hash_folder(digest: "hashlib._Hash", folder: Path, files: list[Path]) -> None:
-    for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-    metadata = [f for f in files if f.suffix == ".json" or f.name.startswith(".z")]
-    chunks = sorted(set(files) - set(metadata))
+    names = sorted(sizes, key=PurePosixPath)
+    for name in names:
+        digest.update(f"{name}\0{sizes[name]}\0".encode())
+    metadata = [n for n in names if n.endswith(".json") or PurePosixPath(n).name.startswith(".z")]
+    chunks = sorted(set(names) - set(metadata), key=PurePosixPath)
     spread = sorted({(len(chunks) - 1) * n // (_BLOCKS - 1) for n in range(_BLOCKS)}) if chunks else []
-    for file in (*metadata, *(chunks[n] for n in spread)):
-        _hash_blocks(digest, file)
+    for name in (*metadata, *(chunks[n] for n in spread)):
+        _of_blocks(digest, name, sizes[name], read)
+    return digest.hexdigest()
 
 
-def _hash_blocks(digest: "hashlib._Hash", path: Path) -> None:
-    size = path.stat().st_size
+def _of_blocks(digest: "hashlib._Hash", name: str, size: int, read: ReadBlocks) -> "hashlib._Hash":
     digest.update(f"{size}\0".encode())
-    with path.open("rb") as file:
-        if size <= _BLOCK * _BLOCKS:
-            digest.update(file.read())
-            return
-        for n in range(_BLOCKS):
-            file.seek((size - _BLOCK) * n // (_BLOCKS - 1))
-            digest.update(file.read(_BLOCK))
+    starts = [(size - _BLOCK) * n // (_BLOCKS - 1) for n in range(_BLOCKS)]
+    whole = size <= _BLOCK * _BLOCKS
+    for part in read(name, [(0, size)] if whole else [(start, start + _BLOCK) for start in starts]):
+        digest.update(part)
+    return digest

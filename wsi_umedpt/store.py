@@ -170,6 +170,11 @@ class SlideStore:
         except KeyError as lacking:
             raise StoreError(f"{folder} does not say its {lacking}: it is damaged, or another program's") from None
 
+    def tissue_made(self) -> tuple[str, dict[str, Any]]:
+        """Method and parameters of the tissue mask, without reading it."""
+        attrs = read_attrs(self._find("tissue"))
+        return attrs.get("method", ""), attrs.get("parameters", {})
+
     def feature_attrs(self, encoder_id: str | None = None, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""
         return read_attrs(self._features(encoder_id, grid_id))

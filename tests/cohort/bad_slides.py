@@ -61,7 +61,12 @@ def plan(out: Path, delay: float = 0.0):
     return EmbedPlan(out=out, encoders=[encoder], specs=[spec], batch_size=8, threads=1)
 
 
-def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0):
+def staging_plan(out: Path, stage, delay: float = 0.0):
+    """What is done to slides that are copied first."""
+    return dataclasses.replace(plan(out, delay), stage=stage)
+
+
+def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0, stage=None):
     """Load what a child works with."""
     from wsi_umedpt.cohort import run
     from wsi_umedpt.cohort.turns import Rules
@@ -73,7 +78,8 @@ def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.
         return opened(path, **options)
 
     run.open_slide = open_slide
-    return run.Embedding(plan(out, delay), Rules(attempts=attempts, lease_s=lease_s))
+    made = plan(out, delay) if stage is None else staging_plan(out, stage, delay)
+    return run.Embedding(made, Rules(attempts=attempts, lease_s=lease_s))
 
 
 def load_and_die(out: Path):

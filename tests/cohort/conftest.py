@@ -1,6 +1,7 @@
 """Slides for runs over many, and what a calm run makes of them."""
 
 import shutil
+import uuid
 from pathlib import Path
 
 import bad_slides
@@ -8,6 +9,7 @@ import pytest
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.run import embed_slides
+from wsi_umedpt.remote import Remote
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
 
@@ -51,3 +53,34 @@ def bad_job(slides, tmp_path):
         return SlideJob(Path(shutil.copyfile(slides[0], tmp_path / f"{way}.svs")), way)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3-compatible server on this machine, which boto and fsspec are told of in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server) -> str:
+    """The URL of a bucket of its own."""
+    url = f"s3://b{uuid.uuid4().hex}"
+    Remote(url).fs.mkdir(url)
+    return url
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Between tries."""
+    monkeypatch.setattr("wsi_umedpt.remote.PAUSE_S", 0.01)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
 from wsi_umedpt.cli.segment import find_objects
-from wsi_umedpt.cli.spread import check_spread, cores_each, in_children, rules_of, run_slides, share_cores
+from wsi_umedpt.cli.spread import check_spread, cores_each, in_children, rules_of, run_slides, share_cores, stage_of
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -59,12 +59,17 @@ def embed(
 
         wsi-umedpt embed slides/ -o out --dask local:4
 
+        wsi-umedpt embed s3://bucket/slides/ https://host/slide.svs -o out
+
+        wsi-umedpt embed /slow/slides/ -o out --stage /scratch/stage --stage-gb 50
+
         wsi-umedpt embed slides/ -o out --dask tcp://scheduler:8786
 
     Parameters
     ----------
     slides
-        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a CSV with columns slide,
+        slide_id, mpp, mask.
     out
         Folder for the stores.
     model
@@ -102,7 +107,7 @@ def embed(
     jobs, failures = list_slides(slides)
     jobs = with_flags(jobs, mpp, mask)
     describe = dry_run or run.device == ALL_GPUS or in_children(spread)
-    plan = _plan(out, model, tiles, tissue, run, describe=describe)
+    plan = _plan(out, model, tiles, tissue, run, spread, describe=describe)
     if run.device == ALL_GPUS and not dry_run:
         return _one_process_per_gpu()
     _print_encoders(plan, tiles, run)
@@ -125,12 +130,13 @@ def load_embedding(
     from wsi_umedpt.cohort.run import Embedding
 
     run = share_cores(run, cores_each(spread))
-    return Embedding(_plan(out, model, tiles, tissue, run, describe=False), rules_of(spread))
+    return Embedding(_plan(out, model, tiles, tissue, run, spread, describe=False), rules_of(spread))
 
 
 def _plan(
-    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions, *, describe: bool
-) -> "EmbedPlan":
+    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
+    spread: SpreadOptions, *, describe: bool,
+) -> "EmbedPlan":  # fmt: skip
     """Load the encoders, or only describe them, so that no device is needed."""
     from dataclasses import asdict
 
@@ -153,6 +159,7 @@ def _plan(
         batch_size=run.batch_size,
         threads=run.threads,
         max_unreadable=run.max_unreadable,
+        stage=stage_of(spread),
     )
 
 
@@ -209,7 +216,7 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
     """Print what became of a run; the exit code."""
     done = [o for o in outcomes if o.status == "done"]
     already = [o for o in outcomes if o.status == "already"]
-    failed = [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
+    failed = [(o.job.name, o.reason) for o in outcomes if o.status == "failed"]
     failed += [(f.name, f.reason) for f in failures]
     tiles, fresh, seconds = (sum(getattr(o, n) for o in done) for n in ("tiles", "fresh", "seconds"))
     earlier = f", {tiles - fresh} of them in an earlier run" if fresh < tiles else ""
@@ -220,7 +227,7 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
         if not outcome.tiles:
-            look = f"wsi-umedpt tissue {outcome.job.path} -o tissue.png"
+            look = f"wsi-umedpt tissue {outcome.job.name} -o tissue.png"
             print(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
     if failed:
         print(f"{len(failed)} failed:", file=sys.stderr)
@@ -249,14 +256,14 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
         try:
             prepared = Prepared(job, plan, read=False)
         except Exception as error:  # noqa: BLE001 - a plan lists every slide's trouble
-            failed.append((str(job.path), reason_of(error)))
+            failed.append((job.name, reason_of(error)))
             continue
         slide = prepared.slide
         counts.append(tuple(map(len, prepared.grids)))
         prepared.close()
         there = " (store exists)" if prepared.path.exists() else ""
         print(
-            f"{job.path} -> {prepared.path}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
+            f"{job.name} -> {prepared.path}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
             f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, "
             f"{' + '.join(map(str, counts[-1]))} tiles"
         )

@@ -86,6 +86,11 @@ class SpreadOptions:
     """After how many failed attempts, over all runs, a slide is given up."""
     retry_failed: bool = False
     """Try again also the slides that were given up."""
+    stage: Path | None = None
+    """Copy each slide to this folder before it is opened, the next one while one is worked on: for slow disks. Slides
+    given as URLs always are, by default below the system's temporary folder (TMPDIR)."""
+    stage_gb: float | None = None
+    """GB that may lie there at a time, of all processes together; by default two slides a process."""
 
 
 def check_mpp(mpp: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
-from wsi_umedpt.cli.spread import check_spread, cores_each, rules_of, run_slides, share_cores
+from wsi_umedpt.cli.spread import check_spread, cores_each, rules_of, run_slides, share_cores, stage_of
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
@@ -50,7 +50,8 @@ def segment(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a CSV with columns slide,
+        slide_id, mpp, mask.
     out
         Folder for the stores.
     heads
@@ -90,7 +91,7 @@ def find_objects(
     jobs, failures = list_slides(slides)
     jobs = with_flags(jobs, mpp, mask)
     objects = _objects(model, heads, tiles, run, embed=embed)
-    plan = _plan(out, tissue, run)
+    plan = _plan(out, tissue, run, spread)
     spec = objects.spec
     names = ", ".join(h.name for h in objects.model.heads)
     print(
@@ -118,10 +119,10 @@ def load_segmenting(
 
     run = share_cores(run, cores_each(spread))
     objects = _objects(model, heads, tiles, run, embed=embed)
-    return Segmenting(_plan(out, tissue, run), objects, rules_of(spread))
+    return Segmenting(_plan(out, tissue, run, spread), objects, rules_of(spread))
 
 
-def _plan(out: Path, tissue: TissueOptions, run: RunOptions) -> "EmbedPlan":
+def _plan(out: Path, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions) -> "EmbedPlan":
     from dataclasses import asdict
 
     from wsi_umedpt.cohort.run import EmbedPlan
@@ -130,6 +131,7 @@ def _plan(out: Path, tissue: TissueOptions, run: RunOptions) -> "EmbedPlan":
     return EmbedPlan(
         out=out, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue)),
         batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
+        stage=stage_of(spread),
     )  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
     import sys
 
     done = [o for o in outcomes if o.status == "done"]
-    failed = failed + [(str(o.job.path), o.reason) for o in outcomes if o.status == "failed"]
+    failed = failed + [(o.job.name, o.reason) for o in outcomes if o.status == "failed"]
     counts: dict[str, int] = {}
     for outcome in outcomes:
         for name, count in outcome.objects.items():
@@ -163,7 +165,7 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
             print(
                 f"  {outcome.job.slide_id}: no window with enough tissue. On smears and fluorescence, where none is "
                 "found, --min-tissue 0 looks everywhere; what counts as tissue: "
-                f"wsi-umedpt tissue {outcome.job.path} -o tissue.png"
+                f"wsi-umedpt tissue {outcome.job.name} -o tissue.png"
             )
         if outcome.unreadable:
             print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")

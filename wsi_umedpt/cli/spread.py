@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wsi_umedpt.cohort.isolate import Load
     from wsi_umedpt.cohort.manifest import SlideJob
     from wsi_umedpt.cohort.outcome import Outcome, Watcher
+    from wsi_umedpt.cohort.staging import StageRule
     from wsi_umedpt.cohort.turns import Rules
 
 
@@ -18,6 +19,13 @@ def rules_of(spread: SpreadOptions) -> "Rules":
     from wsi_umedpt.cohort.turns import Rules
 
     return Rules(attempts=spread.attempts, retry_failed=spread.retry_failed)
+
+
+def stage_of(spread: SpreadOptions) -> "StageRule":
+    """Which slides are copied before they are opened."""
+    from wsi_umedpt.cohort.staging import StageRule
+
+    return StageRule(folder=spread.stage.absolute() if spread.stage else None, most_gb=spread.stage_gb)
 
 
 def in_children(spread: SpreadOptions) -> bool:
@@ -31,6 +39,7 @@ def check_spread(spread: SpreadOptions, run: RunOptions) -> None:
     from wsi_umedpt.errors import OptionError
 
     rules_of(spread)
+    stage_of(spread)
     Limits(slide_s=spread.slide_timeout, memory_gb=spread.slide_memory)
     if spread.dask:
         from wsi_umedpt.cohort.spread import Cluster

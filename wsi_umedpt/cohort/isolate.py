@@ -14,6 +14,7 @@ import contextlib
 import faulthandler
 import multiprocessing
 import os
+import queue
 import signal
 import tempfile
 import threading
@@ -91,6 +92,9 @@ class Isolated:
         self._load, self._out, self._limits, self._rules = load, out, limits, rules
         self._env = dict(env or {})
         self._child: _Child | None = None
+        self._next: SlideJob | None = None
+        self._working = False
+        self._pipe = threading.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +117,8 @@ class Isolated:
             if self._child:
                 return
             try:
-                self._child = _Child(self._load, self._env)
+                # Children are forked from a server, which has the environment of long ago.
+                self._child = _Child(self._load, {**os.environ, **self._env})
                 self._child.ready()
             except _DiedError as died:
                 self._drop()
@@ -133,7 +138,7 @@ class Isolated:
         began, child = time.monotonic(), self._child
         before = read_record(self._out, job.slide_id)
         try:
-            child.pipe.send(job)
+            self._begin(child, job)
             while True:
                 if child.pipe.poll(_POLL_S):
                     word, *values = child.pipe.recv()
@@ -150,6 +155,15 @@ class Isolated:
         except BaseException:  # Ctrl-C, or who uses us stops
             self.close()
             raise
+        finally:
+            self._working = False
+
+    def ahead(self, job: SlideJob) -> None:
+        """Say which slide will most likely be next, so that it can be made ready while another is worked on."""
+        with self._pipe:
+            self._next = job
+            if self._working:
+                self._tell_next()
 
     def close(self) -> None:
         """End the child; it hands its slide back first."""
@@ -160,6 +174,19 @@ class Isolated:
                 self._child.process.terminate()
                 self._child.process.join(_GRACE_S)
             self._drop()
+
+    def _begin(self, child: "_Child", job: SlideJob) -> None:
+        with self._pipe:
+            child.pipe.send(("attempt", job))
+            self._working = True
+            if self._next != job:
+                self._tell_next()
+
+    def _tell_next(self) -> None:
+        job, self._next = self._next, None
+        if job and self._child:
+            with contextlib.suppress(OSError):  # it is gone: who waits for it says so
+                self._child.pipe.send(("ahead", job))
 
     def _over_limit(self, child: "_Child", seconds: float) -> str | None:
         if self._limits.slide_s is not None and seconds > self._limits.slide_s:
@@ -300,13 +327,27 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: 
             return
         with contextlib.closing(work), contextlib.suppress(EOFError, ConnectionError):
             pipe.send(("ready",))
-            for job in _jobs(pipe):
+            for job in _jobs(pipe, work):
                 pipe.send(("ended", work.attempt(job, _Teller(pipe))))
 
 
-def _jobs(pipe: Connection) -> Iterator[SlideJob]:
-    while True:
-        yield pipe.recv()
+def _jobs(pipe: Connection, work: SlideWork) -> Iterator[SlideJob]:
+    """Slides to attempt; those that come next are made known while one is worked on."""
+    asked: queue.SimpleQueue[SlideJob | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                word, job = pipe.recv()
+                if word == "ahead":
+                    work.ahead(job)
+                else:
+                    asked.put(job)
+        asked.put(None)
+
+    threading.Thread(target=listen, name="parent's words", daemon=True).start()
+    while job := asked.get():
+        yield job
 
 
 def _watch(parent: int) -> None:

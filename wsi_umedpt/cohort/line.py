@@ -48,6 +48,10 @@ class Line:
             return heapq.heappop(self._waiting)[2]
         return None
 
+    def after(self) -> SlideJob | None:
+        """The slide that will most likely be next; it is not taken."""
+        return self._waiting[0][2] if self._waiting else None
+
     def wait_s(self) -> float:
         """Seconds until there is a next, at most one."""
         return min(1.0, max(0.0, self._waiting[0][0] - time.monotonic())) if self._waiting else 1.0
@@ -88,6 +92,8 @@ def run_line(jobs: Sequence[SlideJob], isolated: Isolated, watcher: Watcher) -> 
     try:
         while line.open:
             if job := line.next():
+                if after := line.after():
+                    isolated.ahead(after)
                 line.settle(job, isolated.attempt(job, watcher))
             else:
                 time.sleep(line.wait_s())

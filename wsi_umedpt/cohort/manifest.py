@@ -15,13 +15,14 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsi_umedpt.arrays import read_attrs
-from wsi_umedpt.errors import ManifestError, StoreError
+from wsi_umedpt.errors import ManifestError, RemoteError, StoreError
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
 from wsi_umedpt.readers.parts import dicom_series, parts
+from wsi_umedpt.remote import is_url, name_of, plain
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -34,12 +35,20 @@ class SlideJob:
     """One slide to be worked on."""
 
     path: Path
+    """Where it lies; of one that lies elsewhere, what is shown of its URL, which is no file."""
     slide_id: str
     """Names the outputs; safe as a file name, and no other slide's of its run."""
     mpp: float | None = None
     """um/px given by the user, instead of what the slide states."""
     mask: Path | None = None
     """The user's own tissue mask, GeoJSON or PNG."""
+    url: str | None = field(default=None, repr=False)
+    """Where it lies, if not in a file system of this machine; may hold credentials."""
+
+    @property
+    def name(self) -> str:
+        """What a user knows it by."""
+        return str(self.path) if self.url is None else plain(self.url)
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,9 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     Parameters
     ----------
     inputs
-        Slide files, folders (searched below too), globs, or CSV files with a column
-        ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``; paths in a CSV are
-        relative to it. The files of a DICOM series that lie in one folder are one slide,
+        Slide files, folders (searched below too), globs, URLs (see `wsi_umedpt.cohort.listing`),
+        or CSV files with a column ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``;
+        paths in a CSV are relative to it. The files of a DICOM series that lie in one folder are one slide,
         and any of them stands for it.
 
     Returns
@@ -78,13 +87,11 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     for text in inputs:
         found = list(_expand(text, failures))
         for job in found:
-            first = jobs.setdefault(_slide_of(job.path), job)
+            first = jobs.setdefault(_slide_of(job.path) if job.url is None else job.path, job)
             if (first.slide_id, first.mpp, first.mask) != (job.slide_id, job.mpp, job.mask):
-                failures.append(
-                    Failure(str(job.path), f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}")
-                )
-        if not found and not any(f.name.startswith(text) for f in failures):
-            failures.append(Failure(text, "no slide found there"))
+                failures.append(Failure(job.name, f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}"))
+        if not found and not any(f.name.startswith(plain(text) if is_url(text) else text) for f in failures):
+            failures.append(Failure(plain(text) if is_url(text) else text, "no slide found there"))
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
     return list(_unshared(list(jobs.values()), failures)), failures
@@ -111,6 +118,15 @@ def default_id(path: Path) -> str:
     if path.suffix.lower() == ".dcm" and dicom_series(path):
         return safe_id(path.parent.resolve().name)
     return safe_id(stem(path))
+
+
+def url_id(url: str) -> str:
+    """As `default_id`, of a slide that lies elsewhere; nothing is read."""
+    name = name_of(url)
+    if name.lower().endswith(".dcm"):
+        return safe_id(name_of(url.rpartition("/")[0]))
+    suffixes = [s for s in SLIDE_SUFFIXES if name.lower().endswith(s)]
+    return safe_id(name[: -len(max(suffixes, key=len))] if suffixes else re.sub(r"(?<=.)\.[^./]*$", "", name))
 
 
 def safe_id(name: str) -> str:
@@ -144,6 +160,14 @@ def stem(path: Path) -> str:
 
 
 def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
+    if is_url(text):
+        from wsi_umedpt.cohort.listing import slides_at
+
+        try:
+            yield from slides_at(text)
+        except RemoteError as error:
+            failures.append(Failure(plain(text), str(error)))
+        return
     path = Path(text)
     if path.suffix.lower() == ".csv" and path.is_file():
         yield from _read_csv(path, failures)
@@ -220,7 +244,8 @@ def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
     value = {name: (row.get(name) or "").strip() for name in COLUMNS}
     if not value["slide"] or "\0" in value["slide"]:
         raise ManifestError("column 'slide' is empty or not a path")
-    slide = table.parent / value["slide"]
+    url = value["slide"] if is_url(value["slide"]) else None
+    slide = table.parent / value["slide"] if url is None else Path(plain(url))
     if value["slide_id"] and (reason := why_unsafe(value["slide_id"])):
         raise ManifestError(f"slide_id {value['slide_id']!r} {reason}")
     mpp = None
@@ -231,8 +256,10 @@ def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
             mpp = math.nan
         if not (math.isfinite(mpp) and mpp > 0):
             raise ManifestError(f"mpp {value['mpp']!r} is not a positive number of um/px")
+    if is_url(value["mask"]):
+        raise ManifestError("masks are files on this machine; download it and name the copy")
     mask = table.parent / value["mask"] if value["mask"] else None
-    return SlideJob(slide, value["slide_id"] or default_id(slide), mpp, mask)
+    return SlideJob(slide, value["slide_id"] or (default_id(slide) if url is None else url_id(url)), mpp, mask, url)
 
 
 def _unshared(jobs: list[SlideJob], failures: list[Failure]) -> Iterator[SlideJob]:
@@ -241,13 +268,13 @@ def _unshared(jobs: list[SlideJob], failures: list[Failure]) -> Iterator[SlideJo
     for job in jobs:
         sharing.setdefault(job.slide_id.lower(), []).append(job)
     for job in jobs:
-        others = [str(other.path) for other in sharing[job.slide_id.lower()] if other is not job]
+        others = [other.name for other in sharing[job.slide_id.lower()] if other is not job]
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             reason = (
                 f"shares the id {job.slide_id!r} with {others[0]}{more}. Give each an id of its own in a CSV with "
                 "columns slide and slide_id, or name only one of them."
             )
-            failures.append(Failure(str(job.path), reason))
+            failures.append(Failure(job.name, reason))
         else:
             yield job

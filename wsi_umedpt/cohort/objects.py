@@ -1,5 +1,6 @@
 """Find objects on many slides, one after the other: every slide attempted, failures listed, nothing lost."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -8,9 +9,10 @@ from typing import Any
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
-from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, once_free
+from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, is_of, once_free, store_of
+from wsi_umedpt.cohort.staging import Stage
 from wsi_umedpt.cohort.turns import Rules, Turn, Turns
-from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide
+from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide, whole_objects
 from wsi_umedpt.errors import StoreBusyError
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tasks.onepass import OnePass
@@ -39,15 +41,21 @@ class Segmenting:
         asked["features"] = objects.features.name if objects.features else None
         asked["heads"] = [head.name for head in objects.model.heads]
         self._turns = Turns(plan.out, "segment", asked, rules or Rules())
+        self._stage = Stage(plan.stage)
 
     def close(self) -> None:
-        """Stop renewing claims."""
+        """Stop renewing claims, and remove copies of slides."""
+        self._stage.close()
         self._turns.close()
+
+    def ahead(self, job: SlideJob) -> None:
+        """Begin to copy a slide that will be attempted next, if it lies elsewhere and will be needed."""
+        self._stage.ahead(job, lambda: self._turns.may_take(job) and self._already(job) is None)
 
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Find one slide's objects; None if another process has it."""
         try:
-            turn = self._turns.take(job, lambda _: None)
+            turn = self._turns.take(job, self._already)
         except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
             return failure(job, error)
         if not isinstance(turn, Turn):
@@ -67,9 +75,26 @@ class Segmenting:
         finally:
             turn.hand_back()
 
+    def _already(self, job: SlideJob) -> Outcome | None:
+        """What the store of a slide that has to be copied first holds, if it holds all that is asked for.
+
+        Other slides are opened to know it, which says more where something does not fit.
+        """
+        plan, objects = self._plan, self._objects
+        if not plan.stage.applies(job) or (store := store_of(job, plan)) is None:
+            return None
+        counts = whole_objects(
+            store, objects.model, objects.spec, objects.made_by, features=objects.features, batch_size=plan.batch_size
+        )
+        if counts is None or not is_of(store, job):
+            return None
+        slide = store.attrs["slide"]
+        windows = lay_grid(tuple(slide["size"]), slide["mpp"], objects.spec, within=store.tissue(), whole=False)
+        return Outcome(job, "already", len(windows), objects=counts)
+
     def _segment(self, turn: Turn, watcher: Watcher) -> Segmented:
         job, plan, objects = turn.job, self._plan, self._objects
-        with closing(Prepared(job, plan, read=False)) as prepared:
+        with closing(Prepared(job, plan, self._stage, read=False)) as prepared:
             slide = prepared.slide
             grid = lay_grid(slide.size, slide.mpp, objects.spec, within=prepared.tissue)
             watcher.slide_started(job, len(grid))
@@ -116,7 +141,9 @@ def segment_slides(
     outcomes: dict[str, Outcome] = {}
     busy = []
     with closing(Segmenting(plan, objects, rules)) as work:
-        for job in jobs:
+        for job, after in itertools.zip_longest(jobs, jobs[1:]):
+            if after:
+                work.ahead(after)
             outcome = work.attempt(job, watcher)
             if outcome is None:
                 busy.append(job)

@@ -53,6 +53,10 @@ class SlideWork(Protocol):
         """Work on one slide; None if another process has it."""
         ...
 
+    def ahead(self, job: SlideJob) -> None:
+        """Make ready what can be for a slide that will be attempted next; returns at once."""
+        ...
+
     def close(self) -> None:
         """Free what is held."""
         ...

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from wsi_umedpt.cohort.claims import RUNS
 from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.remote import name_of, plain, without_secrets
 
 SCHEMA = 1
 Status = Literal["running", "done", "failed", "stopped", "quarantined"]
@@ -87,8 +88,11 @@ def now() -> str:
 
 
 def digest(job: SlideJob, asked: dict[str, Any]) -> str:
-    """Names some work on some file: attempts at other work, or at a file that was replaced, do not count."""
-    files = []
+    """Names some work on some file: attempts at other work, or at a file that was replaced, do not count.
+
+    A file that lies elsewhere is known by its URL alone.
+    """
+    files: list[object] = [plain(job.url)] if job.url is not None else []
     for path in (job.path, job.mask):
         try:
             state = path.stat() if path else None
@@ -100,7 +104,13 @@ def digest(job: SlideJob, asked: dict[str, Any]) -> str:
 
 
 def without_paths(text: str, job: SlideJob) -> str:
-    """A text without what names the slide but its id: its path, its folder, its file name."""
+    """A text without what names the slide but its id: its path or URL, its folder, its file name, credentials."""
+    text = without_secrets(text, job.url)
+    if job.url is not None:
+        address = plain(job.url)
+        for name in (address, address.rpartition("/")[0], address.partition("://")[2]):
+            text = text.replace(name, "<slide>")
+        text = text.replace(name_of(job.url), "<slide>") if name_of(job.url) != job.slide_id else text
     for path in (job.path, job.mask):
         if path is None:
             continue

@@ -5,6 +5,7 @@ decoded. Several processes may share one output folder: each takes slides that n
 claimed, and waits at the end for those that others are writing.
 """
 
+import contextlib
 import itertools
 import time
 import traceback
@@ -19,6 +20,9 @@ from typing import Any, Literal
 from wsi_umedpt import __version__
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher, in_order
+from wsi_umedpt.cohort.slidefiles import fingerprint_at
+from wsi_umedpt.cohort.staging import Stage, StageRule
+from wsi_umedpt.cohort.stopping import Stopped
 from wsi_umedpt.cohort.turns import FULL_DISK_S, Rules, Turn, Turns, is_full_disk, store_path
 from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
@@ -26,7 +30,8 @@ from wsi_umedpt.errors import StoreBusyError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
-from wsi_umedpt.slide import Slide, fingerprint, open_slide
+from wsi_umedpt.remote import NoRangesError, without_secrets
+from wsi_umedpt.slide import Slide, open_slide
 from wsi_umedpt.store import SlideStore, stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
 from wsi_umedpt.tissue import (
@@ -55,6 +60,8 @@ class EmbedPlan:
     batch_size: int = 64
     threads: int | None = None
     max_unreadable: float = MAX_UNREADABLE
+    stage: StageRule = field(default_factory=StageRule)
+    """Which slides are copied before they are opened."""
 
     def __post_init__(self) -> None:
         check_run(self.batch_size, self.threads, self.max_unreadable)
@@ -84,10 +91,20 @@ class Embedding:
     def __init__(self, plan: EmbedPlan, rules: Rules | None = None) -> None:
         self._plan = plan
         self._turns = Turns(plan.out, "embed", plan.asked, rules or Rules())
+        self._stage = Stage(plan.stage)
 
     def close(self) -> None:
-        """Stop renewing claims."""
+        """Stop renewing claims, and remove copies of slides."""
+        self._stage.close()
         self._turns.close()
+
+    def stop(self) -> None:
+        """End copies of slides that are under way."""
+        self._stage.stop()
+
+    def ahead(self, job: SlideJob) -> None:
+        """Begin to copy a slide that will be attempted next, if it lies elsewhere and will be needed."""
+        self._stage.ahead(job, lambda: self._turns.may_take(job) and _already(job, self._plan) is None)
 
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Embed one slide; None if another process has it."""
@@ -102,7 +119,7 @@ class Embedding:
         if not isinstance(turn, Turn):
             return turn
         try:
-            return Ready(turn, Prepared(job, self._plan))
+            return Ready(turn, Prepared(job, self._plan, self._stage))
         except Exception as error:  # noqa: BLE001 - as above
             return turn.end(failure(job, error), error)
         except BaseException:
@@ -182,6 +199,7 @@ def embed_slides(
         ahead = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="next-slide"))
         upcoming = (ahead.submit(work.prepare, job) for job in jobs)
         slides = opened.enter_context(closing(_one_ahead(upcoming)))
+        opened.callback(work.stop)
         for job, ready in zip(jobs, slides, strict=True):
             settle(job, work.embed(job, ready.result(), watcher))
         for job, outcome in once_free(busy, work, watcher):
@@ -223,11 +241,13 @@ class Ready:
 class Prepared:
     """A slide that is open, with tissue found, grids laid, and its first tiles being read."""
 
-    def __init__(self, job: SlideJob, plan: EmbedPlan, *, read: bool = True) -> None:
+    def __init__(self, job: SlideJob, plan: EmbedPlan, stage: Stage | None = None, *, read: bool = True) -> None:
         self.path = store_path(plan.out, job)
         self._open = ExitStack()
-        self.slide: Slide = self._open.enter_context(open_slide(job.path, mpp=job.mpp))
         try:
+            stage = stage or self._open.enter_context(closing(Stage(plan.stage)))
+            file = self._open.enter_context(stage.at_hand(job))
+            self.slide: Slide = self._open.enter_context(open_slide(file, mpp=job.mpp))
             self.tissue = self._tissue(job, plan)
             self.grids: list[TileGrid] = [
                 lay_grid(self.slide.size, self.slide.mpp, spec, within=self.tissue) for spec in plan.by_spec()
@@ -264,15 +284,32 @@ def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, floa
     return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
-def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
-    """What the store holds, if it holds all that is asked for."""
+def store_of(job: SlideJob, plan: EmbedPlan) -> SlideStore | None:
+    """The store of a slide, if it is whole and has the scale and the tissue mask that are asked for."""
     path = store_path(plan.out, job)
     if not path.exists() or awaits_commit(path):
         return None  # also where a commit was killed: the next one clears what it left
     store = SlideStore.open(path)
-    known = store.tissue()
-    if (known.method, known.parameters) != _mask_asked_for(job, plan):
+    if store.tissue_made() != _mask_asked_for(job, plan):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
+    slide = store.attrs["slide"]
+    # A store at the user's scale is not what a run asks for that leaves the scale to the slide.
+    other_mpp = slide["mpp_source"] == "user" if job.mpp is None else slide["mpp"] != job.mpp
+    return None if other_mpp else store  # SlideStore.create says what is wrong
+
+
+def is_of(store: SlideStore, job: SlideJob) -> bool:
+    """Whether a store is of the slide as it is now; False where only opening a copy can tell."""
+    try:
+        return bool(store.attrs["slide"]["fingerprint"] == fingerprint_at(job))
+    except NoRangesError:
+        return False
+
+
+def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
+    """What the store holds, if it holds all that is asked for."""
+    if (store := store_of(job, plan)) is None:
+        return None
     tiles, unreadable = [], 0
     for spec, encoders in plan.by_spec().items():
         if not all(store.has_features(encoder.name, spec.grid_id) for encoder in encoders):
@@ -280,19 +317,17 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
         status = store.status(spec.grid_id)
         tiles.append(len(status))
         unreadable += int((status != 0).sum())
-    slide = store.attrs["slide"]
-    # A store at the user's scale is not what a run asks for that leaves the scale to the slide.
-    other_mpp = slide["mpp_source"] == "user" if job.mpp is None else slide["mpp"] != job.mpp
-    if other_mpp or slide["fingerprint"] != fingerprint(job.path):
-        return None  # SlideStore.create says what is wrong
+    if not is_of(store, job):
+        return None
     return Outcome(job, "already", sum(tiles), unreadable=unreadable, tiles_by_grid=tuple(tiles))
 
 
 def failure(job: SlideJob, error: Exception) -> Outcome:
     """What an error makes of a slide."""
-    frames, full = "".join(traceback.format_exception(error)), is_full_disk(error)
+    frames = without_secrets("".join(traceback.format_exception(error)), job.url)
+    reason, full = without_secrets(reason_of(error), job.url), is_full_disk(error)
     again_s = FULL_DISK_S if full else None
-    return Outcome(job, "failed", reason=reason_of(error), traceback=frames, again_s=again_s, disk_full=full)
+    return Outcome(job, "failed", reason=reason, traceback=frames, again_s=again_s, disk_full=full)
 
 
 def _outcome(
@@ -321,5 +356,7 @@ def _one_ahead(futures: Iterator["Future[Outcome | Ready | None]"]) -> Generator
             started.popleft()
     finally:
         for future in started:
-            if not future.cancel() and isinstance(left := future.result(), Ready):
-                left.close()
+            if not future.cancel():
+                with contextlib.suppress(Stopped):  # its copy was ended
+                    if isinstance(left := future.result(), Ready):
+                        left.close()

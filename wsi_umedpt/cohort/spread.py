@@ -218,7 +218,9 @@ def start(cluster: Cluster, opened: contextlib.ExitStack, *, processes: bool) ->
         return opened.enter_context(
             LocalCluster(
                 n_workers=cluster.workers or default_workers(), threads_per_worker=1, processes=processes,
-                dashboard_address=None, memory_limit=0,
+                memory_limit=0,
+                # No dashboard; its server is started all the same, and by default where another run may have its own.
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )
         )  # fmt: skip
     try:
@@ -260,6 +262,7 @@ class SlidePlugin(WorkerPlugin):
         self._load, self._out, self._limits, self._rules = load, out, limits, rules
         self._devices = devices
         self.isolated: Isolated | None = None
+        self._worker: Worker | None = None
 
     def setup(self, worker: Worker) -> None:
         """Make ready; encoders are loaded by the first slide, or what fails would end the worker without a word."""
@@ -272,7 +275,14 @@ class SlidePlugin(WorkerPlugin):
         env = {}
         if self._devices and isinstance(worker.name, int):
             env["CUDA_VISIBLE_DEVICES"] = self._devices[worker.name % len(self._devices)]
-        self.isolated = Isolated(self._load, self._out, self._limits, self._rules, env)
+        self.isolated, self._worker = Isolated(self._load, self._out, self._limits, self._rules, env), worker
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Let the child know which slide waits on this worker."""
+        if finish in ("ready", "executing") and self._worker and self.isolated and self._worker.state.ready:
+            for given in getattr(self._worker.state.ready.peek().run_spec, "args", ()):
+                if isinstance(given, SlideJob):
+                    self.isolated.ahead(given)
 
     def teardown(self, worker: Worker) -> None:
         """End the child; it hands its slide back first."""

@@ -78,6 +78,10 @@ class Turns:
         write_record(self.out, turn.record)
         return turn
 
+    def may_take(self, job: SlideJob) -> bool:
+        """Whether a slide looks as if it could be taken: it is not given up, and nobody claims it."""
+        return not self._given_up(self._record(job)) and not self._claims.is_claimed(job.slide_id)
+
     def close(self) -> None:
         """Stop renewing claims."""
         self._claims.close()

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-_INDEX_BYTES = 1 << 20  # of a VMS file, which is some lines of text
+INDEX_BYTES = 1 << 20  # of a VMS file, which is some lines of text
 _MOST_ELEMENTS = 10_000  # of a DICOM header; one that goes on is no header
 _LONG = frozenset([b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"])
 """Value representations whose length takes 32 bits (DICOM PS3.5, 7.1.2)."""
@@ -34,12 +34,16 @@ def parts(path: Path) -> list[Path]:
         return [path, *_below(path.with_suffix(""))]
     if suffix in (".vms", ".vmu"):
         with path.open("rb") as file:
-            text = file.read(_INDEX_BYTES).decode("latin-1")
-        named = {line.partition("=")[2].strip() for line in text.splitlines()}
+            named = named_in(file.read(INDEX_BYTES))
         return [path, *(p for p in sorted(path.parent.iterdir()) if p.name in named and p.is_file())]
     if suffix == ".dcm" and (series := dicom_series(path)):
         return [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() == ".dcm" and dicom_series(p) == series]
     return [path]
+
+
+def named_in(index: bytes) -> set[str]:
+    """What a VMS or VMU file names, the slide's other files among it."""
+    return {line.partition("=")[2].strip() for line in index.decode("latin-1").splitlines()}
 
 
 def dicom_series(path: Path) -> str | None:

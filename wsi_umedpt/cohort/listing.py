@@ -1,0 +1,99 @@
+"""Which slides a URL names: one, all below a prefix, or all that match a pattern."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from wsi_umedpt.cohort.manifest import SlideJob, url_id
+from wsi_umedpt.errors import RemoteError
+from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
+from wsi_umedpt.readers.parts import INDEX_BYTES, named_in
+from wsi_umedpt.remote import Remote, check_relative, name_of, plain
+
+
+def slides_at(url: str) -> Iterator[SlideJob]:
+    """The slides that a URL names.
+
+    Of a DICOM slide, a folder of files, one stands for all; pictures of a VMS slide, data of an
+    MRXS slide and stores of ours are no slides.
+
+    Raises
+    ------
+    RemoteError
+        If what has to be listed cannot be, or the URL names a table.
+    """
+    remote, name = Remote(url), name_of(url)
+    if name.lower().endswith(".csv"):
+        raise RemoteError("tables are read from this machine; download it and name the copy")
+    web = url.lower().startswith("http")
+    pattern = re.search(r"[*\[]" if web else r"[*?\[]", plain(url))
+    if pattern:
+        yield from _matching(url)
+    elif not url.endswith("/") and name.lower().endswith(SLIDE_SUFFIXES):
+        yield _job(url)
+    elif found := remote.sizes():
+        yield from (_job(f"{url.rstrip('/')}/{name}") for name in _slides(remote, found))
+    elif remote.info().get("type") == "file":
+        yield _job(url)
+
+
+def _job(url: str) -> SlideJob:
+    return SlideJob(Path(plain(url)), url_id(url), url=url)
+
+
+def _matching(url: str) -> Iterator[SlideJob]:
+    """Slides that match a pattern; what it matches is named through the folder before it, as the user wrote that."""
+    first = min(at for sign in "*?[" if (at := url.find(sign)) >= 0)
+    base = Remote(url[: url.rfind("/", 0, first)])
+    below = base.path.rstrip("/") + "/"
+    whole = Remote(url)
+    base.fs.invalidate_cache()
+    found = whole.asked(lambda: base.fs.glob(below + url[len(base.url) + 1 :]))
+    for path in sorted(found):
+        name = path[len(below) :].rstrip("/")
+        if path.startswith(below) and name.lower().endswith(SLIDE_SUFFIXES):
+            yield _job(f"{base.url}/{check_relative(name, base)}")
+
+
+def _slides(remote: Remote, sizes: Iterable[str]) -> Iterator[str]:
+    """The slides among files, each by the name it is opened by."""
+    names = sorted(name for name in sizes if not any(part.startswith(".") for part in name.split("/")[:-1]))
+    owned = _owned(remote, names)
+    seen = set[str]()
+    for name in names:
+        parts = PurePosixPath(name).parts
+        zarr = next((n for n, part in enumerate(parts) if part.lower().endswith(FOLDER_SUFFIXES)), None)
+        if zarr is not None:
+            slide = "/".join(parts[: zarr + 1])
+            if slide not in seen and not _is_store(remote, slide):
+                yield slide
+            seen.add(slide)
+        elif parts[-1].startswith(".") or name in owned or not name.lower().endswith(SLIDE_SUFFIXES):
+            continue
+        elif name.lower().endswith(".dcm"):
+            if (folder := name.rpartition("/")[0] + "/.dcm") not in seen:
+                seen.add(folder)
+                yield name
+        else:
+            yield name
+
+
+def _owned(remote: Remote, names: list[str]) -> set[str]:
+    """Files that belong to slides of several files."""
+    data = {name[: -len(".mrxs")] for name in names if name.lower().endswith(".mrxs")}
+    owned = {name for name in names if any(str(parent) in data for parent in PurePosixPath(name).parents)}
+    for index in (name for name in names if name.lower().endswith((".vms", ".vmu"))):
+        (content,) = remote.read(index)
+        folder = index.rpartition("/")[0]
+        owned |= {f"{folder}/{other}".lstrip("/") for other in named_in((content or b"")[:INDEX_BYTES])}
+    return owned
+
+
+def _is_store(remote: Remote, name: str) -> bool:
+    """Whether a zarr folder is a store of ours rather than an OME-Zarr slide."""
+    (node,) = remote.read(f"{name}/zarr.json")
+    try:
+        return {"schema", "slide"} <= dict(json.loads(node or b"")["attributes"]).keys()
+    except (ValueError, LookupError, TypeError):
+        return False

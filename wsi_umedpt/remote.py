@@ -1,0 +1,426 @@
+"""Files elsewhere, in object stores and on web servers: what a URL is, what may be said of it, how it is read.
+
+fsspec knows the protocols and finds the credentials, in the environment or where the cloud's own tools keep
+them. A URL may hold credentials too, a password or a signature: what is shown or kept of it is `plain`.
+
+Read top to bottom: what a URL is, `Remote` (a file or a prefix), `RemotePath` (as much of a `pathlib.Path` as
+readers of a store ask for).
+"""
+
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote
+
+import fsspec
+
+from wsi_umedpt.errors import RemoteError, reason_of
+
+TRIES = 4
+"""How often something is asked for before it counts as failed."""
+PAUSE_S = 0.5
+"""Before the second try; doubled each time."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
+_WEB = ("http", "https")
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+"""Trying again does not help."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SILENT_S = 120.0
+"""A web server that sends nothing for so long is given up."""
+_AT_ONCE = 64
+"""Chunks that are read together."""
+Answer = TypeVar("Answer")
+
+
+class StopCopyError(Exception):
+    """Raised by who is told of a copy's progress, to end it."""
+
+
+class NoRangesError(RemoteError):
+    """A server gives whole files only."""
+
+
+def is_url(text: object) -> bool:
+    """Whether a text names something elsewhere; a drive of Windows has one letter, and a protocol more."""
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
+def plain(url: str) -> str:
+    """A URL as it may be shown and kept: without user, password, query and fragment."""
+    protocol, _, rest = url.partition("://")
+    # In other protocols than the web's, names may hold a '?' or a '#'.
+    rest = re.split(r"[?#]" if protocol.lower() in _WEB else r"\?[^/]*=", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def name_of(url: str) -> str:
+    """The last part of a URL's path, unquoted: a name of anything, which no file may be given unseen."""
+    name = plain(url).rstrip("/").rpartition("/")[2]
+    return unquote(name) if url.partition("://")[0].lower() in _WEB else name
+
+
+def without_secrets(text: str, *urls: str | None) -> str:
+    """A text in which every URL is `plain`, and what was cut out of these is not quoted."""
+    for url in urls:
+        if url and (shown := plain(url)) != url:
+            text = text.replace(url, shown)
+            user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+            for secret in (url.partition("?")[2], user):
+                if secret:
+                    text = text.replace(secret, "...")
+    return _IN_TEXT.sub(lambda found: plain(found[0]), text)
+
+
+def check_relative(name: str, where: object) -> str:
+    """Refuse a name that would lead out of the folder that it is put into.
+
+    Raises
+    ------
+    RemoteError
+        If so.
+    """
+    parts = name.split("/")
+    if not name or any(part in ("", ".", "..") for part in parts) or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:", name):
+        raise RemoteError(f"{where} holds {name!r}, a name that would lead out of the folder it is copied to")
+    return name
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file, or a prefix, elsewhere."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return plain(self.url)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url}  # another process makes its own connections
+
+    def __truediv__(self, name: str) -> "Remote":
+        return Remote(f"{self.url.rstrip('/')}/{name}")
+
+    @property
+    def fs(self) -> Any:
+        """What fsspec has for the protocol.
+
+        Raises
+        ------
+        RemoteError
+            If the protocol is not known, or what speaks it is not installed.
+        """
+        return self._place[0]
+
+    @property
+    def path(self) -> str:
+        """As `fs` names it."""
+        return self._place[1]
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        if "::" in self.url:
+            raise RemoteError(f"{self} chains file systems (::), which is not done here; name the file itself")
+        options: dict[str, Any] = {}
+        try:
+            if self.url.partition("://")[0].lower() in _WEB:
+                import aiohttp
+
+                # aiohttp's own limit, five minutes for a whole file, is less than a slide may take.
+                patience = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENT_S)
+                options["client_kwargs"] = {"timeout": patience}
+            fs, path = fsspec.core.url_to_fs(self.url, **options)
+        except ImportError as error:
+            raise RemoteError(
+                f"{self} needs a package that is not installed ({error.name or reason_of(error)}): "
+                "pip install 'wsi-umedpt[remote]' brings what speaks s3://, gs:// and http(s)://"
+            ) from None
+        except ValueError as error:
+            raise RemoteError(f"{self} cannot be opened: {without_secrets(str(error), self.url)}") from None
+        return fs, str(path)
+
+    def below(self, name: str) -> str:
+        """As `fs` names a file below this prefix; this itself, if there is no name."""
+        return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+    def info(self) -> dict[str, Any]:
+        """What the server says of it: size, type, and what shows that it changed where the server has such."""
+        self.fs.invalidate_cache()
+        return dict(self.asked(lambda: self.fs.info(self.path)))
+
+    def size(self) -> int:
+        """Bytes of a file.
+
+        Raises
+        ------
+        RemoteError
+            If there is none, or the server does not say.
+        """
+        size = self.info().get("size")
+        if not isinstance(size, int):
+            raise RemoteError(f"the server of {self} does not say how large it is, so no copy could be trusted")
+        return size
+
+    def names(self) -> list[str]:
+        """What lies directly below a prefix."""
+        self.fs.invalidate_cache()
+        found = self.asked(lambda: self.fs.ls(self.path, detail=False))
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+
+    def sizes(self) -> dict[str, int]:
+        """All files below a prefix, by their names relative to it: bytes, -1 where the server does not say.
+
+        Raises
+        ------
+        RemoteError
+            If it cannot be listed, or holds a name that would lead out of it.
+        """
+        self.fs.invalidate_cache()
+        base = self.path.rstrip("/") + "/"
+
+        def listed() -> dict[str, Any]:
+            try:
+                return dict(self.fs.find(self.path.rstrip("/"), detail=True))
+            except FileNotFoundError:
+                return {}
+
+        found = {path: info for path, info in self.asked(listed).items() if path.startswith(base)}
+        return {
+            check_relative(path[len(base) :], self): -1 if info.get("size") is None else int(info["size"])
+            for path, info in found.items()
+            if info.get("type", "file") == "file" and not path.endswith("/")
+        }
+
+    def read(self, *names: str) -> list[bytes | None]:
+        """Whole files below a prefix, all at once; None for those that are not there."""
+        paths = [self.below(name) for name in names]
+
+        def whole() -> list[bytes | None]:
+            found = self.fs.cat_ranges(paths, None, None, on_error="return")
+            for content in found:
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+            return [None if isinstance(content, Exception) else bytes(content) for content in found]
+
+        return self.asked(whole)
+
+    def ranges(self, name: str, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file, from one byte to before another, all at once.
+
+        Raises
+        ------
+        NoRangesError
+            If the server gives no parts.
+        """
+        starts, ends = [start for start, _ in parts], [end for _, end in parts]
+        paths = [self.below(name)] * len(parts)
+        found = self.asked(lambda: list(self.fs.cat_ranges(paths, starts, ends, on_error="raise")))
+        if [len(part) for part in found] != [end - start for start, end in parts]:
+            raise NoRangesError(f"the server of {self} gives no parts of files")
+        return found
+
+    def download(self, name: str, target: Path, tick: Callable[[], None]) -> None:
+        """Copy a file to disk; `tick` is called as it goes, and may end it by raising `StopCopyError`."""
+        self.asked(lambda: self.fs.get_file(self.below(name), str(target), callback=_Ticking(tick)))
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file below a prefix, in one request: it is there whole or not at all."""
+        self.asked(lambda: self.fs.pipe_file(self.below(name), content))
+
+    def remove(self, name: str) -> None:
+        """Remove a file below a prefix."""
+        self.asked(lambda: self.fs.rm_file(self.below(name)))
+
+    def asked(self, question: Callable[[], Answer]) -> Answer:
+        """Ask, and ask again where the network failed.
+
+        Raises
+        ------
+        RemoteError
+            If all was in vain; it says nothing that is secret.
+        OSError
+            If the disk here is full.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return question()
+            except (StopCopyError, RemoteError):
+                raise
+            except Exception as error:  # each protocol has its own
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise
+                if isinstance(error, FileNotFoundError):
+                    raise RemoteError(f"there is nothing at {self}, or it may not be seen") from None
+                if not left or isinstance(error, _FINAL):
+                    why = without_secrets(reason_of(error), self.url)
+                    times = "" if isinstance(error, _FINAL) else f" (asked {TRIES} times)"
+                    raise RemoteError(f"{self} cannot be reached as asked{times}: {why}") from None
+            time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
+        raise AssertionError  # the last round returns or raises
+
+
+class _Ticking(fsspec.Callback):  # type: ignore[misc]
+    def __init__(self, tick: Callable[[], None]) -> None:
+        super().__init__()
+        self._tick = tick
+
+    def relative_update(self, inc: int = 1) -> None:
+        """Some more bytes are here."""
+        self._tick()
+
+
+class RemotePath:
+    """A file or folder elsewhere, as readers of a store see it: a `pathlib.Path` as far as they ask.
+
+    What there is below `base` is listed once, when it is first asked for; what is read is
+    read then. Nothing can be written.
+    """
+
+    def __init__(self, base: Remote, name: str = "") -> None:
+        self.base, self._name = base, name
+
+    def __str__(self) -> str:
+        return f"{str(self.base).rstrip('/')}/{self._name}" if self._name else str(self.base).rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __fspath__(self) -> str:
+        raise RemoteError(f"{self} lies elsewhere, and this needs a file or folder on disk: copy it here first")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and (self.base, self._name) == (other.base, other._name)
+
+    def __hash__(self) -> int:
+        return hash((self.base, self._name))
+
+    def __lt__(self, other: "RemotePath") -> bool:
+        return str(self) < str(other)
+
+    def __truediv__(self, name: str | PurePosixPath) -> "RemotePath":
+        return RemotePath(self.base, str(PurePosixPath(self._name) / name) if self._name else str(name))
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self._name.rpartition("/")[2] or name_of(self.base.url)
+
+    @property
+    def suffix(self) -> str:
+        """As in ``.zarr``."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts below `base`, after it."""
+        return (str(self.base), *PurePosixPath(self._name).parts)
+
+    @property
+    def parent(self) -> "RemotePath":
+        """What it lies in."""
+        if self._name:
+            return RemotePath(self.base, self._name.rpartition("/")[0])
+        return RemotePath(Remote(self.base.url.rstrip("/").rpartition("/")[0]))
+
+    def with_name(self, name: str) -> "RemotePath":
+        """Another one beside it."""
+        return self.parent / name
+
+    def resolve(self) -> "RemotePath":
+        """Itself: there are no links."""
+        return self
+
+    def relative_to(self, other: "RemotePath") -> PurePosixPath:
+        """The way from another one to it."""
+        return PurePosixPath(self._name or ".").relative_to(other._name or ".")
+
+    def exists(self) -> bool:
+        """Whether it was there when `base` was listed."""
+        return self._name in self._files or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether a file was there."""
+        return self._name in self._files
+
+    def is_dir(self) -> bool:
+        """Whether files were there below it."""
+        return self._name in self._folders
+
+    def iterdir(self) -> "Iterator[RemotePath]":
+        """What was there directly below it."""
+        return self.glob("*")
+
+    def glob(self, pattern: str) -> "Iterator[RemotePath]":
+        """What was there below it and matches, part by part; ``**`` is not understood."""
+        asked = pattern.split("/")
+        depth = len(PurePosixPath(self._name).parts)
+        for name in sorted({*self._files, *self._folders} - {""}):
+            parts = PurePosixPath(name).parts
+            if len(parts) == depth + len(asked) and (not self._name or name.startswith(f"{self._name}/")):
+                if all(fnmatchcase(part, one) for part, one in zip(parts[depth:], asked, strict=True)):
+                    yield RemotePath(self.base, name)
+
+    def rglob(self, pattern: str) -> "Iterator[RemotePath]":
+        """All that was there below it whose last part matches."""
+        for name in sorted({*self._files, *self._folders} - {""}):
+            if fnmatchcase(name.rpartition("/")[2], pattern) and (not self._name or name.startswith(f"{self._name}/")):
+                yield RemotePath(self.base, name)
+
+    def read_bytes(self) -> bytes:
+        """Read a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        RemoteError
+            If it cannot be read.
+        """
+        (content,) = self.base.read(self._name)
+        if content is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", str(self))
+        return content
+
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Read files below it, many at once; None for those that are not there."""
+        for first in range(0, len(names), _AT_ONCE):
+            yield from self.base.read(*((self / name)._name for name in names[first : first + _AT_ONCE]))
+
+    @property
+    def _files(self) -> dict[str, int]:
+        return self._listing[0]
+
+    @property
+    def _folders(self) -> set[str]:
+        return self._listing[1]
+
+    @property
+    def _listing(self) -> tuple[dict[str, int], set[str]]:
+        # Kept with `base`, which all paths below share.
+        known: tuple[dict[str, int], set[str]] | None = self.base.__dict__.get("_listing")
+        if known is None:
+            files = self.base.sizes()
+            folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+            known = files, {"" if folder == "." else folder for folder in folders}
+            self.base.__dict__["_listing"] = known
+        return known
+
+
+def place(path: str | Path) -> Path:
+    """Where something lies, here or elsewhere; a `RemotePath` does what readers ask of a `Path`."""
+    where: object = path
+    if is_url(path):
+        where = RemotePath(Remote(str(path).rstrip("/")))
+    return cast(Path, where) if isinstance(where, RemotePath) else Path(path)
