@@ -67,11 +67,13 @@ def simulated(
         sets = None
         if kind in ("binary", "multiclass", "ordinal") and extra:
             sets = predicted >= np.minimum(0.2, predicted.max(axis=-1, keepdims=True))
+        intervals = predicted + np.array([-10.0, 10.0]) if kind == "regression" and extra else None
         return HeldOut(
             arm=label,
             predicted=predicted,
             decided=decided,
             sets=sets,
+            intervals=intervals,
             unlike=rng.random((seeds, cases)) if extra else None,
         )
 
@@ -90,7 +92,7 @@ def simulated(
             arm("mean + logistic regression", baseline_skill, False),
             arm("majority", 0.0, False),
         ),
-        coverage=0.9 if kind in ("binary", "multiclass", "ordinal") else None,
+        coverage=0.9 if kind in ("binary", "multiclass", "ordinal", "regression") else None,
         notes=("3 slides have no features and were left out.",) if unknown else (),
     )
 

@@ -79,6 +79,21 @@ def test_labels_are_measured_each_on_the_cases_that_have_them():
     assert found.cases == 80
 
 
+def test_intervals_of_a_value_are_measured():
+    """How often they hold the truth, and how wide they are; baselines make none."""
+    study = simulated("regression", 60, seeds=2, unknown=4)
+    known = ~np.isnan(study.truth[:, 0])
+    truth, intervals = study.truth[known, 0], study.arms[0].intervals[:, known]
+    intervals[1, :, 1] += 3
+    study.arms[0].intervals[:, known] = intervals
+    found = measure(study, resamples=20)
+    held = (intervals[..., 0] <= truth) & (truth <= intervals[..., 1])
+    assert 0.05 < held.mean() < 0.95
+    assert found.model.figures["coverage"].value == pytest.approx(held.mean())
+    assert found.model.figures["interval_width"].value == pytest.approx(21.5)
+    assert not {"coverage", "interval_width"} & {*found.arms[1].figures}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_measured_goes_to_json_and_says_no_nan(kind):
     """For every kind of target; the headline figure stands there with an interval around it."""

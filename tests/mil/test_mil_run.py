@@ -93,6 +93,12 @@ def test_every_case_is_predicted_once_a_seed(tmp_path, unit, targets):
         for arm in study.arms:
             assert np.isfinite(arm.predicted).all()
             assert (arm.arm == MODEL) == (arm.unlike is not None)
+            assert (arm.arm == MODEL and study.target == AGE) == (arm.intervals is not None)
+            if arm.intervals is not None:  # around what was predicted, as wide as its own fold learned
+                np.testing.assert_allclose(arm.intervals.mean(-1), arm.predicted[..., 0])
+                widths = np.round(np.diff(arm.intervals)[..., 0], 9)
+                of_fold = [{*widths[k, f == n]} for k, f in enumerate(study.fold) for n in np.unique(f)]
+                assert [len(each) for each in of_fold] == [1] * len(of_fold)
             if study.target.kind in ("binary", "multiclass", "ordinal", "discrete"):
                 assert (arm.predicted.min() >= -1e-9, arm.predicted.max() <= 1 + 1e-9) == (True, True)
         assert study.tiles.tolist() == [sum(banks[s].tiles for s in c.slides) for c in cohort.cases]

@@ -166,6 +166,8 @@ def run_fold(
             rows.setdefault(f"{n}/{MODEL}/unlike", []).append(unlike)
             if forecast.conformal is not None:
                 rows.setdefault(f"{n}/{MODEL}/sets", []).append(forecast.conformal)
+            if forecast.interval is not None:
+                rows.setdefault(f"{n}/{MODEL}/intervals", []).append(forecast.interval)
         for baseline in baselines:
             for n, (target, predicted, decided) in enumerate(baseline.forecast(bags)):
                 on_grid = _on_grid(cohort.targets[n], target, predicted)
@@ -212,8 +214,8 @@ def _gather(
         predicted, decided = together(arm, "predicted"), together(arm, "decided")
         assert predicted is not None  # noqa: S101 - every arm predicts
         assert decided is not None  # noqa: S101
-        sets, unlike = together(arm, "sets"), together(arm, "unlike")
-        arms.append(HeldOut(arm=arm, predicted=predicted, decided=decided, sets=sets, unlike=unlike))
+        extra = {what: together(arm, what) for what in ("sets", "intervals", "unlike")}
+        arms.append(HeldOut(arm=arm, predicted=predicted, decided=decided, **extra))
     truth = cohort.truth[number]
     unknown = int(np.isnan(truth).all(1).sum())
     return Study(
@@ -227,7 +229,7 @@ def _gather(
         fold=np.stack([*splits.values()]),
         seeds=tuple(splits),
         arms=tuple(arms),
-        coverage=study.coverage if target.kind in CLASS_KINDS else None,
+        coverage=study.coverage if target.kind in (*CLASS_KINDS, "regression") else None,
         notes=(f"{unknown} cases have no label of {target.name}",) if unknown else (),
     )
 

@@ -28,6 +28,8 @@ class HeldOut:
     multiclass and ordinal targets, one 0 or 1 a label for multilabel; the value for regression; nan for survival."""
     sets: npt.NDArray[np.bool_] | None = None
     """(seed, case, class): conformal sets, where the target has classes and the arm makes sets."""
+    intervals: Floats | None = None
+    """(seed, case, 2): conformal intervals of a value, where the target is one and the arm makes them."""
     unlike: Floats | None = None
     """(seed, case): p-value of being like the training slides; small is unlike."""
 
@@ -54,6 +56,6 @@ class Study:
     arms: tuple[HeldOut, ...]
     """The model first, then baselines."""
     coverage: float | None = None
-    """What the conformal sets promise, 0 to 1."""
+    """What the conformal sets or intervals promise, 0 to 1."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know, as that some cases have no label."""

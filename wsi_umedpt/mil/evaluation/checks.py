@@ -37,6 +37,8 @@ def check_study(study: Study) -> None:
         of[f"decided of {arm.arm}"] = (arm.decided.shape, (seeds, cases, *decided))
         if arm.sets is not None:
             of[f"sets of {arm.arm}"] = (arm.sets.shape, (seeds, cases, len(target.classes)))
+        if arm.intervals is not None:
+            of[f"intervals of {arm.arm}"] = (arm.intervals.shape, (seeds, cases, 2))
         if arm.unlike is not None:
             of[f"unlike of {arm.arm}"] = (arm.unlike.shape, (seeds, cases))
     wrong = [

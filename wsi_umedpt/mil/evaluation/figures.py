@@ -169,6 +169,7 @@ def measure(study: Study, *, resamples: int = RESAMPLES, seed: int = 0) -> Study
 def _measured(study: Study, arm: HeldOut, rows: Ints, resamples: int, seed: int) -> list[Values]:
     """Values of each seed, for the cases of `rows` as they are and then each resample of them."""
     sets = arm.sets if study.target.kind in CLASS_KINDS else None
+    intervals = arm.intervals if study.target.kind == "regression" else None
     seen = [
         Predictions(
             study.truth[rows],
@@ -176,6 +177,7 @@ def _measured(study: Study, arm: HeldOut, rows: Ints, resamples: int, seed: int)
             arm.decided[k, rows],
             study.fold[k, rows],
             None if sets is None else sets[k, rows],
+            None if intervals is None else intervals[k, rows],
         )
         for k in range(len(study.seeds))
     ]

@@ -81,7 +81,8 @@ FIGURES: dict[str, Meaning] = {
     "integrated_brier": Meaning(
         "Integrated Brier score", "squared error of the predicted survival, mean over time", "lower"
     ),
-    "coverage": Meaning("Coverage of the sets", "share of cases whose set holds the truth"),
+    "coverage": Meaning("Coverage", "share of cases whose set, or interval, holds the truth"),
+    "interval_width": Meaning("Mean width of the intervals", "in the unit of the target", "lower", unit=True),
     "set_size": Meaning("Mean size of the sets", "classes in a set", "lower", unit=True),
     "set_single": Meaning("Sets of one class", "share of cases whose set is one class"),
     "set_empty": Meaning("Empty sets", "share of cases whose set is empty", "lower"),
@@ -94,7 +95,7 @@ HEADLINE: dict[Kind, str] = {
     "regression": "r2", "cox": "c_index", "discrete": "c_index",
 }  # fmt: skip
 """The figure that stands for a target."""
-OF_SETS = ("coverage", "set_size", "set_single", "set_empty")
+OF_SETS = ("coverage", "interval_width", "set_size", "set_single", "set_empty")
 NO_INTERVAL = ("calibration_error",)
 
 
@@ -124,6 +125,8 @@ class Predictions:
     """(case,)"""
     sets: Bools | None = None
     """(case, class)"""
+    intervals: Floats | None = None
+    """(case, 2)"""
 
 
 def measure_arm(target: Target, seen: Predictions, weights: Floats) -> Values:
@@ -245,14 +248,17 @@ def _labels(target: Target, seen: Predictions, weights: Floats) -> Values:
 def _regression(seen: Predictions, weights: Floats) -> Values:
     truth, predicted = seen.truth[:, 0], seen.predicted[:, 0]
     error = truth - predicted
-    return Values(
-        {
-            "r2": weighted.r2(truth, predicted, weights),
-            "spearman": weighted.spearman(truth, predicted, weights, seen.fold),
-            "mean_error": weighted.mean(np.abs(error), weights),
-            "root_error": np.sqrt(weighted.mean(error**2, weights)),
-        }
-    )
+    figures = {
+        "r2": weighted.r2(truth, predicted, weights),
+        "spearman": weighted.spearman(truth, predicted, weights, seen.fold),
+        "mean_error": weighted.mean(np.abs(error), weights),
+        "root_error": np.sqrt(weighted.mean(error**2, weights)),
+    }
+    if seen.intervals is not None:
+        low, high = seen.intervals.T
+        figures["coverage"] = weighted.mean(((low <= truth) & (truth <= high)).astype(np.float64), weights)
+        figures["interval_width"] = weighted.mean(high - low, weights)
+    return Values(figures)
 
 
 def _survival(target: Target, seen: Predictions, weights: Floats) -> Values:

@@ -68,6 +68,8 @@ def _rows(study: Study, arm: HeldOut) -> Iterator[dict[str, Cell]]:
             row |= _decided_cells(study, arm.decided[k, case])
             if arm.sets is not None:
                 row["set"] = "|".join(_in_set(study, arm, k, case))
+            if arm.intervals is not None:
+                row["from"], row["to"] = map(float, arm.intervals[k, case])
             if arm.unlike is not None:
                 row["unlike_p"] = float(arm.unlike[k, case])
             yield row

@@ -236,7 +236,12 @@ def _of_sites(study: Study) -> str:
 
 def _chosen(study: Study, chosen: Sequence[str]) -> list[str]:
     thresholds = ["the thresholds of decisions"] if study.target.kind in ("binary", "multilabel") else []
-    return [*chosen, *thresholds, *(["the size of the sets"] if study.arms[0].sets is not None else [])]
+    promised = study.arms[0].sets is not None or study.arms[0].intervals is not None
+    return [*chosen, *thresholds, *([f"the size of the {_promising(study)}"] if promised else [])]
+
+
+def _promising(study: Study) -> str:
+    return "intervals" if study.target.kind == "regression" else "sets"
 
 
 def _listed(things: Sequence[str]) -> str:
@@ -271,7 +276,7 @@ def notes(study: Study, found: StudyFigures) -> list[str]:
     coverage = found.model.figures.get("coverage")
     if coverage and coverage.high is not None and study.coverage is not None and coverage.high < study.coverage:
         said.append(
-            f"The sets hold the truth in {percent(coverage.value)} of cases, less than the promised "
+            f"The {_promising(study)} hold the truth in {percent(coverage.value)} of cases, less than the promised "
             f"{percent(study.coverage)}."
         )
     if found.unlike and found.unlike.low is not None and found.unlike.low > 2 * UNLIKE:
