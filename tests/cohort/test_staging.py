@@ -51,8 +51,8 @@ def put(bucket, slides) -> list[SlideJob]:
 
 
 def lies_in(folder: Path) -> list[str]:
-    """Files, but for locks that are for good."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    """Files, but for locks."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock" and p.name != ".lock")
 
 
 def plan(out: Path, **rule):

@@ -329,6 +329,7 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: 
             pipe.send(("ready",))
             for job in _jobs(pipe, work):
                 pipe.send(("ended", work.attempt(job, _Teller(pipe))))
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to clear up
 
 
 def _jobs(pipe: Connection, work: SlideWork) -> Iterator[SlideJob]:
