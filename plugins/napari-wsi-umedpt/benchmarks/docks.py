@@ -102,7 +102,7 @@ def _classifier(viewer, model: Path) -> None:
     print(f"dock of slide classifiers opened in {time.perf_counter() - began:.2f} s")
     dock.open(model)
     print(f"model and {TILES**2} tiles ready in {until(lambda: dock.judgement is not None):.2f} s")
-    until(lambda: not dock._reading.busy)
+    until(lambda: not (dock._rest.isActive() or dock._reading.busy))
     dock.draw("left out")
     place, side = dock.classifier.place, TILES * SPEC.size_px
     for share in (0.02, 0.25, 0.5):
@@ -115,7 +115,7 @@ def _classifier(viewer, model: Path) -> None:
             until(lambda before=before: dock.judgement is not before and not dock._judging.busy)
             took.append(dock.seconds * 1e3)
             worked.append((time.process_time() - cpu) * 1e3)
-            until(lambda: not dock._reading.busy)
+            until(lambda: not (dock._rest.isActive() or dock._reading.busy))
         words = f"median {np.median(took):.0f} ms, most {max(took):.0f} ms (CPU {np.median(worked):.0f} ms)"
         print(f"region of {share:.0%} left out, {dock.judgement.tiles} tiles judged: {words}")
 

@@ -44,7 +44,7 @@ def dock(viewer, planted, qtbot):
 
 
 def quiet(dock) -> bool:
-    return not (dock._background.busy or dock._judging.busy or dock._reading.busy)
+    return not (dock._background.busy or dock._judging.busy or dock._rest.isActive() or dock._reading.busy)
 
 
 def wait_for_judgement(dock, qtbot):
@@ -84,6 +84,28 @@ def test_a_slide_is_judged_and_explained(dock, model_file, planted, qtbot):
     assert (attention.visible, contribution.visible) == (True, False)
     assert dock.top.rows[0] == bag.index[shares.attention.argmax()]
     assert dock.top.title.text() == "Looked at most"
+
+
+def test_what_is_looked_at_comes_first(dock, model_file, qtbot):
+    """Prediction and the heatmap that is seen; the hidden one and the tiles once that is drawn; each time."""
+    seen = []
+    show = dock._show_heat
+
+    def watch(column):
+        show(column)
+        seen.append((column, dock.words.text().startswith("<h3>status"), bool(dock.top.rows)))
+
+    dock._show_heat = watch
+    dock.open(model_file)
+    wait_for_judgement(dock, qtbot)
+    contribution = dock.classifier.columns[1]
+    assert seen == [(contribution, True, False), (ATTENTION, True, False)]
+    assert dock.top.rows
+    before = dock._heats[ATTENTION].data
+    draw_box(dock, LEFT_OUT, *TUMOUR)
+    qtbot.waitUntil(lambda: len(seen) == 4 and quiet(dock), timeout=8000)
+    assert [column for column, *_ in seen[2:]] == [contribution, ATTENTION]
+    assert np.isnan(dock._heats[ATTENTION].data).sum() > np.isnan(before).sum()
 
 
 def test_the_prediction_follows_regions(dock, model_file, planted, qtbot):

@@ -43,6 +43,8 @@ _INVITATION = (
     "Open a slide's results, then choose a model that <i>wsi-umedpt mil train</i> made (model.json). "
     "Nothing is embedded here: the features are in the results."
 )
+_DRAWN_MS = 20
+"""In which the window draws what is new."""
 _NOT_YET = ("adding", "changing", "removing")
 """What napari says of shapes before they are changed; once they are, it says so again."""
 _COLOURS = {
@@ -76,6 +78,10 @@ class ClassifierDock(Dock):
         self._timer = QTimer(self)
         self._timer.setInterval(100)
         self._timer.timeout.connect(self._tell_progress)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_DRAWN_MS)
+        self._rest.timeout.connect(self._show_rest)
         self._follow_layers(self._layers_changed)
 
     def _build(self) -> None:
@@ -221,9 +227,9 @@ class ClassifierDock(Dock):
         if found.tiles == len(classifier.index):
             self._whole = found
         self.words.setText(verdict(classifier.model, found, self._whole or found, len(classifier.index)))
-        self._show_heats()
+        self._show_heat(self._column())
         self.seconds = perf_counter() - began
-        self._show_galleries()
+        self._rest.start()
 
     def _cannot_judge(self, error: Exception) -> None:
         self.words.setText("<h3>No prediction</h3>")
@@ -252,23 +258,29 @@ class ClassifierDock(Dock):
         else:
             self.judge()
 
-    def _show_heats(self) -> None:
-        classifier = self.classifier
-        if classifier is None:
+    def _show_rest(self) -> None:
+        """What is not looked at first, once what is has been drawn."""
+        for column in [*self._frames]:
+            if column != self._column():
+                self._show_heat(column)
+        self._show_galleries()
+
+    def _show_heat(self, column: str) -> None:
+        classifier, frame = self.classifier, self._frames.get(column)
+        if classifier is None or frame is None:
             return
-        for column, frame in self._frames.items():
-            kind = ATTENTION if column == ATTENTION else "contribution"
-            layer = self._heats.get(kind)
-            name = f"{classifier.name}: {column}"
-            if layer is not None and layer in self._viewer.layers:
-                layer.name = name
-                show_frame(layer, frame)
-                continue
-            visible = (column == ATTENTION) is (self._column() == ATTENTION)
-            self._heats[kind] = add_frame(
-                self._viewer, frame, classifier.tiles, classifier.place, name, store=classifier.store, visible=visible
-            )
-            self._keep_regions_on_top()
+        kind = ATTENTION if column == ATTENTION else "contribution"
+        layer = self._heats.get(kind)
+        name = f"{classifier.name}: {column}"
+        if layer is not None and layer in self._viewer.layers:
+            layer.name = name
+            show_frame(layer, frame)
+            return
+        visible = (column == ATTENTION) is (self._column() == ATTENTION)
+        self._heats[kind] = add_frame(
+            self._viewer, frame, classifier.tiles, classifier.place, name, store=classifier.store, visible=visible
+        )
+        self._keep_regions_on_top()
 
     def _show_galleries(self) -> None:
         classifier, column = self.classifier, self._column()

@@ -19,6 +19,8 @@ from napari_wsi_umedpt._telling import tell_error
 if TYPE_CHECKING:
     from napari_wsi_umedpt._layers import LayerTuple
 
+_DRAWN_MS = 20
+"""In which the window draws a layer, before it gets the next."""
 Read = Callable[[], "Iterable[LayerTuple]"]
 Then = Callable[[list[Layer]], Any]
 
@@ -90,8 +92,8 @@ class Opener(QObject):
             add_layer(self._viewer, left[0])
             added, left = [*added, left[0]], left[1:]
         if left and by_hand():
-            # Each in a turn of its own: the first of its kind takes napari a while.
-            QTimer.singleShot(0, partial(self._add, then, added, left))
+            # One after the other: the first of its kind takes napari a while.
+            QTimer.singleShot(_DRAWN_MS, partial(self._add, then, added, left))
         elif left:
             self._add(then, added, left)
         else:
