@@ -23,6 +23,7 @@ from zarr.codecs import ZstdCodec
 
 from wsi_umedpt.arrays import read_attrs, sync_folder, write_group
 from wsi_umedpt.errors import StoreError
+from wsi_umedpt.remote import elsewhere
 
 SCHEMA = 1
 OME_VERSION = "0.5"
@@ -355,7 +356,8 @@ def _open_level(path: Path, level: int) -> "zarr.Array[Any]":
         meta = json.loads((where / "zarr.json").read_bytes())
         if meta["data_type"] != "uint8" or [codec["name"] for codec in meta["codecs"]] != ["bytes", "zstd"]:
             raise StoreError(f"{where} has a layout that this package does not write")
-        return zarr.open_array(where, mode="r")
+        remote = elsewhere(where)
+        return zarr.open_array(remote.zarr_store() if remote else where, mode="r")
     except StoreError:
         raise
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -398,6 +398,12 @@ class RemotePath:
         for first in range(0, len(names), _AT_ONCE):
             yield from self.base.read(*((self / name)._name for name in names[first : first + _AT_ONCE]))
 
+    def zarr_store(self) -> Any:
+        """What zarr reads it through."""
+        from zarr.storage import FsspecStore
+
+        return FsspecStore.from_url((self.base / self._name).url if self._name else self.base.url, read_only=True)
+
     @property
     def _files(self) -> dict[str, int]:
         return self._listing[0]
@@ -418,9 +424,12 @@ class RemotePath:
         return known
 
 
+def elsewhere(path: object) -> RemotePath | None:
+    """A path, if it is one of what lies elsewhere."""
+    return path if isinstance(path, RemotePath) else None
+
+
 def place(path: str | Path) -> Path:
     """Where something lies, here or elsewhere; a `RemotePath` does what readers ask of a `Path`."""
-    where: object = path
-    if is_url(path):
-        where = RemotePath(Remote(str(path).rstrip("/")))
-    return cast(Path, where) if isinstance(where, RemotePath) else Path(path)
+    known = RemotePath(Remote(str(path).rstrip("/"))) if is_url(path) else elsewhere(path)
+    return cast(Path, known) if known else Path(path)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.locks import locked
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store import SlideStore, local_path
 
 Scores = npt.NDArray[np.float32]
 _NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
@@ -40,7 +40,7 @@ def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict
     Raises
     ------
     StoreError
-        If there is not a row for each tile.
+        If there is not a row for each tile, or the store lies elsewhere.
     StoreBusyError
         If another process is writing the store.
     """
@@ -52,7 +52,7 @@ def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict
             f"scores of shape {scores.shape} with columns {made_by['columns']} do not fit {tiles} tiles of {store.path}"
         )
     folder = _folder(store, grid_id)
-    with locked(store.path):
+    with locked(local_path(store.path)):
         if not (folder / "zarr.json").exists():
             write_group(folder, {})
         discard(folder / model_id)

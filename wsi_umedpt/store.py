@@ -24,6 +24,7 @@ from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
 from wsi_umedpt.locks import Hold, locked
+from wsi_umedpt.remote import elsewhere, is_url, place
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import TissueMask
@@ -54,14 +55,17 @@ class SlideStore:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a whole store for reading.
+        """Open a whole store for reading, here or, given a URL, elsewhere.
 
         Raises
         ------
         StoreError
             If there is none, it is not whole, or it is of a newer schema.
         """
-        store = cls(Path(path))
+        store = cls(place(path))
+        if elsewhere(store.path):
+            with contextlib.suppress(StoreError):
+                read_attrs(store.path)  # once its root is there, what is listed is whole
         if store.path.is_file():
             raise StoreError(f"{path} is a file, not a store. A store is a folder, NAME.zarr, that `embed` makes.")
         if not store.path.is_dir():
@@ -89,9 +93,9 @@ class SlideStore:
         StoreBusyError
             If another process is writing it.
         StoreError
-            If the store that is there is of another slide.
+            If the store that is there is of another slide, or `path` is a URL.
         """
-        path = Path(path)
+        path = local_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as ours:
             store = cls(path, hold or Hold(ours.enter_context(locked(path)), work_folder(path)))
@@ -392,6 +396,38 @@ class SlideStore:
 
 def _choice(known: list[str], flag: str, argument: str) -> str:
     return f"It holds: {', '.join(known)}. Name one with {flag} (in Python {argument})." if known else "It holds none."
+
+
+def find_stores(path: str | Path) -> list[Path]:
+    """A store that is named, or all that lie in a folder or, given a URL, directly below a prefix; none is opened.
+
+    Raises
+    ------
+    RemoteError
+        If a prefix cannot be listed.
+    """
+    where = place(path)
+    if where.suffix == ".zarr":
+        return [where]
+    if remote := elsewhere(where):
+        return [place((remote.base / name).url) for name in remote.base.names() if name.endswith(".zarr")]
+    return sorted(where.glob("*.zarr"))
+
+
+def local_path(path: str | Path) -> Path:
+    """Where a store can be written.
+
+    Raises
+    ------
+    StoreError
+        If it lies elsewhere.
+    """
+    if is_url(path) or elsewhere(path):
+        raise StoreError(
+            f"{place(path)} lies elsewhere and can only be read. Copy it here and write into the copy; `embed` and "
+            "`segment` publish what they make (-o URL --work FOLDER)."
+        )
+    return Path(path)
 
 
 def root_attrs(slide: Slide) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from wsi_umedpt.found import ARRAYS, found_names, read_objects
 from wsi_umedpt.geometry import snap_scale
 from wsi_umedpt.growing import growing_features, growing_objects
 from wsi_umedpt.labels import LabelImage, halve, read_labels
+from wsi_umedpt.remote import elsewhere
 from wsi_umedpt.scores import score_ids
 from wsi_umedpt.store import DTYPES, SlideStore
 
@@ -79,7 +80,7 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
         return
     if len(parts) == 2 and parts[0] == "labels":
         return  # laid out in its own way, see `_label_problems`
-    below = {p.name: p for p in path.iterdir() if p.name != "zarr.json"}
+    below = {p.name: p for p in path.iterdir() if p.name != "zarr.json" and not _is_arriving(p)}
     needed, allowed = _parts(parts, below.keys())
     for missing in sorted(needed - below.keys()):
         yield f"{name}: {missing} is missing"
@@ -88,6 +89,11 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
             yield from _node_problems(part, root)
         else:
             yield f"{name}: holds {part.name}, which no run writes"
+
+
+def _is_arriving(path: Path) -> bool:
+    """Whether something elsewhere has chunks and no node: it is being published, and no reader sees it."""
+    return elsewhere(path) is not None and path.is_dir() and not (path / "zarr.json").exists()
 
 
 def _parts(where: tuple[str, ...], found: Set[str]) -> tuple[set[str], set[str] | None]:

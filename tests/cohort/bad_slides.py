@@ -66,7 +66,7 @@ def staging_plan(out: Path, stage, delay: float = 0.0):
     return dataclasses.replace(plan(out, delay), stage=stage)
 
 
-def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0, stage=None):
+def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0, stage=None, shelf=None):
     """Load what a child works with."""
     from wsi_umedpt.cohort import run
     from wsi_umedpt.cohort.turns import Rules
@@ -79,6 +79,7 @@ def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.
 
     run.open_slide = open_slide
     made = plan(out, delay) if stage is None else staging_plan(out, stage, delay)
+    made = dataclasses.replace(made, shelf=shelf)
     return run.Embedding(made, Rules(attempts=attempts, lease_s=lease_s))
 
 

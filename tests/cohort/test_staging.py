@@ -1,5 +1,6 @@
 """Slides elsewhere: the same bytes as from here, nothing fetched in vain or left lying, no credentials told."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import bad_slides
 import elsewhere
+import filelock
 import pytest
 
 from wsi_umedpt.cohort.isolate import Isolated, Limits
@@ -153,17 +155,17 @@ def test_no_more_than_the_bound_lies_there(put, slides, tmp_path):
     """Of two processes that share a folder; with room for one slide they take turns."""
     folder, most = tmp_path / "stage", 1.1 * max(p.stat().st_size for p in slides)
     held, over = [], threading.Event()
+    folder.mkdir()
 
     def watch() -> None:
         while not over.is_set():
-            with_sizes = 0
-            for p in folder.glob("stage-*/*/*/*"):
-                try:
-                    with_sizes += p.stat().st_size
-                except OSError:
-                    continue
-            held.append(with_sizes)
-            time.sleep(0.002)
+            size = 0
+            with filelock.FileLock(folder / ".lock"):  # nothing new is begun meanwhile
+                for path in folder.glob("stage-*/*/*/*"):
+                    with contextlib.suppress(OSError):
+                        size += path.stat().st_size
+            held.append(size)
+            time.sleep(0.005)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -33,7 +33,7 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     from wsi_umedpt.store import SlideStore
 
     slide = sample_slide()
-    if code := info([slide]) or embed([str(slide)], out=out, heads=(HEAD,)) or verify([out]):
+    if code := info([str(slide)]) or embed([str(slide)], out=str(out), heads=(HEAD,)) or verify([str(out)]):
         return code
     store = out / f"{slide.stem}.zarr"
     opened = SlideStore.open(store)
@@ -43,7 +43,7 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     with open_slide(slide) as pixels:
         save(object_sheet(opened, HEAD, pixels), pictures[1])
     nuclei = out / f"{slide.stem}.geojson.gz"
-    if code := export(store, out=nuclei):
+    if code := export(str(store), out=nuclei):
         return code
     beside = os.path.relpath(Path(sys.executable).parent)
     command = "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{beside}/wsi-umedpt"

@@ -11,7 +11,17 @@ from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
 from wsi_umedpt.cli.segment import find_objects
-from wsi_umedpt.cli.spread import check_spread, cores_each, in_children, rules_of, run_slides, share_cores, stage_of
+from wsi_umedpt.cli.spread import (
+    check_spread,
+    cores_each,
+    in_children,
+    make_output,
+    output_of,
+    rules_of,
+    run_slides,
+    share_cores,
+    stage_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -26,7 +36,7 @@ def embed(
     slides: list[str],
     /,
     *,
-    out: Annotated[Path, Parameter(alias="-o")],
+    out: Annotated[str, Parameter(alias="-o")],
     model: Annotated[tuple[str, ...], Parameter(alias="-m", show_default=False)] = (),
     mpp: float | None = None,
     mask: Path | None = None,
@@ -61,6 +71,8 @@ def embed(
 
         wsi-umedpt embed s3://bucket/slides/ https://host/slide.svs -o out
 
+        wsi-umedpt embed s3://bucket/slides/ -o s3://bucket/out --work work
+
         wsi-umedpt embed /slow/slides/ -o out --stage /scratch/stage --stage-gb 50
 
         wsi-umedpt embed slides/ -o out --dask tcp://scheduler:8786
@@ -71,7 +83,7 @@ def embed(
         Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a CSV with columns slide,
         slide_id, mpp, mask.
     out
-        Folder for the stores.
+        Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
     model
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
         By default umedpt_lite0.v1, which ships.
@@ -94,7 +106,7 @@ def embed(
     """
     from wsi_umedpt.cohort.manifest import list_slides, with_flags
     from wsi_umedpt.cohort.run import embed_slides
-    from wsi_umedpt.errors import EncoderError, StoreError
+    from wsi_umedpt.errors import EncoderError
 
     spread, run = spread or SpreadOptions(), run or RunOptions()
     if heads:
@@ -113,18 +125,14 @@ def embed(
     _print_encoders(plan, tiles, run)
     if dry_run:
         return _print_slides(jobs, failures, plan)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "a file has that name" if out.is_file() else error.strerror or error
-        raise StoreError(f"the output folder {out} cannot be made: {why}") from None
+    folder = make_output(out, spread)
     load = partial(load_embedding, out, model, tiles, tissue, run, spread)
-    outcomes = run_slides(jobs, out, spread, load, lambda bars, rules: embed_slides(jobs, plan, bars, rules))
+    outcomes = run_slides(jobs, folder, spread, load, lambda bars, rules: embed_slides(jobs, plan, bars, rules))
     return outcomes if isinstance(outcomes, int) else summary(outcomes, failures, plan)
 
 
 def load_embedding(
-    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions
+    out: str, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions
 ) -> "Embedding":
     """Load what embeds slides, in a process that does nothing else."""
     from wsi_umedpt.cohort.run import Embedding
@@ -134,7 +142,7 @@ def load_embedding(
 
 
 def _plan(
-    out: Path, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
+    out: str, model: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
     spread: SpreadOptions, *, describe: bool,
 ) -> "EmbedPlan":  # fmt: skip
     """Load the encoders, or only describe them, so that no device is needed."""
@@ -151,8 +159,10 @@ def _plan(
         load(name, device=device, precision=run.precision, engine=run.engine, compiled=run.compile)
         for name in dict.fromkeys(model or (DEFAULT_ENCODER,))
     ]
+    folder, shelf = output_of(out, spread)
     return EmbedPlan(
-        out=out,
+        out=folder,
+        shelf=shelf,
         encoders=encoders,
         specs=[_spec(encoder, tiles) for encoder in encoders],
         tissue=TissueParameters(**asdict(tissue)),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    *stores: Path,
+    *stores: str,
     out: Annotated[Path, Parameter(alias="-o")],
     objects: str | None = None,
     table: Literal["slides", "tiles"] | None = None,
@@ -46,7 +46,7 @@ def export(
     Parameters
     ----------
     stores
-        Stores or folders of them; outlines are of one store.
+        Stores or folders of them, also URLs; outlines are of one store.
     out
         File to write; with --features, the folder.
     objects
@@ -61,6 +61,7 @@ def export(
         Whose tiles are counted or written, where a store holds several grids.
     """
     from wsi_umedpt.errors import InteropError, OptionError
+    from wsi_umedpt.remote import place
 
     if features and (table or objects):
         raise OptionError("--features goes without --table and --objects; run export once for each")
@@ -68,7 +69,9 @@ def export(
         raise OptionError("--model goes with --features: it says which features are written")
     paths = stores_in(stores)
     if not paths:
-        raise InteropError(f"there are no stores in {', '.join(map(str, stores)) or 'what was named: nothing'}")
+        raise InteropError(
+            f"there are no stores in {', '.join(str(place(s)) for s in stores) or 'what was named: nothing'}"
+        )
     if features:
         return _write_features(paths, out, features, model, grid)
     from wsi_umedpt.store import SlideStore

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
+def info(paths: list[str], /, *, mpp: float | None = None) -> int:
     """Print what slides and stores are: size, physical scale and who states it, levels, contents.
 
     Exit code 1 if one cannot be opened, or states no physical scale that could be believed.
@@ -17,15 +17,16 @@ def info(paths: list[Path], /, *, mpp: float | None = None) -> int:
     Parameters
     ----------
     paths
-        Slides or stores.
+        Slides or stores; stores may be URLs.
     mpp
         Microns per pixel, instead of what the slide states.
     """
     from wsi_umedpt.cohort.manifest import is_store
     from wsi_umedpt.errors import WsiError, reason_of
+    from wsi_umedpt.remote import place
 
     failed = 0
-    for path in paths:
+    for path in map(place, paths):
         try:
             text, good = (_store(path), True) if is_store(path) else _slide(path, mpp)
         except (WsiError, OSError) as error:

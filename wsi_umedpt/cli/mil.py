@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wsi_umedpt.bag import BagSource
     from wsi_umedpt.mil.cohort import Cohort
 
-Stores = tuple[Path, ...]
+Stores = tuple[str, ...]
 Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
 
 
@@ -68,7 +68,7 @@ mil = cyclopts.App(
 def check(
     labels: Path,
     /,
-    *stores: Path,
+    *stores: str,
     target: Targets,
     cases: CaseOptions | None = None,
     study: Annotated[StudySettings | None, Parameter(name="*")] = None,
@@ -106,7 +106,7 @@ def check(
 def train(
     labels: Path,
     /,
-    *stores: Path,
+    *stores: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     target: Targets,
     cases: CaseOptions | None = None,
@@ -190,7 +190,7 @@ def train(
 def predict(
     model: Path,
     /,
-    *stores: Path,
+    *stores: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     patients: Path | None = None,
     features: FeatureOptions | None = None,
@@ -256,7 +256,7 @@ def predict(
 def explain(
     model: Path,
     /,
-    *stores: Path,
+    *stores: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     leave_out: bool = False,
     features: FeatureOptions | None = None,

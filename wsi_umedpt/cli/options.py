@@ -91,6 +91,9 @@ class SpreadOptions:
     given as URLs always are, by default below the system's temporary folder (TMPDIR)."""
     stage_gb: float | None = None
     """GB that may lie there at a time, of all processes together; by default two slides a process."""
+    work: Path | None = None
+    """With --out URL: folder where stores are made before they are published, with claims and records; keep it to go on
+    after an interruption, and share it between runs that share the output."""
 
 
 def check_mpp(mpp: float | None) -> None:
@@ -101,6 +104,8 @@ def check_mpp(mpp: float | None) -> None:
         checked_mpp(Mpp(mpp, mpp, "user"), "--mpp")
 
 
-def stores_in(paths: Sequence[Path]) -> list[Path]:
-    """The stores among and in the paths that a user named."""
-    return [s for path in paths for s in ([path] if path.suffix == ".zarr" else sorted(path.glob("*.zarr")))]
+def stores_in(paths: Sequence[str | Path]) -> list[Path]:
+    """The stores among and in the paths and URLs that a user named."""
+    from wsi_umedpt.store import find_stores
+
+    return [store for path in paths for store in find_stores(path)]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
-from wsi_umedpt.cli.spread import check_spread, cores_each, rules_of, run_slides, share_cores, stage_of
+from wsi_umedpt.cli.spread import (
+    check_spread,
+    cores_each,
+    make_output,
+    output_of,
+    rules_of,
+    run_slides,
+    share_cores,
+    stage_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
@@ -19,7 +28,7 @@ def segment(
     slides: list[str],
     /,
     *,
-    out: Annotated[Path, Parameter(alias="-o")],
+    out: Annotated[str, Parameter(alias="-o")],
     heads: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     model: Annotated[str, Parameter(alias="-m")] = "",
     mpp: float | None = None,
@@ -53,7 +62,7 @@ def segment(
         Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a CSV with columns slide,
         slide_id, mpp, mask.
     out
-        Folder for the stores.
+        Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
     heads
         Which objects; `wsi-umedpt encoders` lists the heads of each UMedPT model. By default the first.
     model
@@ -76,7 +85,7 @@ def segment(
 
 
 def find_objects(
-    slides: list[str], out: Path, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
+    slides: list[str], out: str, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
     tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None, spread: SpreadOptions | None,
     *, embed: bool,
 ) -> int:  # fmt: skip
@@ -104,14 +113,16 @@ def find_objects(
             f"{', '.join(unscaled)}: trained on images of no stated scale; look at the result, and change the windows' "
             "scale with --tile-mpp (docs/objects.md says how large objects should be)"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    folder = make_output(out, spread)
     load = partial(load_segmenting, out, model, heads, tiles, tissue, run, spread, embed)
-    outcomes = run_slides(jobs, out, spread, load, lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules))
+    outcomes = run_slides(
+        jobs, folder, spread, load, lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules)
+    )
     return outcomes if isinstance(outcomes, int) else _summary(outcomes, [(f.name, f.reason) for f in failures])
 
 
 def load_segmenting(
-    out: Path, model: str, heads: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
+    out: str, model: str, heads: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
     spread: SpreadOptions, embed: bool,
 ) -> "Segmenting":  # fmt: skip
     """Load what finds objects, in a process that does nothing else."""
@@ -122,14 +133,15 @@ def load_segmenting(
     return Segmenting(_plan(out, tissue, run, spread), objects, rules_of(spread))
 
 
-def _plan(out: Path, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions) -> "EmbedPlan":
+def _plan(out: str, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions) -> "EmbedPlan":
     from dataclasses import asdict
 
     from wsi_umedpt.cohort.run import EmbedPlan
     from wsi_umedpt.tissue import TissueParameters
 
+    folder, shelf = output_of(out, spread)
     return EmbedPlan(
-        out=out, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue)),
+        out=folder, shelf=shelf, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue)),
         batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
         stage=stage_of(spread),
     )  # fmt: skip

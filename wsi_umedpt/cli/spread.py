@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wsi_umedpt.cohort.isolate import Load
     from wsi_umedpt.cohort.manifest import SlideJob
     from wsi_umedpt.cohort.outcome import Outcome, Watcher
+    from wsi_umedpt.cohort.publishing import Shelf
     from wsi_umedpt.cohort.staging import StageRule
     from wsi_umedpt.cohort.turns import Rules
 
@@ -26,6 +27,39 @@ def stage_of(spread: SpreadOptions) -> "StageRule":
     from wsi_umedpt.cohort.staging import StageRule
 
     return StageRule(folder=spread.stage.absolute() if spread.stage else None, most_gb=spread.stage_gb)
+
+
+def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, Shelf | None]":
+    """Folder that stores are made in, and where they are published if that is elsewhere."""
+    from wsi_umedpt.cohort.publishing import Shelf
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.remote import is_url, plain
+
+    if not is_url(out):
+        if spread.work:
+            raise OptionError(f"--work goes with an output that is a URL; {out} is a folder, and keeps it all")
+        return Path(out), None
+    if spread.work is None:
+        raise OptionError(
+            f"stores are made here before they are published to {plain(out)}: name a folder with --work; it is "
+            "needed to go on after an interruption"
+        )
+    return spread.work, Shelf(out.rstrip("/"))
+
+
+def make_output(out: str, spread: SpreadOptions) -> Path:
+    """Make the folder that stores are made in."""
+    from wsi_umedpt.errors import StoreError
+
+    folder, shelf = output_of(out, spread)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file has that name" if folder.is_file() else error.strerror or error
+        raise StoreError(f"the output folder {folder} cannot be made: {why}") from None
+    if shelf:
+        shelf.bind(folder)
+    return folder
 
 
 def in_children(spread: SpreadOptions) -> bool:

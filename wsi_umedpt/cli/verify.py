@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 
-def verify(paths: list[Path], /) -> int:
+def verify(paths: list[str], /) -> int:
     """Read every number of every store and compare it with its recorded sha256.
 
     Exit code 1 if any store is damaged or not whole, or none is found. Work that an
@@ -19,15 +19,17 @@ def verify(paths: list[Path], /) -> int:
     Parameters
     ----------
     paths
-        Stores, or folders of them.
+        Stores, or folders of them; also URLs.
     """
     from rich.progress import track
 
     from wsi_umedpt.cli.options import stores_in
+    from wsi_umedpt.remote import is_url, place
     from wsi_umedpt.verify import note_on_work, problems_of
 
     stores = stores_in(paths)
-    places = [(path.parent, path.name) if path.suffix == ".zarr" else (path, "*.zarr") for path in paths]
+    here = [Path(path) for path in paths if not is_url(path)]
+    places = [(path.parent, path.name) if path.suffix == ".zarr" else (path, "*.zarr") for path in here]
     unfinished = [p for folder, name in places for p in sorted(folder.glob(f"{name}.partial"))]
     bad = 0
     for path in track(stores, "verifying", disable=not sys.stderr.isatty()):
@@ -38,7 +40,7 @@ def verify(paths: list[Path], /) -> int:
     for path in unfinished:
         print(f"note: {path}: {note_on_work(path)}")
     if not stores:
-        print(f"no store (*.zarr) was found in {', '.join(map(str, paths))}")
+        print(f"no store (*.zarr) was found in {', '.join(str(place(path)) for path in paths)}")
         return 1
     print(f"{len(stores) - bad} of {len(stores)} stores are whole and undamaged")
     return 1 if bad else 0

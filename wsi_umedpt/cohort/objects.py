@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
-from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, is_of, once_free, store_of
+from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, is_of, once_free, publish_made, publish_store, store_of
 from wsi_umedpt.cohort.staging import Stage
 from wsi_umedpt.cohort.turns import Rules, Turn, Turns
 from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide, whole_objects
@@ -50,19 +50,22 @@ class Segmenting:
 
     def ahead(self, job: SlideJob) -> None:
         """Begin to copy a slide that will be attempted next, if it lies elsewhere and will be needed."""
-        self._stage.ahead(job, lambda: self._turns.may_take(job) and self._already(job) is None)
+        self._stage.ahead(job, lambda: self._turns.may_take(job) and self._already(job, self._plan) is None)
 
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Find one slide's objects; None if another process has it."""
         try:
-            turn = self._turns.take(job, self._already)
+            turn = self._turns.take(job, lambda job: self._already(job, self._plan))
         except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
             return failure(job, error)
         if not isinstance(turn, Turn):
             return turn
         began = time.perf_counter()
         try:
+            if already := publish_made(turn, self._plan, self._already):
+                return already
             done = self._segment(turn, watcher)
+            publish_store(turn, self._plan)
         except StoreBusyError:
             return None
         except Exception as error:  # noqa: BLE001 - as above
@@ -75,13 +78,10 @@ class Segmenting:
         finally:
             turn.hand_back()
 
-    def _already(self, job: SlideJob) -> Outcome | None:
-        """What the store of a slide that has to be copied first holds, if it holds all that is asked for.
-
-        Other slides are opened to know it, which says more where something does not fit.
-        """
-        plan, objects = self._plan, self._objects
-        if not plan.stage.applies(job) or (store := store_of(job, plan)) is None:
+    def _already(self, job: SlideJob, plan: EmbedPlan) -> Outcome | None:
+        """What a slide's store holds, if it holds all that is asked for."""
+        objects = self._objects
+        if (store := store_of(job, plan)) is None:
             return None
         counts = whole_objects(
             store, objects.model, objects.spec, objects.made_by, features=objects.features, batch_size=plan.batch_size

@@ -10,7 +10,7 @@ import itertools
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from wsi_umedpt import __version__
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher, in_order
+from wsi_umedpt.cohort.publishing import Shelf
 from wsi_umedpt.cohort.slidefiles import fingerprint_at
 from wsi_umedpt.cohort.staging import Stage, StageRule
 from wsi_umedpt.cohort.stopping import Stopped
@@ -62,6 +63,8 @@ class EmbedPlan:
     max_unreadable: float = MAX_UNREADABLE
     stage: StageRule = field(default_factory=StageRule)
     """Which slides are copied before they are opened."""
+    shelf: Shelf | None = None
+    """Where stores are published; `out` is then the work folder that they are made in."""
 
     def __post_init__(self) -> None:
         check_run(self.batch_size, self.threads, self.max_unreadable)
@@ -119,6 +122,8 @@ class Embedding:
         if not isinstance(turn, Turn):
             return turn
         try:
+            if done := publish_made(turn, self._plan, _already):
+                return done
             return Ready(turn, Prepared(job, self._plan, self._stage))
         except Exception as error:  # noqa: BLE001 - as above
             return turn.end(failure(job, error), error)
@@ -134,6 +139,7 @@ class Embedding:
         parts: list[Embedded] = []
         try:
             by_grid = self._fill(ready, parts, watcher)
+            publish_store(ready.turn, self._plan)
         except StoreBusyError:
             ready.close()
             return None
@@ -284,13 +290,35 @@ def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, floa
     return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
 
 
+def publish_store(turn: Turn, plan: EmbedPlan) -> None:
+    """Put a store that is whole where the stores of a run go, if that is elsewhere."""
+    if plan.shelf:
+        plan.shelf.put(store_path(plan.out, turn.job), turn.check)
+
+
+def publish_made(
+    turn: Turn, plan: EmbedPlan, already: Callable[[SlideJob, EmbedPlan], Outcome | None]
+) -> Outcome | None:
+    """Publish a store that an earlier run made whole here; else fetch the published one, to be added to."""
+    if plan.shelf is None:
+        return None
+    plan.shelf.take_base(store_path(plan.out, turn.job))
+    done = already(turn.job, replace(plan, shelf=None))
+    if done is None:
+        return None
+    publish_store(turn, plan)
+    return turn.end(done)
+
+
 def store_of(job: SlideJob, plan: EmbedPlan) -> SlideStore | None:
     """The store of a slide, if it is whole and has the scale and the tissue mask that are asked for."""
     path = store_path(plan.out, job)
-    if not path.exists() or awaits_commit(path):
-        return None  # also where a commit was killed: the next one clears what it left
-    store = SlideStore.open(path)
-    if store.tissue_made() != _mask_asked_for(job, plan):
+    store = None
+    if plan.shelf and not path.exists():  # one that is here waits to be published
+        store = plan.shelf.open(path)
+    elif not plan.shelf and path.exists() and not awaits_commit(path):
+        store = SlideStore.open(path)  # where a commit was killed the next one clears what it left
+    if store is None or store.tissue_made() != _mask_asked_for(job, plan):
         return None  # SlideStore.create compares the masks themselves, and refuses another one
     slide = store.attrs["slide"]
     # A store at the user's scale is not what a run asks for that leaves the scale to the slide.

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, get_args
 import psutil
 
 from wsi_umedpt.cohort.claims import LEASE_S, RUNS
+from wsi_umedpt.cohort.publishing import is_published
 from wsi_umedpt.cohort.records import Record, Status, read_record
 
 Standing = Literal["whole", "running", "stopped", "failed", "quarantined", "damaged", "missing"]
@@ -144,15 +145,19 @@ def look(out: Path, before: Board | None = None) -> Board:
                     key = (state.st_mtime_ns, state.st_ino)
                     found = known.get(slide_id)
                     looks[slide_id] = found if found and found[0] == key else (key, _record(out, slide_id))
-    slides = {}
+    slides, published = {}, is_published(out)
     for slide_id in sorted({*stored, *begun, *looks}):
         record = looks[slide_id][1] if slide_id in looks else None
-        standing, note = stands(slide_id in stored, slide_id in begun, record, claimed.get(slide_id))
+        standing, note = stands(
+            slide_id in stored, slide_id in begun, record, claimed.get(slide_id), published=published
+        )
         slides[slide_id] = Seen(slide_id, standing, slide_id in stored, record, note)
     return Board(out, slides, now, looks)
 
 
-def stands(stored: bool, begun: bool, record: Record | None, claim_age_s: float | None) -> tuple[Standing, str]:
+def stands(
+    stored: bool, begun: bool, record: Record | None, claim_age_s: float | None, *, published: bool = False
+) -> tuple[Standing, str]:
     """How a slide stands, and why where that is not in its record.
 
     Parameters
@@ -161,6 +166,8 @@ def stands(stored: bool, begun: bool, record: Record | None, claim_age_s: float 
         Whether its store is there, or work at it that is not whole.
     claim_age_s
         Seconds since its claim was renewed; None if nobody claims it.
+    published
+        Whether stores are elsewhere once they are whole.
     """
     if record is None:
         return ("whole", "") if stored else ("stopped", "work of a run that left no record")
@@ -171,7 +178,7 @@ def stands(stored: bool, begun: bool, record: Record | None, claim_age_s: float 
             return "whole", ""  # killed between its last two acts
         return "stopped", f"its process vanished (attempt {record.attempts}, {record.host}, process {record.pid})"
     if record.status == "done":
-        return ("whole", "") if stored else ("missing", "its record says done, but the store is not there")
+        return ("whole", "") if stored or published else ("missing", "its record says done, but the store is not there")
     return record.status, ""
 
 

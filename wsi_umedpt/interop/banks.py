@@ -13,7 +13,8 @@ from wsi_umedpt.bag import BagSource
 from wsi_umedpt.errors import InteropError, WsiError
 from wsi_umedpt.interop import anndata, clam, hdf5, npzbag, ptbag, slide2vec, stamp, trident
 from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, StoreSource
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.remote import elsewhere, place
+from wsi_umedpt.store import SlideStore, find_stores
 
 
 class Format(NamedTuple):
@@ -64,17 +65,17 @@ _LISTED = 20
 
 
 def find_sources(
-    paths: Sequence[Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
+    paths: Sequence[str | Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
 ) -> dict[str, BagSource]:
     """Find features of slides, reading nothing but what the files say of themselves.
 
     Parameters
     ----------
     paths
-        Stores, files of features, and folders of either. Of a folder, files that lie in it count, and
-        those in folders that CLAM (``h5_files``, ``pt_files``), TRIDENT (``features_ENCODER``) and
-        slide2vec (``tile_embeddings``) lay in it. Where a folder has more than a ``.pt`` of a slide, the
-        ``.pt`` is left aside.
+        Stores, files of features, and folders of either; stores, and prefixes of them, may be URLs. Of a
+        folder, files that lie in it count, and those in folders that CLAM (``h5_files``, ``pt_files``),
+        TRIDENT (``features_ENCODER``) and slide2vec (``tile_embeddings``) lay in it. Where a folder has
+        more than a ``.pt`` of a slide, the ``.pt`` is left aside.
     encoder_id
         Features to take where a store or folder has several; where a file says that it is of another, that
         is an error.
@@ -105,7 +106,7 @@ def find_sources(
 
 
 def find_usable(
-    paths: Sequence[Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
+    paths: Sequence[str | Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
 ) -> tuple[dict[str, BagSource], dict[str, WsiError]]:
     """Find features of slides as `find_sources` does, but leave out those that cannot be used.
 
@@ -122,11 +123,11 @@ def find_usable(
         If nothing is found, or two are of one slide.
     """
     found: dict[Path, Path] = {}
-    for path in paths:
+    for path in map(place, paths):
         for file in _files_at(path, encoder_id, allow_pt):
             found.setdefault(file.resolve(), file)
     if not found:
-        raise InteropError(_nothing(paths))
+        raise InteropError(_nothing([place(path) for path in paths]))
     sources: list[StoreSource | FileSource] = []
     troubles: dict[str, WsiError] = {}
     for file in found.values():
@@ -179,6 +180,8 @@ _INSIST = f"If you trust who made it, say {ptbag.FLAG} (in Python allow_pt=True)
 
 def _files_at(path: Path, encoder_id: str | None, allow_pt: bool) -> list[Path]:
     """A file or store that was named, or those of a folder."""
+    if elsewhere(path):
+        return find_stores(path)
     if not path.exists():
         raise InteropError(f"there is no {path}: name stores, files of features, or folders of them")
     if path.is_file() or path.suffix == _STORE:

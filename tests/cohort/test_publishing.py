@@ -1,0 +1,280 @@
+"""Stores elsewhere: whole or absent at every moment, the same bytes as here, read as strictly."""
+
+import contextlib
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import bad_slides
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import FsspecStore
+
+from wsi_umedpt.cohort.isolate import Isolated, Limits
+from wsi_umedpt.cohort.line import run_line
+from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Watcher
+from wsi_umedpt.cohort.publishing import Shelf, publish
+from wsi_umedpt.cohort.run import embed_slides
+from wsi_umedpt.cohort.spread import Cluster, spread_slides
+from wsi_umedpt.cohort.standing import look
+from wsi_umedpt.cohort.turns import Rules
+from wsi_umedpt.errors import OptionError, RemoteError, StoreError
+from wsi_umedpt.interop.banks import find_sources
+from wsi_umedpt.remote import Remote
+from wsi_umedpt.scores import write_scores
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.verify import problems_of
+
+
+class KillError(BaseException):
+    """As if the process had ended here."""
+
+
+def published(bucket: str, name: str) -> dict[str, bytes]:
+    """Every object of a store."""
+    remote = Remote(f"{bucket}/out/{name}.zarr")
+    names = sorted(remote.sizes())
+    return dict(zip(names, remote.read(*names), strict=True))
+
+
+def plan(bucket: str, work: Path, *encoders: str):
+    made = replace(bad_slides.plan(work), shelf=Shelf(f"{bucket}/out"))
+    if encoders:
+        made = replace(made, encoders=[bad_slides.Means(n) for n in encoders], specs=made.specs * len(encoders))
+    return made
+
+
+@pytest.mark.parametrize("how", ["here", "isolated", "workers"])
+def test_published_stores_are_those_made_here(how, jobs, calm, bucket, tmp_path):
+    """Byte by byte; nothing is left in the work folder but records, and a second run says already."""
+    work, shelf = tmp_path / "work", Shelf(f"{bucket}/out")
+
+    def run():
+        if how == "here":
+            return embed_slides(jobs, plan(bucket, work))
+        load = partial(bad_slides.load, work, shelf=shelf)
+        if how == "isolated":
+            return run_line(jobs, Isolated(load, work, Limits(), Rules()), Watcher())
+        return spread_slides(jobs, load, work, Cluster.parse("local:2"))
+
+    shelf.bind(work)
+    assert [(o.status, o.reason) for o in run()] == [("done", "")] * 5
+    for job in jobs:
+        assert published(bucket, job.slide_id) == calm[job.slide_id]
+    assert not [p for p in work.iterdir() if p.suffix != ".lock" and p.name != ".runs"]
+    assert {seen.standing for seen in look(work).slides.values()} == {"whole"}
+    assert [o.status for o in run()] == ["already"] * 5
+
+
+def test_a_published_store_reads_as_one_here(jobs, calm, bucket, tmp_path):
+    """Bags, grids, tissue, attributes, and what `verify` finds; by plain zarr, too."""
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    url = f"{bucket}/out/s0.zarr"
+    embed_slides(jobs[:1], bad_slides.plan(tmp_path / "here"))
+    there, here = SlideStore.open(url), SlideStore.open(tmp_path / "here" / "s0.zarr")
+    assert there.slide_id == "s0"
+    assert np.array_equal(there.bag().features, here.bag().features)
+    assert np.array_equal(there.grid().xy, here.grid().xy)
+    assert np.array_equal(there.tissue().thumbnail, here.tissue().thumbnail)
+    assert there.attrs == here.attrs
+    assert there.encoder_ids() == here.encoder_ids() == ["one.test"]
+    assert problems_of(there.path) == []
+    group = zarr.open_group(FsspecStore.from_url(url, read_only=True), mode="r")
+    grid = here.grid_ids[0]
+    assert np.array_equal(group[f"grids/{grid}/xy"][:], here.grid().xy)
+    assert group.attrs["whole"] is True
+
+
+def test_commands_read_stores_elsewhere(jobs, bucket, tmp_path, say):
+    """`verify`, `export` and what `mil` takes features from; a prefix stands for the stores below it."""
+    embed_slides(jobs[:2], plan(bucket, tmp_path / "work"))
+    code, out, _ = say("verify", f"{bucket}/out")
+    assert (code, out) == (0, "2 of 2 stores are whole and undamaged\n")
+    code, out, err = say("export", f"{bucket}/out/", "-o", "banks", "--features", "clam")
+    assert code == 0, err
+    assert sorted(p.stem for p in (tmp_path / "banks").rglob("*.h5")) == ["s0", "s1"]
+    sources = find_sources([f"{bucket}/out"])
+    again = pickle.loads(pickle.dumps(sources["s1"]))  # noqa: S301 - as workers get it
+    assert np.array_equal(again.load().features, SlideStore.open(f"{bucket}/out/s1.zarr").bag().features)
+    code, _, err = say("embed", jobs[0].path, "-o", f"{bucket}/out")
+    assert code == 1
+    assert "--work" in err
+
+
+def test_damage_elsewhere_is_damage(jobs, bucket, tmp_path):
+    """A chunk that is missing or short is never zeros; a store without its root, or not whole, is none."""
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    url = f"{bucket}/out/s0.zarr"
+    chunk = next(name for name in published(bucket, "s0") if "features/one.test/c/0" in name)
+    whole = published(bucket, "s0")[chunk]
+    Remote(url).put(chunk, whole[:-1])
+    with pytest.raises(StoreError, match=f"chunk 0 has {len(whole) - 1} bytes"):
+        SlideStore.open(url).bag()
+    Remote(url).remove(chunk)
+    with pytest.raises(StoreError, match="chunk 0 cannot be read"):
+        SlideStore.open(url).bag()
+    assert problems_of(SlideStore.open(url).path)
+    Remote(url).put("zarr.json", json.dumps({"attributes": {"schema": 1}}).encode())
+    with pytest.raises(StoreError, match="no store"):
+        SlideStore.open(url)
+    for name in ("s1.zarr", ""):
+        with pytest.raises(StoreError, match="no store"):
+            SlideStore.open(f"{bucket}/out/{name}")
+
+
+def test_nothing_writes_into_a_store_elsewhere(jobs, bucket, tmp_path):
+    """It is said what to do instead."""
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    store = SlideStore.open(f"{bucket}/out/s0.zarr")
+    scores = np.zeros((len(store.grid()), 1), np.float32)
+    with pytest.raises(StoreError, match="can only be read"):
+        write_scores(store, "m", scores, {"columns": ["a"]}, store.grid_ids[0])
+    with pytest.raises(StoreError, match="can only be read"), SlideStore.create(store.path, None, None, None):
+        pass
+    with pytest.raises(OptionError, match="--out"):
+        Shelf("https://host/out")
+
+
+@contextlib.contextmanager
+def killed_at(monkeypatch, call: int):
+    """End in the n-th change of what lies elsewhere; gives how many there were."""
+    calls, put, remove = [0], Remote.put, Remote.remove
+
+    def counted(change):
+        def changed(self, *given):
+            calls[0] += 1
+            if calls[0] >= call:  # others that run at the same time end with it
+                raise KillError
+            change(self, *given)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", counted(put))
+        patch.setattr(Remote, "remove", counted(remove))
+        yield calls
+
+
+def seen(url: str) -> list[str] | None:
+    """What a reader finds whole: encoders of a store; None if there is no store. All of it must be readable."""
+    try:
+        store = SlideStore.open(url)
+    except StoreError:
+        return None
+    assert problems_of(store.path) == []
+    return store.encoder_ids()
+
+
+def test_publishing_killed_at_every_step(jobs, bucket, tmp_path, monkeypatch):
+    """Readers see no store, or a whole one; the next run finishes, to the bytes of one that was not disturbed."""
+    monkeypatch.setattr("wsi_umedpt.cohort.publishing._AT_ONCE", 1)
+    calm = tmp_path / "calm"
+    embed_slides(jobs[:1], bad_slides.plan(calm))
+    whole = bad_slides.contents(calm / "s0.zarr")
+    steps = 0
+    while True:
+        steps += 1
+        remote = Remote(f"{bucket}/out/{steps}.zarr")
+        with killed_at(monkeypatch, steps) as calls, contextlib.suppress(KillError):
+            publish(calm / "s0.zarr", remote)
+        done = calls[0] < steps
+        assert seen(remote.url) == (["one.test"] if done else None)
+        publish(calm / "s0.zarr", remote)
+        assert published(bucket, str(steps)) == whole
+        if done:
+            break
+    assert steps == len(whole) + 1
+
+
+def test_an_encoder_added_elsewhere_is_there_whole_or_not_at_all(jobs, bucket, tmp_path, monkeypatch):
+    """At every step of it; the features that were there are neither downloaded nor lost."""
+    monkeypatch.setattr("wsi_umedpt.cohort.publishing._AT_ONCE", 1)
+    both, read = tmp_path / "both", []
+    embed_slides(jobs[:1], replace(plan(bucket, both, "one.test", "two.test"), shelf=None))
+    whole = bad_slides.contents(both / "s0.zarr")
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    url, reading = f"{bucket}/out/s0.zarr", Remote.read
+
+    def noted(self, *names):
+        read.extend(names)
+        return reading(self, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "read", noted)
+        with killed_at(monkeypatch, 1), pytest.raises(KillError):
+            embed_slides(jobs[:1], plan(bucket, tmp_path / "work", "one.test", "two.test"))
+    assert not [name for name in read if "features/one.test/c" in name]
+    assert seen(url) == ["one.test"]
+    step = 1
+    while seen(url) == ["one.test"]:
+        step += 1
+        with killed_at(monkeypatch, step), contextlib.suppress(KillError):
+            [outcome] = embed_slides(jobs[:1], plan(bucket, tmp_path / "work", "one.test", "two.test"))
+    assert step > 3
+    assert outcome.fresh == 0  # it was embedded by the first of them
+    assert seen(url) == ["one.test", "two.test"]
+    assert published(bucket, "s0") == whole
+    assert not (tmp_path / "work" / "s0.zarr").exists()
+
+
+def test_what_was_killed_before_it_cleared_up_is_cleared_up(jobs, bucket, tmp_path):
+    """A store that is here and published is compared and removed, without the slide."""
+    work = tmp_path / "work"
+    embed_slides(jobs[:1], bad_slides.plan(work))
+    shutil.copytree(work / "s0.zarr", tmp_path / "copy.zarr")
+    publish(work / "s0.zarr", Remote(f"{bucket}/out/s0.zarr"))
+    [outcome] = embed_slides(jobs[:1], plan(bucket, work))
+    assert outcome.status == "already"
+    assert not (work / "s0.zarr").exists()
+    assert published(bucket, "s0") == bad_slides.contents(tmp_path / "copy.zarr")
+
+
+def test_another_store_is_never_overwritten(jobs, bucket, tmp_path):
+    """One of another slide, one that was made otherwise, or something else that lies there."""
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    before = published(bucket, "s0")
+    [outcome] = embed_slides([SlideJob(jobs[1].path, "s0")], plan(bucket, tmp_path / "other"))
+    assert outcome.status == "failed"
+    assert "another" in outcome.reason
+    assert published(bucket, "s0") == before
+    Remote(f"{bucket}/out/s2.zarr").put("letter.txt", b"mine")
+    [outcome] = embed_slides([jobs[2]], plan(bucket, tmp_path / "other"))
+    assert "letter.txt, which no run writes" in outcome.reason
+    assert published(bucket, "s2") == {"letter.txt": b"mine"}
+
+
+def test_a_write_that_did_not_arrive_is_found(jobs, bucket, tmp_path, monkeypatch):
+    """What lies there is compared with what was written; the store stays here until it is."""
+    put = Remote.put
+
+    def lost(self, name, content):
+        if not name.endswith("xy/c/0/0"):
+            put(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "put", lost)
+        [outcome] = embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    assert outcome.status == "failed"
+    assert "holds nothing" in outcome.reason
+    assert (tmp_path / "work" / "s0.zarr").exists()
+
+
+def test_a_work_folder_is_of_one_output(bucket, tmp_path):
+    """Claims and records are of its stores."""
+    Shelf(f"{bucket}/out").bind(tmp_path)
+    Shelf(f"{bucket}/out/").bind(tmp_path)
+    with pytest.raises(OptionError, match="a work folder of its own"):
+        Shelf(f"{bucket}/other").bind(tmp_path)
+
+
+def test_an_output_that_cannot_be_reached_keeps_the_work(jobs, tmp_path, s3_server):
+    """The slide fails with a reason, and its store waits."""
+    [outcome] = embed_slides(jobs[:1], plan("s3://no-such-bucket-at-all", tmp_path / "work"))
+    assert outcome.status == "failed"
+    assert "s3://no-such-bucket-at-all/out" in outcome.reason
+    assert isinstance(RemoteError(), OSError)

@@ -1,0 +1,193 @@
+"""Stores in an object store: made in a local work folder, published when whole, seen whole or not at all.
+
+An object store writes an object at once, and renames nothing. So the nodes' ``zarr.json`` are
+what makes things be there: chunks come before the node that they belong to, nodes before the
+one they lie in, the root last of all. A reader looks at nodes from the root on, and sees what
+was there before or all that is new. Whatever a killed run left is written again by the next.
+
+Read top to bottom: `Shelf` (where the stores of a run go), `publish`, `fetch_base`.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from wsi_umedpt.arrays import sync_folder
+from wsi_umedpt.cohort.claims import RUNS
+from wsi_umedpt.errors import OptionError, RemoteError, StoreError
+from wsi_umedpt.remote import Remote, plain
+from wsi_umedpt.store import SlideStore
+
+NODE = "zarr.json"
+MARK = "published-to"
+"""File in ``.runs`` of a work folder that says where its stores are."""
+_AT_ONCE = 8
+"""Objects that are written together."""
+_OURS = {"tissue", "thumbnail", "grids", "labels", "detections", NODE}
+_NO_OBJECTS = ("http", "https", "file", "local")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the stores of a run are published."""
+
+    url: str
+    """A prefix in an object store."""
+
+    def __post_init__(self) -> None:
+        if self.url.partition("://")[0].lower() in _NO_OBJECTS:
+            raise OptionError(
+                f"stores are published to object stores, as s3:// and gs://, and not to {plain(self.url)}; "
+                "name a folder (--out)"
+            )
+
+    def __repr__(self) -> str:
+        return f"Shelf({plain(self.url)!r})"
+
+    def remote(self, path: Path) -> Remote:
+        """Where a store of the work folder is published."""
+        return Remote(self.url) / path.name
+
+    def open(self, path: Path) -> SlideStore | None:
+        """The published store of that name; None if there is none."""
+        remote = self.remote(path)
+        return None if remote.read(NODE) == [None] else SlideStore.open(remote.url)
+
+    def bind(self, work: Path) -> None:
+        """Say in a work folder where its stores go.
+
+        Raises
+        ------
+        OptionError
+            If they go elsewhere.
+        """
+        mark = work / RUNS / MARK
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            mark.write_text(plain(self.url.rstrip("/")))
+        if (known := mark.read_text()) != plain(self.url.rstrip("/")):
+            raise OptionError(
+                f"the work folder {work} is of runs that publish to {known}, not to {plain(self.url)}; give each "
+                "output a work folder of its own (--work)"
+            )
+
+    def take_base(self, path: Path) -> None:
+        """Have what a published store is added to, if there is one and nothing of it is here."""
+        if not path.exists() and self.remote(path).read(NODE) != [None]:
+            fetch_base(self.remote(path), path)
+
+    def put(self, path: Path, check: Callable[[], None]) -> None:
+        """Publish a store of the work folder, and remove it from there."""
+        publish(path, self.remote(path), check)
+        gone = path.with_name(f".{path.name}.published")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def is_published(work: Path) -> bool:
+    """Whether the stores of a work folder are elsewhere once they are whole."""
+    return (work / RUNS / MARK).exists()
+
+
+def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: None) -> None:
+    """Write what a store has and its copy elsewhere lacks; readers see all of it or nothing.
+
+    Parameters
+    ----------
+    store
+        A whole store, or what `fetch_base` made with parts added.
+    check
+        Called before every change; raises where the right to write was lost.
+
+    Raises
+    ------
+    StoreError
+        If another store lies there, or parts of the same name.
+    RemoteError
+        If it cannot be written, or what then lies there is not what was written.
+    """
+    files = {p.relative_to(store).as_posix(): p for p in store.rglob("*") if p.is_file()}
+    nodes = [name for name in files if name.rpartition("/")[2] == NODE]
+    (root,) = remote.read(NODE)
+    there = remote.sizes()
+    if root is None:  # nothing of what lies there counts
+        for stray in sorted(there.keys() - files.keys()):
+            if stray.split("/")[0] not in _OURS:
+                raise StoreError(f"{remote} holds {stray}, which no run writes; remove it, or choose another output")
+            check()
+            remote.remove(stray)
+        there = {}
+    elif root != files[NODE].read_bytes():
+        raise StoreError(f"{remote} is another store than the one that was made here. Choose another output.")
+    known = [name for name in nodes if name in there]
+    found = dict(zip(known, remote.read(*known), strict=True))
+    written = set[str]()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+
+        def put(name: str) -> None:
+            check()
+            remote.put(name, files[name].read_bytes())
+
+        for node in sorted(nodes, key=_turn):
+            if found.get(node) == files[node].read_bytes():
+                continue
+            if found.get(node) is not None and node != f"labels/{NODE}":  # a list, which grows
+                raise StoreError(
+                    f"{remote} holds another {node.rpartition('/')[0]} than the one made here: runs that share an "
+                    "output must share the work folder. Choose another output."
+                )
+            folder = node[: -len(NODE)]
+            chunks = [name for name in files if name.startswith(f"{folder}c/")] if node not in found else []
+            for stray in [n for n in there if n.startswith(f"{folder}c/") and n not in files and node not in found]:
+                check()
+                remote.remove(stray)
+            list(pool.map(put, chunks))
+            put(node)
+            written |= {*chunks, node}
+    _compare(remote, {name: files[name].stat().st_size for name in written})
+
+
+def fetch_base(remote: Remote, path: Path) -> None:
+    """Make a store here to which parts can be added: all of one elsewhere but chunks of features, scores and labels.
+
+    Raises
+    ------
+    RemoteError
+        If it cannot be read.
+    """
+    fresh = path.with_name(f".{path.name}.fetched")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (root,) = remote.read(NODE)  # what is listed after is whole
+    names = [name for name in remote.sizes() if _is_base(name)]
+    for name, content in zip(names, remote.read(*names), strict=True):
+        if content is None or root is None:
+            raise RemoteError(f"{remote} lost {name} while it was read")
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).write_bytes(content)
+    sync_folder(fresh, files=True)
+    os.rename(fresh, path)
+
+
+def _is_base(name: str) -> bool:
+    parts = name.split("/")
+    large = parts[0] == "labels" or (parts[0] == "grids" and len(parts) > 2 and parts[2] in ("features", "scores"))
+    return parts[-1] == NODE or not large
+
+
+def _turn(node: str) -> tuple[object, ...]:
+    """When a node is written: after all that lies in it, label images before the objects they are of, the root last."""
+    parts = PurePosixPath(node).parts[:-1]
+    return (not parts, parts[:1] == ("detections",), *parts, "\U0010ffff")  # sorts after all names
+
+
+def _compare(remote: Remote, sizes: dict[str, int]) -> None:
+    """Look at what lies there once more."""
+    there = remote.sizes()
+    for name, size in sizes.items():
+        if there.get(name) != size:
+            found = "nothing" if name not in there else f"{there[name]} bytes"
+            raise RemoteError(f"{remote}/{name} was written with {size} bytes, and holds {found}")
