@@ -87,7 +87,7 @@ def test_a_slide_is_judged_and_explained(dock, model_file, planted, qtbot):
 
 
 def test_what_is_looked_at_comes_first(dock, model_file, qtbot):
-    """Prediction and the heatmap that is seen; the hidden one and the tiles once that is drawn; each time."""
+    """Prediction and the heatmap that is seen; then the hidden one and the tiles, each time."""
     seen = []
     show = dock._show_heat
 

@@ -92,6 +92,21 @@ def test_the_legend_dock_shows_all_classes(opened, qtbot):
     assert "tumour" not in {box.text() for box in dock.findChildren(QCheckBox)}
 
 
+def test_nothing_of_the_legend_lies_under_its_scroll_bar(opened, qtbot):
+    """Counts and buttons are beside it, also in a dock as narrow as it may be."""
+    from qtpy.QtWidgets import QScrollArea
+
+    layer_of(opened, "objects").name = "nuclei, by a name that is longer than usual"
+    dock = LegendDock(opened)
+    qtbot.addWidget(dock)
+    dock.resize(dock.minimumSizeHint().width(), 300)
+    dock.show()
+    qtbot.wait(50)
+    area = dock.findChild(QScrollArea)
+    assert area.verticalScrollBar().isVisible()
+    assert area.widget().width() <= area.viewport().width()
+
+
 def test_a_click_says_what_is_there(opened, qtbot):
     """The nucleus with class, score and measures; the tile; the heatmap's value; elsewhere the place alone."""
     dock = LegendDock(opened)

@@ -227,9 +227,13 @@ class ClassifierDock(Dock):
         if found.tiles == len(classifier.index):
             self._whole = found
         self.words.setText(verdict(classifier.model, found, self._whole or found, len(classifier.index)))
+        first = not self._heats
         self._show_heat(self._column())
         self.seconds = perf_counter() - began
-        self._rest.start()
+        if first:
+            self._rest.start()  # new layers take napari a while: one at a time
+        else:
+            self._show_rest()  # before the window is drawn, which is then done once
 
     def _cannot_judge(self, error: Exception) -> None:
         self.words.setText("<h3>No prediction</h3>")
@@ -259,7 +263,7 @@ class ClassifierDock(Dock):
             self.judge()
 
     def _show_rest(self) -> None:
-        """What is not looked at first, once what is has been drawn."""
+        """The heatmap that is hidden, and the tiles."""
         for column in [*self._frames]:
             if column != self._column():
                 self._show_heat(column)

@@ -31,6 +31,7 @@ from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_p
 _MOVED_PX = 4
 """A click is a press and a release this near, canvas px."""
 _WIDTH_PX = 300
+_MOST_PX = 450
 _AREA_PX = 150
 _INVITATION = "Click on a nucleus or a tile."
 
@@ -48,7 +49,7 @@ class LegendDock(Dock):
         self.here.setAlignment(Qt.AlignmentFlag.AlignTop)
         inside = QWidget()
         inside.setLayout(self._classes)
-        area = QScrollArea()
+        area = self._area = QScrollArea()
         area.setWidgetResizable(True)
         area.setMinimumHeight(_AREA_PX)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -77,6 +78,9 @@ class LegendDock(Dock):
         for layer in sorted(found, key=lambda layer: Legend(layer).what.kind == "tiles"):  # what was found comes first
             self._classes.addWidget(_Block(self._viewer, layer))
         self._classes.addStretch(1)
+        # Beside the bar, or it lies over counts and buttons.
+        bar_px = self._area.verticalScrollBar().sizeHint().width() + 2 * self._area.frameWidth()
+        self._area.setMinimumWidth(min(self._classes.minimumSize().width() + bar_px, _MOST_PX))
 
     # ---- clicks ----
 
