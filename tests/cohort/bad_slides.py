@@ -83,6 +83,32 @@ def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.
     return run.Embedding(made, Rules(attempts=attempts, lease_s=lease_s))
 
 
+class Noting:
+    """Notes what it is told, in a file."""
+
+    def __init__(self, out: Path) -> None:
+        self._log = out / "told"
+
+    def _note(self, word: str, job) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{word} {job.slide_id}\n")
+
+    def ahead(self, job) -> None:
+        """Note."""
+        self._note("ahead", job)
+
+    def attempt(self, job, watcher):
+        """Note, and take a while."""
+        from wsi_umedpt.cohort.outcome import Outcome
+
+        self._note("attempt", job)
+        time.sleep(0.3)
+        return Outcome(job, "done")
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def load_and_die(out: Path):
     """A child that never gets as far."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -225,6 +225,25 @@ def test_the_next_slide_is_copied_while_one_is_worked_on(put, tmp_path):
     assert lies_in(tmp_path / "stage") == []
 
 
+@pytest.mark.parametrize("how", ["isolated", "workers"])
+def test_children_are_told_what_comes_next(how, jobs, tmp_path):
+    """While they work on another slide: by the parent, or by the Dask worker that has it in its queue."""
+    load = partial(bad_slides.Noting, tmp_path)
+    if how == "isolated":
+        run_line(jobs, Isolated(load, tmp_path, Limits(), Rules()), Watcher())
+    else:
+        spread_slides(jobs, load, tmp_path, Cluster.parse("local:1"))
+    told = (tmp_path / "told").read_text().splitlines()
+    attempts = [line for line in told if line.startswith("attempt")]
+    assert len(attempts) == 5
+    early = [
+        f"ahead {line.split()[1]}" in told and told.index(f"ahead {line.split()[1]}") < told.index(line)
+        for line in attempts
+    ]
+    assert not early[0]
+    assert sum(early) >= 3  # the second may come too late to be told of
+
+
 def lies_whole(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob("stage/stage-*/*/slide/*"))
 
