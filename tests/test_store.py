@@ -19,7 +19,8 @@ from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore, stored_tissue
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.storedtissue import stored_tissue
 from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask, find_tissue

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import zarr
 
 from wsi_umedpt.errors import StoreError
-from wsi_umedpt.remote import RemotePath, elsewhere
+from wsi_umedpt.places import RemotePath, elsewhere
 
 
 def write_array(path: Path, values: npt.NDArray[Any], attrs: dict[str, Any] | None = None) -> None:

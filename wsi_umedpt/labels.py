@@ -23,7 +23,7 @@ from zarr.codecs import ZstdCodec
 
 from wsi_umedpt.arrays import read_attrs, sync_folder, write_group
 from wsi_umedpt.errors import StoreError
-from wsi_umedpt.remote import elsewhere
+from wsi_umedpt.places import elsewhere
 
 SCHEMA = 1
 OME_VERSION = "0.5"

@@ -3,19 +3,17 @@
 fsspec knows the protocols and finds the credentials, in the environment or where the cloud's own tools keep
 them. A URL may hold credentials too, a password or a signature: what is shown or kept of it is `plain`.
 
-Read top to bottom: what a URL is, `Remote` (a file or a prefix), `RemotePath` (as much of a `pathlib.Path` as
-readers of a store ask for).
+Read top to bottom: what a URL is, then `Remote` (a file or a prefix).
 """
 
 import errno
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import fsspec
@@ -34,8 +32,6 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SILENT_S = 120.0
 """A web server that sends nothing for so long is given up."""
-_AT_ONCE = 64
-"""Chunks that are read together."""
 Answer = TypeVar("Answer")
 
 
@@ -274,162 +270,3 @@ class _Ticking(fsspec.Callback):  # type: ignore[misc]
     def relative_update(self, inc: int = 1) -> None:
         """Some more bytes are here."""
         self._tick()
-
-
-class RemotePath:
-    """A file or folder elsewhere, as readers of a store see it: a `pathlib.Path` as far as they ask.
-
-    What there is below `base` is listed once, when it is first asked for; what is read is
-    read then. Nothing can be written.
-    """
-
-    def __init__(self, base: Remote, name: str = "") -> None:
-        self.base, self._name = base, name
-
-    def __str__(self) -> str:
-        return f"{str(self.base).rstrip('/')}/{self._name}" if self._name else str(self.base).rstrip("/")
-
-    def __repr__(self) -> str:
-        return f"RemotePath({str(self)!r})"
-
-    def __fspath__(self) -> str:
-        raise RemoteError(f"{self} lies elsewhere, and this needs a file or folder on disk: copy it here first")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePath) and (self.base, self._name) == (other.base, other._name)
-
-    def __hash__(self) -> int:
-        return hash((self.base, self._name))
-
-    def __lt__(self, other: "RemotePath") -> bool:
-        return str(self) < str(other)
-
-    def __truediv__(self, name: str | PurePosixPath) -> "RemotePath":
-        return RemotePath(self.base, str(PurePosixPath(self._name) / name) if self._name else str(name))
-
-    @property
-    def name(self) -> str:
-        """The last part."""
-        return self._name.rpartition("/")[2] or name_of(self.base.url)
-
-    @property
-    def suffix(self) -> str:
-        """As in ``.zarr``."""
-        return PurePosixPath(self.name).suffix
-
-    @property
-    def stem(self) -> str:
-        """The name without its suffix."""
-        return PurePosixPath(self.name).stem
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts below `base`, after it."""
-        return (str(self.base), *PurePosixPath(self._name).parts)
-
-    @property
-    def parent(self) -> "RemotePath":
-        """What it lies in."""
-        if self._name:
-            return RemotePath(self.base, self._name.rpartition("/")[0])
-        return RemotePath(Remote(self.base.url.rstrip("/").rpartition("/")[0]))
-
-    def with_name(self, name: str) -> "RemotePath":
-        """Another one beside it."""
-        return self.parent / name
-
-    def resolve(self) -> "RemotePath":
-        """Itself: there are no links."""
-        return self
-
-    def relative_to(self, other: "RemotePath") -> PurePosixPath:
-        """The way from another one to it."""
-        return PurePosixPath(self._name or ".").relative_to(other._name or ".")
-
-    def exists(self) -> bool:
-        """Whether it was there when `base` was listed."""
-        return self._name in self._files or self.is_dir()
-
-    def is_file(self) -> bool:
-        """Whether a file was there."""
-        return self._name in self._files
-
-    def is_dir(self) -> bool:
-        """Whether files were there below it."""
-        return self._name in self._folders
-
-    def iterdir(self) -> "Iterator[RemotePath]":
-        """What was there directly below it."""
-        return self.glob("*")
-
-    def glob(self, pattern: str) -> "Iterator[RemotePath]":
-        """What was there below it and matches, part by part; ``**`` is not understood."""
-        asked = pattern.split("/")
-        depth = len(PurePosixPath(self._name).parts)
-        for name in sorted({*self._files, *self._folders} - {""}):
-            parts = PurePosixPath(name).parts
-            if len(parts) == depth + len(asked) and (not self._name or name.startswith(f"{self._name}/")):
-                if all(fnmatchcase(part, one) for part, one in zip(parts[depth:], asked, strict=True)):
-                    yield RemotePath(self.base, name)
-
-    def rglob(self, pattern: str) -> "Iterator[RemotePath]":
-        """All that was there below it whose last part matches."""
-        for name in sorted({*self._files, *self._folders} - {""}):
-            if fnmatchcase(name.rpartition("/")[2], pattern) and (not self._name or name.startswith(f"{self._name}/")):
-                yield RemotePath(self.base, name)
-
-    def read_bytes(self) -> bytes:
-        """Read a file.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        RemoteError
-            If it cannot be read.
-        """
-        (content,) = self.base.read(self._name)
-        if content is None:
-            raise FileNotFoundError(errno.ENOENT, "there is no such file", str(self))
-        return content
-
-    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """Read files below it, many at once; None for those that are not there."""
-        for first in range(0, len(names), _AT_ONCE):
-            yield from self.base.read(*((self / name)._name for name in names[first : first + _AT_ONCE]))
-
-    def zarr_store(self) -> Any:
-        """What zarr reads it through."""
-        from zarr.storage import FsspecStore
-
-        return FsspecStore.from_url((self.base / self._name).url if self._name else self.base.url, read_only=True)
-
-    @property
-    def _files(self) -> dict[str, int]:
-        return self._listing[0]
-
-    @property
-    def _folders(self) -> set[str]:
-        return self._listing[1]
-
-    @property
-    def _listing(self) -> tuple[dict[str, int], set[str]]:
-        # Kept with `base`, which all paths below share.
-        known: tuple[dict[str, int], set[str]] | None = self.base.__dict__.get("_listing")
-        if known is None:
-            files = self.base.sizes()
-            folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
-            known = files, {"" if folder == "." else folder for folder in folders}
-            self.base.__dict__["_listing"] = known
-        return known
-
-
-def elsewhere(path: object) -> RemotePath | None:
-    """A path, if it is one of what lies elsewhere."""
-    return path if isinstance(path, RemotePath) else None
-
-
-def place(path: str | Path) -> Path:
-    """Where something lies, here or elsewhere; a `RemotePath` does what readers ask of a `Path`."""
-    known = RemotePath(Remote(str(path).rstrip("/"))) if is_url(path) else elsewhere(path)
-    return cast(Path, known) if known else Path(path)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.locks import locked
-from wsi_umedpt.store import SlideStore, local_path
+from wsi_umedpt.places import local_path
+from wsi_umedpt.store import SlideStore
 
 Scores = npt.NDArray[np.float32]
 _NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)

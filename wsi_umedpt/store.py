@@ -11,7 +11,7 @@ interrupted, and the work folder, lie in `wsi_umedpt.growing`.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,8 +24,9 @@ from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
 from wsi_umedpt.locks import Hold, locked
-from wsi_umedpt.remote import elsewhere, is_url, place
+from wsi_umedpt.places import elsewhere, local_path, place
 from wsi_umedpt.slide import Slide
+from wsi_umedpt.storedtissue import read_tissue, write_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import TissueMask
 
@@ -165,14 +166,7 @@ class SlideStore:
 
     def tissue(self) -> TissueMask:
         """Read the tissue mask and its thumbnail."""
-        folder = self._find("tissue")
-        attrs = read_attrs(folder)
-        thumbnail = read_array(self._find("thumbnail")) if self._has("thumbnail") else None
-        mask = read_array(folder).astype(bool)
-        try:
-            return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
-        except KeyError as lacking:
-            raise StoreError(f"{folder} does not say its {lacking}: it is damaged, or another program's") from None
+        return read_tissue(self._find("tissue").parent)
 
     def tissue_made(self) -> tuple[str, dict[str, Any]]:
         """Method and parameters of the tissue mask, without reading it."""
@@ -398,38 +392,6 @@ def _choice(known: list[str], flag: str, argument: str) -> str:
     return f"It holds: {', '.join(known)}. Name one with {flag} (in Python {argument})." if known else "It holds none."
 
 
-def find_stores(path: str | Path) -> list[Path]:
-    """A store that is named, or all that lie in a folder or, given a URL, directly below a prefix; none is opened.
-
-    Raises
-    ------
-    RemoteError
-        If a prefix cannot be listed.
-    """
-    where = place(path)
-    if where.suffix == ".zarr":
-        return [where]
-    if remote := elsewhere(where):
-        return [place((remote.base / name).url) for name in remote.base.names() if name.endswith(".zarr")]
-    return sorted(where.glob("*.zarr"))
-
-
-def local_path(path: str | Path) -> Path:
-    """Where a store can be written.
-
-    Raises
-    ------
-    StoreError
-        If it lies elsewhere.
-    """
-    if is_url(path) or elsewhere(path):
-        raise StoreError(
-            f"{place(path)} lies elsewhere and can only be read. Copy it here and write into the copy; `embed` and "
-            "`segment` publish what they make (-o URL --work FOLDER)."
-        )
-    return Path(path)
-
-
 def root_attrs(slide: Slide) -> dict[str, Any]:
     """What a store says of its slide: no raw vendor metadata, which carries patient data."""
     bounds = slide.bounds
@@ -447,26 +409,3 @@ def root_attrs(slide: Slide) -> dict[str, Any]:
         },
         "software": {"wsi_umedpt": __version__},
     }
-
-
-def stored_tissue(path: Path, slide: Slide, method: str, parameters: Mapping[str, Any]) -> TissueMask | None:
-    """The mask that a store, or a run that was stopped, already made of this slide in this way."""
-    for root in (path, work_folder(path) / "store"):
-        if (root / "zarr.json").exists():
-            try:
-                of = read_attrs(root)["slide"]
-                known = SlideStore(root).tissue()
-                same = (of["fingerprint"], of["mpp"]) == (slide.fingerprint, slide.mpp)
-            except (StoreError, KeyError, TypeError):
-                return None  # damaged, foreign, or renamed by another process just now; `create` tells which
-            return known if same and (known.method, known.parameters) == (method, parameters) else None
-    return None
-
-
-def write_tissue(root: Path, tissue: TissueMask) -> None:
-    """Write mask and thumbnail below a store's root."""
-    attrs = {"step": tissue.step, "method": tissue.method, "parameters": tissue.parameters}
-    write_array(root / "tissue", tissue.mask.astype(np.uint8), attrs)
-    if tissue.thumbnail is not None:
-        fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
-        write_array(root / "thumbnail", tissue.thumbnail, {"step": tissue.step // fine})

@@ -14,7 +14,7 @@ from wsi_umedpt.found import ARRAYS, found_names, read_objects
 from wsi_umedpt.geometry import snap_scale
 from wsi_umedpt.growing import growing_features, growing_objects
 from wsi_umedpt.labels import LabelImage, halve, read_labels
-from wsi_umedpt.remote import elsewhere
+from wsi_umedpt.places import elsewhere
 from wsi_umedpt.scores import score_ids
 from wsi_umedpt.store import DTYPES, SlideStore
 

@@ -61,7 +61,7 @@ def export(
         Whose tiles are counted or written, where a store holds several grids.
     """
     from wsi_umedpt.errors import InteropError, OptionError
-    from wsi_umedpt.remote import place
+    from wsi_umedpt.places import place
 
     if features and (table or objects):
         raise OptionError("--features goes without --table and --objects; run export once for each")

@@ -23,7 +23,7 @@ def info(paths: list[str], /, *, mpp: float | None = None) -> int:
     """
     from wsi_umedpt.cohort.manifest import is_store
     from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.remote import place
+    from wsi_umedpt.places import place
 
     failed = 0
     for path in map(place, paths):

@@ -106,6 +106,6 @@ def check_mpp(mpp: float | None) -> None:
 
 def stores_in(paths: Sequence[str | Path]) -> list[Path]:
     """The stores among and in the paths and URLs that a user named."""
-    from wsi_umedpt.store import find_stores
+    from wsi_umedpt.places import find_stores
 
     return [store for path in paths for store in find_stores(path)]

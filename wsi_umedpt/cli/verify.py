@@ -24,7 +24,8 @@ def verify(paths: list[str], /) -> int:
     from rich.progress import track
 
     from wsi_umedpt.cli.options import stores_in
-    from wsi_umedpt.remote import is_url, place
+    from wsi_umedpt.places import place
+    from wsi_umedpt.remote import is_url
     from wsi_umedpt.verify import note_on_work, problems_of
 
     stores = stores_in(paths)

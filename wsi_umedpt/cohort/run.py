@@ -33,7 +33,8 @@ from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.remote import NoRangesError, without_secrets
 from wsi_umedpt.slide import Slide, open_slide
-from wsi_umedpt.store import SlideStore, stored_tissue
+from wsi_umedpt.store import SlideStore
+from wsi_umedpt.storedtissue import stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
 from wsi_umedpt.tissue import (
     METHOD,

@@ -13,8 +13,8 @@ from wsi_umedpt.bag import BagSource
 from wsi_umedpt.errors import InteropError, WsiError
 from wsi_umedpt.interop import anndata, clam, hdf5, npzbag, ptbag, slide2vec, stamp, trident
 from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, StoreSource
-from wsi_umedpt.remote import elsewhere, place
-from wsi_umedpt.store import SlideStore, find_stores
+from wsi_umedpt.places import elsewhere, find_stores, place
+from wsi_umedpt.store import SlideStore
 
 
 class Format(NamedTuple):

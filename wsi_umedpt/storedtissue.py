@@ -1,0 +1,54 @@
+"""Tissue on disk: the mask and the thumbnail of a store."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_umedpt.arrays import read_array, read_attrs, write_array
+from wsi_umedpt.errors import StoreError
+from wsi_umedpt.growing import work_folder
+from wsi_umedpt.slide import Slide
+from wsi_umedpt.tissue import TissueMask
+
+
+def read_tissue(root: Path) -> TissueMask:
+    """Read mask and thumbnail below a store's root.
+
+    Raises
+    ------
+    StoreError
+        If they are damaged.
+    """
+    folder = root / "tissue"
+    attrs = read_attrs(folder)
+    thumbnail = read_array(root / "thumbnail") if (root / "thumbnail" / "zarr.json").exists() else None
+    mask = read_array(folder).astype(bool)
+    try:
+        return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
+    except KeyError as lacking:
+        raise StoreError(f"{folder} does not say its {lacking}: it is damaged, or another program's") from None
+
+
+def stored_tissue(path: Path, slide: Slide, method: str, parameters: Mapping[str, Any]) -> TissueMask | None:
+    """The mask that a store, or a run that was stopped, already made of this slide in this way."""
+    for root in (path, work_folder(path) / "store"):
+        if (root / "zarr.json").exists():
+            try:
+                of = read_attrs(root)["slide"]
+                known = read_tissue(root)
+                same = (of["fingerprint"], of["mpp"]) == (slide.fingerprint, slide.mpp)
+            except (StoreError, KeyError, TypeError):
+                return None  # damaged, foreign, or renamed by another process just now; `create` tells which
+            return known if same and (known.method, known.parameters) == (method, parameters) else None
+    return None
+
+
+def write_tissue(root: Path, tissue: TissueMask) -> None:
+    """Write mask and thumbnail below a store's root."""
+    attrs = {"step": tissue.step, "method": tissue.method, "parameters": tissue.parameters}
+    write_array(root / "tissue", tissue.mask.astype(np.uint8), attrs)
+    if tissue.thumbnail is not None:
+        fine = -(-tissue.thumbnail.shape[1] // tissue.mask.shape[1])
+        write_array(root / "thumbnail", tissue.thumbnail, {"step": tissue.step // fine})
