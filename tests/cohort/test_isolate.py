@@ -17,7 +17,7 @@ from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.records import read_record
 from wsi_umedpt.cohort.turns import Rules
-from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.errors import EncoderError, SpreadError
 
 LIMITS = Limits(slide_s=4, memory_gb=1.5)
 
@@ -140,3 +140,11 @@ def test_a_child_does_not_outlive_its_parent(bad_job, jobs, tmp_path):
         time.sleep(0.05)
     [outcome] = run_line([SlideJob(jobs[0].path, "spin")], isolated(tmp_path), Watcher())
     assert outcome.status == "done"
+
+
+def test_a_machine_without_the_folder_of_the_run_says_so(tmp_path):
+    """And does no work at other places that have the same names."""
+    isolated = Isolated(partial(bad_slides.load, tmp_path), tmp_path, Limits(), Rules(), folder=tmp_path / "gone")
+    with pytest.raises(SpreadError, match=r"has no folder .*gone .*where the command was started"):
+        isolated.start()
+    isolated.close()

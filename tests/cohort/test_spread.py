@@ -99,21 +99,27 @@ def test_several_runs_share_the_slides(jobs, calm, tmp_path):
         assert read_record(tmp_path, job.slide_id).attempts == 1
 
 
-def dask(*words: str) -> subprocess.Popen:
+def dask(*words: str, at: Path) -> subprocess.Popen:
+    """A process of a cluster, started in some folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen(
         [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=at,
     )  # fmt: skip
 
 
-def test_a_scheduler_and_its_workers_may_come_back(jobs, calm, tmp_path, unused_port):
-    """All of a cluster is killed while it works, and started anew: the run goes on by itself, to the same bytes."""
-    out, port = tmp_path / "out", str(unused_port)
+def test_a_scheduler_and_its_workers_may_come_back(jobs, calm, tmp_path, unused_port, monkeypatch):
+    """All of a cluster is killed while it works, and started anew: the run goes on by itself, to the same bytes.
+
+    Its processes were started elsewhere: paths are those of who asks.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    out, port = Path("out"), str(unused_port)
     address = f"tcp://127.0.0.1:{port}"
     head = ("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
     hand = ("worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path))
-    running = [dask(*head), dask(*hand)]
+    running = [dask(*words, at=tmp_path / "home") for words in (head, hand)]
     ended = threading.Event()
 
     class Noting(Watcher):
@@ -126,7 +132,7 @@ def test_a_scheduler_and_its_workers_may_come_back(jobs, calm, tmp_path, unused_
             process.kill()
         for process in running:
             process.wait()
-        running[:] = [dask(*head), dask(*hand)]
+        running[:] = [dask(*words, at=tmp_path / "home") for words in (head, hand)]
 
     thread = threading.Thread(target=accident)
     thread.start()

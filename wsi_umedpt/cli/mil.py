@@ -230,11 +230,14 @@ def predict(
     from wsi_umedpt.interop.banks import find_usable
     from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
+    from wsi_umedpt.remote import is_url
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
     cluster = Cluster.parse(dask) if dask else None
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    if cluster:  # its workers were started elsewhere
+        stores = tuple(text if is_url(text) else str(Path(text).absolute()) for text in stores)
     sources, troubles = find_usable(stores, **_which(features))
     named = read_patients(patients) if patients else None
     troubles = {named.get(slide, slide) if named else slide: error for slide, error in troubles.items()}

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -33,7 +34,7 @@ from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher
 from wsi_umedpt.cohort.records import Record, begun, now, read_record, write_record
 from wsi_umedpt.cohort.stopping import Stopped, stoppable
 from wsi_umedpt.cohort.turns import Rules, failed, store_path
-from wsi_umedpt.errors import EncoderError, OptionError, StoreError, WsiError, reason_of
+from wsi_umedpt.errors import EncoderError, OptionError, SpreadError, StoreError, WsiError, reason_of
 
 Load = Callable[[], SlideWork]
 """Loads encoders, in the child; must be picklable."""
@@ -84,13 +85,16 @@ class Isolated:
         Called in each child, before its first slide.
     env
         Environment variables of the child, as `CUDA_VISIBLE_DEVICES`.
+    folder
+        What relative paths begin at; by default where this process was started.
     """
 
     def __init__(
-        self, load: Load, out: Path, limits: Limits, rules: Rules, env: Mapping[str, str] | None = None
-    ) -> None:
+        self, load: Load, out: Path, limits: Limits, rules: Rules, env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
         self._load, self._out, self._limits, self._rules = load, out, limits, rules
-        self._env = dict(env or {})
+        self._env, self._folder = dict(env or {}), folder or Path.cwd()
         self._child: _Child | None = None
         self._next: SlideJob | None = None
         self._working = False
@@ -118,7 +122,7 @@ class Isolated:
                 return
             try:
                 # Children are forked from a server, which has the environment of long ago.
-                self._child = _Child(self._load, {**os.environ, **self._env})
+                self._child = _Child(self._load, {**os.environ, **self._env}, self._folder)
                 self._child.ready()
             except _DiedError as died:
                 self._drop()
@@ -247,13 +251,13 @@ def _record_death(out: Path, outcome: Outcome, before: Record | None, rules: Rul
 class _Child:
     """A child process, the pipe to it, and the file where it says where it was."""
 
-    def __init__(self, load: Load, env: dict[str, str]) -> None:
+    def __init__(self, load: Load, env: dict[str, str], folder: Path) -> None:
         context = _context()
         self.pipe, theirs = context.Pipe()
         self._folder = tempfile.TemporaryDirectory(prefix="wsi-umedpt-")
         self._log = Path(self._folder.name) / "frames"
         self.process = context.Process(
-            target=_serve, args=(theirs, load, env, str(self._log), os.getpid()), name="slides", daemon=True
+            target=_serve, args=(theirs, load, env, folder, str(self._log), os.getpid()), name="slides", daemon=True
         )
         try:
             self.process.start()
@@ -308,7 +312,7 @@ def _context() -> Any:
 # ---- the child ----
 
 
-def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: int) -> None:
+def _serve(pipe: Connection, load: Load, env: dict[str, str], folder: Path, log: str, parent: int) -> None:
     """Work on slides until the parent closes the pipe, or is gone."""
     os.environ.update(env)
     with contextlib.suppress(Stopped), open(log, "w") as file, stoppable():
@@ -318,6 +322,7 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which tells us
         threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
         try:
+            _enter(folder)
             work = load()
         except WsiError as error:
             pipe.send(("unfit", error))
@@ -330,6 +335,16 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], log: str, parent: 
             for job in _jobs(pipe, work):
                 pipe.send(("ended", work.attempt(job, _Teller(pipe))))
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to clear up
+
+
+def _enter(folder: Path) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise SpreadError(
+            f"{socket.gethostname()} has no folder {folder} ({error.strerror}), where the command was started: slides "
+            "and outputs must lie under the same paths on every machine"
+        ) from None
 
 
 def _jobs(pipe: Connection, work: SlideWork) -> Iterator[SlideJob]:

@@ -115,7 +115,7 @@ def spread_slides(
     line = Line(jobs, watcher)
     line.sort(_bytes)
     devices = gpus() if cluster.kind == "local" else []
-    plugin = SlidePlugin(load, out.absolute(), limits or Limits(), rules or Rules(), devices)
+    plugin = SlidePlugin(load, out.absolute(), limits or Limits(), rules or Rules(), Path.cwd(), devices)
     run = f"wsi-umedpt-{uuid.uuid4().hex}"
     with dask.config.set(_SETTINGS), contextlib.ExitStack() as opened:
         # Workers are threads here, as the work is done in a child process of each.
@@ -253,14 +253,18 @@ class SlidePlugin(WorkerPlugin):
 
     Parameters
     ----------
+    folder
+        What relative paths begin at.
     devices
         CUDA devices to be dealt to workers that share this machine; empty where each worker
         was given its own.
     """
 
-    def __init__(self, load: Load, out: Path, limits: Limits, rules: Rules, devices: Sequence[str] = ()) -> None:
+    def __init__(
+        self, load: Load, out: Path, limits: Limits, rules: Rules, folder: Path, devices: Sequence[str] = ()
+    ) -> None:
         self._load, self._out, self._limits, self._rules = load, out, limits, rules
-        self._devices = devices
+        self._folder, self._devices = folder, devices
         self.isolated: Isolated | None = None
         self._worker: Worker | None = None
 
@@ -275,7 +279,8 @@ class SlidePlugin(WorkerPlugin):
         env = {}
         if self._devices and isinstance(worker.name, int):
             env["CUDA_VISIBLE_DEVICES"] = self._devices[worker.name % len(self._devices)]
-        self.isolated, self._worker = Isolated(self._load, self._out, self._limits, self._rules, env), worker
+        self._worker = worker
+        self.isolated = Isolated(self._load, self._out, self._limits, self._rules, env, self._folder)
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
         """Let the child know which slide waits on this worker."""
