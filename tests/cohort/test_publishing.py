@@ -14,10 +14,12 @@ import pytest
 import zarr
 from zarr.storage import FsspecStore
 
+from wsi_umedpt.cohort.catalog import refresh
 from wsi_umedpt.cohort.isolate import Isolated, Limits
 from wsi_umedpt.cohort.line import run_line
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Watcher
+from wsi_umedpt.cohort.page import write_page
 from wsi_umedpt.cohort.publishing import Shelf, publish
 from wsi_umedpt.cohort.run import embed_slides
 from wsi_umedpt.cohort.spread import Cluster, spread_slides
@@ -104,6 +106,28 @@ def test_commands_read_stores_elsewhere(jobs, bucket, tmp_path, say):
     code, _, err = say("embed", jobs[0].path, "-o", f"{bucket}/out")
     assert code == 1
     assert "--work" in err
+
+
+def test_the_catalog_of_a_work_folder_knows_what_was_published(jobs, bucket, tmp_path):
+    """The rows of stores here, but for where they lie; read again only after a run; and the page shows pictures."""
+    work, shelf = tmp_path / "work", Shelf(f"{bucket}/out")
+    shelf.bind(work)
+    embed_slides(jobs[:3], plan(bucket, work))
+    embed_slides(jobs[:3], bad_slides.plan(tmp_path / "here"))
+    own = ("read_of", "started", "ended", "seconds", "attempts")
+    here, there = ([replace(row, **dict.fromkeys(own)) for row in refresh(o)] for o in (tmp_path / "here", work))
+    assert there == here
+    assert here[0].tiles
+    write_page(tmp_path / "page.html", work)
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 3
+    for name in Remote(f"{bucket}/out/s1.zarr").sizes():
+        if name != "zarr.json":
+            Remote(f"{bucket}/out/s1.zarr").remove(name)
+    assert [row.status for row in refresh(work)] == ["whole"] * 3, "no run changed it"
+    (work / "catalog.parquet").unlink()
+    Remote(f"{bucket}/out/s2.zarr").remove("zarr.json")
+    assert [row.status for row in refresh(work)] == ["whole", "damaged", "missing"]
+    assert bucket not in str(refresh(work))
 
 
 def test_damage_elsewhere_is_damage(jobs, bucket, tmp_path):

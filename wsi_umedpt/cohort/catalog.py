@@ -11,6 +11,7 @@ Read top to bottom: `Row` (what is known of a slide), `refresh`, how a row is re
 import contextlib
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from wsi_umedpt.arrays import read_array, read_attrs, whole_file
+from wsi_umedpt.cohort.publishing import published_to, store_at
 from wsi_umedpt.cohort.records import Record
 from wsi_umedpt.cohort.standing import Board, Seen, Standing, look
 from wsi_umedpt.errors import StoreError, WsiError, reason_of
+from wsi_umedpt.places import elsewhere
 from wsi_umedpt.store import OK, SlideStore
 from wsi_umedpt.tiling import TileSpec
 
 NAME = "catalog.parquet"
 SCHEMA = 1
+_AT_ONCE = 16
+"""Published stores that are read together: each is some twenty questions to its server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +133,8 @@ def refresh(out: Path, board: Board | None = None) -> list[Row]:
     """
     board = board or look(out)
     known = {row.slide_id: row for row in read_catalog(out / NAME)}
-    rows = [row_of(out, seen, known.get(slide_id)) for slide_id, seen in board.slides.items()]
+    with ThreadPoolExecutor(1 if published_to(out) is None else _AT_ONCE) as pool:
+        rows = list(pool.map(lambda seen: row_of(out, seen, known.get(seen.slide_id)), board.slides.values()))
     if list(known.values()) != rows or not (out / NAME).exists():
         with contextlib.suppress(OSError):
             write_catalog(out / NAME, rows)
@@ -137,11 +143,17 @@ def refresh(out: Path, board: Board | None = None) -> list[Row]:
 
 def row_of(out: Path, seen: Seen, known: Row | None = None) -> Row:
     """What is known of a slide; its store is read only if it changed since `known` was made."""
-    path = out / f"{seen.slide_id}.zarr"
-    read_of = _state(path) if seen.stored else ""
+    path = store_at(out, seen.slide_id)
+    if elsewhere(path):
+        read_of = _published(path, seen)
+        stored = bool(read_of)
+    else:
+        stored, read_of = seen.stored, _state(path) if seen.stored else ""
     if known is None or known.read_of != read_of or not read_of:
-        known = _read(path, read_of) if seen.stored else Row(slide_id=seen.slide_id, status=seen.standing)
+        known = _read(path, read_of) if stored else Row(slide_id=seen.slide_id, status=seen.standing)
     status, error = (known.status, known.error) if known.status == "damaged" else (seen.standing, seen.reason or None)
+    if status == "whole" and not stored:
+        status, error = "missing", "its record says done, but it is not where stores are published"
     return replace(known, slide_id=seen.slide_id, status=status, error=error, **_said(seen.record))
 
 
@@ -190,6 +202,13 @@ def _state(store: Path) -> str:
             state = path.stat()
             states.append(f"{state.st_mtime_ns:x}.{state.st_ino:x}")
     return " ".join(states)
+
+
+def _published(store: Path, seen: Seen) -> str:
+    """The same of a published store: only runs with this work folder write there, and each leaves a record."""
+    if seen.record is None or seen.record.status != "done" or not (store / "zarr.json").is_file():
+        return ""
+    return f"published {seen.record.ended}"
 
 
 def _read(path: Path, read_of: str) -> Row:

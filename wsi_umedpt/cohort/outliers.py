@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt.cohort.catalog import Features, Row
+from wsi_umedpt.cohort.publishing import store_at
+from wsi_umedpt.places import elsewhere
 
 FEWEST = 8
 FAR = 3.5
@@ -182,7 +184,10 @@ def _by_features(out: Path, rows: Sequence[Row]) -> list[Outlier]:
 
 def sampled_mean(out: Path, slide_id: str, features: Features) -> Floats | None:
     """Mean of some rows spread over a slide's features, float64 (dim,); None if there are none that can be read."""
-    folder = out / f"{slide_id}.zarr" / "grids" / features.grid / "features" / features.encoder
+    store = store_at(out, slide_id)
+    if elsewhere(store):
+        return None  # rows spread over the features would be all of them
+    folder = store / "grids" / features.grid / "features" / features.encoder
     wanted = np.unique(np.linspace(0, features.tiles - 1, min(_SAMPLED, features.tiles)).astype(np.int64))
     parts = []
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):

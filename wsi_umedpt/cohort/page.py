@@ -21,6 +21,7 @@ from PIL import Image
 from wsi_umedpt.cohort.catalog import Row, refresh
 from wsi_umedpt.cohort.outliers import Outlier, find_outliers
 from wsi_umedpt.cohort.plots import columns_over_time, spread
+from wsi_umedpt.cohort.publishing import published_to, store_at
 from wsi_umedpt.cohort.standing import BAD, STANDINGS, ended, look
 from wsi_umedpt.errors import PictureError, WsiError
 from wsi_umedpt.picture import enlarged, outlined
@@ -32,6 +33,7 @@ PICTURES = 240
 """Thumbnails of a page, the odd slides first."""
 _SIDE = 230
 """Longest side of a thumbnail, px."""
+_NOT_COMPARED = "Features of published stores were not compared with each other: all of them would have to be read."
 _ROWS = 2000
 """Rows of the tables of a page; the catalog has all."""
 
@@ -79,7 +81,7 @@ def write_page(path: Path, out: Path, *, title: str | None = None, pictures: int
         "spreads": _spreads(rows),
         "speed": _speed(list(ended(board.slides.values()))),
         "made_by": _made_by(rows),
-        "notes": _notes(rows),
+        "notes": [*_notes(rows), *([_NOT_COMPARED] if published_to(out) else [])],
         "rows": rows[:_ROWS],
     }
     write_webpage(path, "wsi_umedpt.cohort", "page", content)
@@ -149,7 +151,7 @@ def _sheet(out: Path, rows: Sequence[Row], odd: Sequence[Outlier], most: int) ->
     shown = [
         {"row": row, "flags": flags.get(row.slide_id, []), "src": src}
         for row in [*first[:most], *rest]
-        if (src := _thumbnail(out / f"{row.slide_id}.zarr"))
+        if (src := _thumbnail(store_at(out, row.slide_id)))
     ]
     return {"shown": shown, "of": len(there)}
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from wsi_umedpt.arrays import sync_folder
 from wsi_umedpt.cohort.claims import RUNS
 from wsi_umedpt.errors import OptionError, RemoteError, StoreError
+from wsi_umedpt.places import place
 from wsi_umedpt.remote import Remote, plain
 from wsi_umedpt.store import SlideStore
 
@@ -88,9 +89,17 @@ class Shelf:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def is_published(work: Path) -> bool:
-    """Whether the stores of a work folder are elsewhere once they are whole."""
-    return (work / RUNS / MARK).exists()
+def published_to(work: Path) -> str | None:
+    """Prefix under which the stores of a work folder are once they are whole; None if they stay."""
+    mark = work / RUNS / MARK
+    return mark.read_text() if mark.exists() else None
+
+
+def store_at(out: Path, slide_id: str) -> Path:
+    """Where a slide's store is to be found: in this folder, or where its stores are published."""
+    here = out / f"{slide_id}.zarr"
+    url = None if here.exists() else published_to(out)
+    return here if url is None else place(f"{url}/{here.name}")
 
 
 def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: None) -> None:

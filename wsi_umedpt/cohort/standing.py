@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, get_args
 import psutil
 
 from wsi_umedpt.cohort.claims import LEASE_S, RUNS
-from wsi_umedpt.cohort.publishing import is_published
+from wsi_umedpt.cohort.publishing import published_to
 from wsi_umedpt.cohort.records import Record, Status, read_record
 
 Standing = Literal["whole", "running", "stopped", "failed", "quarantined", "damaged", "missing"]
@@ -145,7 +145,7 @@ def look(out: Path, before: Board | None = None) -> Board:
                     key = (state.st_mtime_ns, state.st_ino)
                     found = known.get(slide_id)
                     looks[slide_id] = found if found and found[0] == key else (key, _record(out, slide_id))
-    slides, published = {}, is_published(out)
+    slides, published = {}, published_to(out) is not None
     for slide_id in sorted({*stored, *begun, *looks}):
         record = looks[slide_id][1] if slide_id in looks else None
         standing, note = stands(
