@@ -44,6 +44,9 @@ class Idle:
         """Say that it is done."""
         return Outcome(job, "done")
 
+    def ahead(self, job: SlideJob) -> None:
+        """There is nothing to make ready."""
+
     def close(self) -> None:
         """Nothing is held."""
 

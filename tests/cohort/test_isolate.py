@@ -1,5 +1,6 @@
 """Slides in a child process: whatever one does to it, the run loses that slide and nothing else."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import bad_slides
 import pytest
 
+from wsi_umedpt.cohort import isolate
 from wsi_umedpt.cohort.isolate import Isolated, Limits
 from wsi_umedpt.cohort.line import run_line
 from wsi_umedpt.cohort.manifest import SlideJob
@@ -148,3 +150,18 @@ def test_a_machine_without_the_folder_of_the_run_says_so(tmp_path):
     with pytest.raises(SpreadError, match=r"has no folder .*gone .*where the command was started"):
         isolated.start()
     isolated.close()
+
+
+def test_what_fails_ahead_of_its_turn_does_not_stop_the_words(monkeypatch):
+    """A slide that cannot be made ready is attempted as any other."""
+
+    class Work:
+        def ahead(self, job):
+            raise RuntimeError(job.slide_id)
+
+    ours, theirs = multiprocessing.Pipe()
+    first, second = (SlideJob(Path(f"{n}.svs"), n) for n in ("a", "b"))
+    for word in (("attempt", first), ("ahead", second), ("attempt", second)):
+        ours.send(word)
+    ours.close()
+    assert [*isolate._jobs(theirs, Work())] == [first, second]

@@ -356,7 +356,8 @@ def _jobs(pipe: Connection, work: SlideWork) -> Iterator[SlideJob]:
             while True:
                 word, job = pipe.recv()
                 if word == "ahead":
-                    work.ahead(job)
+                    with contextlib.suppress(Exception):  # what is wrong with it is said when it is attempted
+                        work.ahead(job)
                 else:
                     asked.put(job)
         asked.put(None)
