@@ -14,13 +14,15 @@ import pytest
 import zarr
 from zarr.storage import FsspecStore
 
+from wsi_umedpt.cli.options import SpreadOptions
+from wsi_umedpt.cli.spread import make_output
 from wsi_umedpt.cohort.catalog import refresh
 from wsi_umedpt.cohort.isolate import Isolated, Limits
 from wsi_umedpt.cohort.line import run_line
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.page import write_page
-from wsi_umedpt.cohort.publishing import Shelf, publish
+from wsi_umedpt.cohort.publishing import Shelf, publish, published_to
 from wsi_umedpt.cohort.run import embed_slides
 from wsi_umedpt.cohort.spread import Cluster, spread_slides
 from wsi_umedpt.cohort.standing import look
@@ -272,6 +274,27 @@ def test_another_store_is_never_overwritten(jobs, bucket, tmp_path):
     assert published(bucket, "s2") == {"letter.txt": b"mine"}
 
 
+def test_what_was_fetched_to_be_added_to_is_never_published_alone(jobs, bucket, tmp_path):
+    """Its features lie elsewhere: where they are gone, the slide fails until what is left of it is removed."""
+    work = tmp_path / "work"
+    embed_slides(jobs[:1], plan(bucket, work))
+    Shelf(f"{bucket}/out").take_base(work / "s0.zarr")
+    [outcome] = embed_slides(jobs[:1], plan(bucket, work))
+    assert outcome.status == "already", "nothing is lacking there"
+    Shelf(f"{bucket}/out").take_base(work / "s0.zarr")
+    for name in published(bucket, "s0"):
+        Remote(f"{bucket}/out/s0.zarr").remove(name)
+    [outcome] = embed_slides(jobs[:1], plan(bucket, work))
+    assert outcome.status == "failed"
+    assert "Remove s0.zarr" in outcome.reason
+    assert published(bucket, "s0") == {}
+    shutil.rmtree(work / "s0.zarr")
+    [outcome] = embed_slides(jobs[:1], plan(bucket, work))
+    assert outcome.status == "done", outcome.reason
+    assert seen(f"{bucket}/out/s0.zarr") == ["one.test"]
+    assert sorted(p.name for p in work.iterdir()) == [".runs", ".s0.zarr.lock"]
+
+
 def test_a_write_that_did_not_arrive_is_found(jobs, bucket, tmp_path, monkeypatch):
     """What lies there is compared with what was written; the store stays here until it is."""
     put = Remote.put
@@ -294,6 +317,30 @@ def test_a_work_folder_is_of_one_output(bucket, tmp_path):
     Shelf(f"{bucket}/out/").bind(tmp_path)
     with pytest.raises(OptionError, match="a work folder of its own"):
         Shelf(f"{bucket}/other").bind(tmp_path)
+
+
+def test_a_work_folder_is_no_output(bucket, tmp_path):
+    """What lies in it may lack what is published."""
+    work = tmp_path / "work"
+    make_output(f"{bucket}/out", SpreadOptions(work=work))
+    with pytest.raises(OptionError, match=f"-o {bucket}/out --work {work}"):
+        make_output(str(work), SpreadOptions())
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(bucket, tmp_path):
+    """And binds no work folder; one that can be is left as it was."""
+    with pytest.raises(RemoteError, match="stores cannot be published to s3://no-such-bucket/out"):
+        make_output("s3://no-such-bucket/out", SpreadOptions(work=tmp_path / "work"))
+    assert published_to(tmp_path / "work") is None
+    Shelf(f"{bucket}/out").reach()
+    assert Remote(f"{bucket}/out").sizes() == {}
+
+
+def test_what_is_left_of_published_stores_is_removed(bucket, tmp_path):
+    """As where a run was killed while it removed one."""
+    (tmp_path / ".s0.zarr.published" / "grids").mkdir(parents=True)
+    Shelf(f"{bucket}/out").bind(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".runs"]
 
 
 def test_an_output_that_cannot_be_reached_keeps_the_work(jobs, tmp_path, s3_server):

@@ -48,8 +48,15 @@ def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, Shelf | None]":
 
 
 def make_output(out: str, spread: SpreadOptions) -> Path:
-    """Make the folder that stores are made in."""
-    from wsi_umedpt.errors import StoreError
+    """Make the folder that stores are made in, and see that they can go where they are published.
+
+    Raises
+    ------
+    OptionError, StoreError, RemoteError
+        If that cannot be.
+    """
+    from wsi_umedpt.cohort.publishing import published_to
+    from wsi_umedpt.errors import OptionError, StoreError
 
     folder, shelf = output_of(out, spread)
     try:
@@ -58,7 +65,13 @@ def make_output(out: str, spread: SpreadOptions) -> Path:
         why = "a file has that name" if folder.is_file() else error.strerror or error
         raise StoreError(f"the output folder {folder} cannot be made: {why}") from None
     if shelf:
+        shelf.reach()  # first: a name that was mistyped binds nothing
         shelf.bind(folder)
+    elif url := published_to(folder):
+        raise OptionError(
+            f"{folder} is the work folder of runs that publish to {url}, and what lies in it need not be whole: go on "
+            f"with -o {url} --work {folder}, or name another folder"
+        )
     return folder
 
 

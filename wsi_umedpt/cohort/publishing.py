@@ -10,6 +10,7 @@ Read top to bottom: `Shelf` (where the stores of a run go), `publish`, `fetch_ba
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,18 +68,42 @@ class Shelf:
         """
         mark = work / RUNS / MARK
         mark.parent.mkdir(parents=True, exist_ok=True)
-        if not mark.exists():
-            mark.write_text(plain(self.url.rstrip("/")))
+        if not mark.exists():  # others that begin at the same time never see half of it
+            fresh = mark.with_name(f"{MARK}.{uuid.uuid4().hex}")
+            fresh.write_text(plain(self.url.rstrip("/")))
+            os.replace(fresh, mark)
         if (known := mark.read_text()) != plain(self.url.rstrip("/")):
             raise OptionError(
                 f"the work folder {work} is of runs that publish to {known}, not to {plain(self.url)}; give each "
                 "output a work folder of its own (--work)"
             )
+        for gone in work.glob(".*.zarr.published"):  # of a run that was killed while it cleared up
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def reach(self) -> None:
+        """Write an object and remove it, before hours of work are done that could not be published.
+
+        Raises
+        ------
+        RemoteError
+            If that cannot be done.
+        """
+        trial = f".wsi-umedpt-{uuid.uuid4().hex}"
+        try:
+            Remote(self.url).put(trial, b"")
+            Remote(self.url).remove(trial)
+        except RemoteError as error:
+            raise RemoteError(
+                f"stores cannot be published to {plain(self.url)}, as nothing can be written and removed there "
+                f"({error}). See to the name of the bucket, and to what its rights allow."
+            ) from None
 
     def take_base(self, path: Path) -> None:
         """Have what a published store is added to, if there is one and nothing of it is here."""
-        if not path.exists() and self.remote(path).read(NODE) != [None]:
-            fetch_base(self.remote(path), path)
+        if not path.exists():
+            _base_mark(path).unlink(missing_ok=True)
+            if self.remote(path).read(NODE) != [None]:
+                fetch_base(self.remote(path), path)
 
     def put(self, path: Path, check: Callable[[], None]) -> None:
         """Publish a store of the work folder, and remove it from there."""
@@ -86,6 +111,7 @@ class Shelf:
         gone = path.with_name(f".{path.name}.published")
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(path, gone)
+        _base_mark(path).unlink(missing_ok=True)
         shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -123,6 +149,11 @@ def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: Non
     nodes = [name for name in files if name.rpartition("/")[2] == NODE]
     (root,) = remote.read(NODE)
     there = remote.sizes()
+    if root is None and _base_mark(store).exists():
+        raise StoreError(
+            f"{store} lacks what lay at {remote}, to which it was to be added, and that is gone. Remove {store.name} "
+            "from the work folder, and run again: the slide is done anew."
+        )
     if root is None:  # nothing of what lies there counts
         for stray in sorted(there.keys() - files.keys()):
             if stray.split("/")[0] not in _OURS:
@@ -178,7 +209,13 @@ def fetch_base(remote: Remote, path: Path) -> None:
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
         (fresh / name).write_bytes(content)
     sync_folder(fresh, files=True)
+    _base_mark(path).touch()
     os.rename(fresh, path)
+
+
+def _base_mark(path: Path) -> Path:
+    """Lies beside a store that `fetch_base` made: alone it is not whole."""
+    return path.with_name(f".{path.name}.base")
 
 
 def _is_base(name: str) -> bool:
