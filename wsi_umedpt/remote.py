@@ -215,12 +215,27 @@ class Remote:
         NoRangesError
             If the server gives no parts.
         """
+        self._check_parts(name, max(start for start, _ in parts))
         starts, ends = [start for start, _ in parts], [end for _, end in parts]
         paths = [self.below(name)] * len(parts)
         found = self.asked(lambda: list(self.fs.cat_ranges(paths, starts, ends, on_error="raise")))
         if [len(part) for part in found] != [end - start for start, end in parts]:
             raise NoRangesError(f"the server of {self} gives no parts of files")
         return found
+
+    def _check_parts(self, name: str, start: int) -> None:
+        """Ask a web server for one byte: of one that gives no parts, each part would be the whole file, in memory."""
+        if start and self.url.partition("://")[0].lower() in _WEB:
+
+            def one() -> None:
+                with self.fs.open(self.below(name), size=start + 1, cache_type="none") as file:
+                    file.seek(start)
+                    try:
+                        file.read(1)
+                    except ValueError:
+                        raise NoRangesError(f"the server of {self} gives no parts of files") from None
+
+            self.asked(one)
 
     def download(self, name: str, target: Path, tick: Callable[[], None]) -> None:
         """Copy a file to disk; `tick` is called as it goes, and may end it by raising `StopCopyError`."""
@@ -249,7 +264,8 @@ class Remote:
                 return question()
             except (StopCopyError, RemoteError):
                 raise
-            except Exception as error:  # each protocol has its own
+            except Exception as caught:  # each protocol has its own
+                error = _told(caught)
                 if isinstance(error, OSError) and error.errno in _FULL:
                     raise
                 if isinstance(error, FileNotFoundError):
@@ -260,6 +276,14 @@ class Remote:
                     raise RemoteError(f"{self} cannot be reached as asked{times}: {why}") from None
             time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
         raise AssertionError  # the last round returns or raises
+
+
+def _told(error: Exception) -> BaseException:
+    """What an error comes of: of all that fails on the web, fsspec says that it is not there."""
+    cause = error.__cause__
+    failed = type(cause).__module__.partition(".")[0] == "aiohttp" or isinstance(cause, TimeoutError)
+    gone = getattr(cause, "status", None) in (401, 403, 404, 410)
+    return cause if cause and isinstance(error, FileNotFoundError) and failed and not gone else error
 
 
 class _Ticking(fsspec.Callback):  # type: ignore[misc]

@@ -14,11 +14,12 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         path = Path(self.translate_path(self.path))
-        if server.trouble:
-            server.trouble -= 1
+        if server.trouble or server.down:
+            server.trouble = max(0, server.trouble - 1)
             self.send_error(503)
             return
         asked = self.headers.get("Range")
+        server.asked += 1
         if not path.is_file():
             super().do_GET()
             return
@@ -36,6 +37,12 @@ class _Handler(SimpleHTTPRequestHandler):
         server.sent[path.name] = server.sent.get(path.name, 0) + len(content)
         self.wfile.write(content[: len(content) // 2] if server.cut and server.cut.pop() else content)
 
+    def do_HEAD(self) -> None:
+        if self.server.down:
+            self.send_error(503)
+        else:
+            super().do_HEAD()
+
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
@@ -46,12 +53,16 @@ class Server(ThreadingHTTPServer):
     ranges = True
     trouble = 0
     """Requests that are refused, as by a server that is overloaded."""
+    down = False
+    """It refuses all."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
         self.sent: dict[str, int] = {}
         """Bytes, by file."""
         self.cut: list[bool] = []
+        self.asked = 0
+        """How often it was asked for content."""
 
     @property
     def url(self) -> str:

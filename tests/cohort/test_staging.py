@@ -94,7 +94,7 @@ def test_a_whole_slide_is_not_downloaded_again(slides, tmp_path):
         server.sent.clear()
         [outcome] = embed_slides(jobs, plan(tmp_path / "out"))
         assert outcome.status == "already"
-        assert 0 < server.sent["big.svs"] <= 16 * 65536
+        assert 0 < server.sent["big.svs"] <= 16 * 65536 + 1, "a byte, to see that it gives parts"
         big.write_bytes(slides[1].read_bytes() + bytes(6_000_000))
         [outcome] = embed_slides(jobs, plan(tmp_path / "out"))
         assert "is of another slide" in outcome.reason
@@ -110,8 +110,22 @@ def test_a_server_without_ranges_serves_slides_all_the_same(slides, tmp_path):
         [outcome] = embed_slides(jobs, plan(tmp_path / "out"))
         assert outcome.status == "done", outcome.reason
         assert outcome.fresh
+        server.asked = 0
         [outcome] = embed_slides(jobs, plan(tmp_path / "out"))
         assert (outcome.status, outcome.fresh) == ("done", 0), outcome.reason
+        assert server.asked == 3, "a look whether it gives parts before and after the claim, and the download"
+
+
+def test_a_server_that_is_down_is_told_from_a_slide_that_is_gone(tmp_path):
+    """It is asked again, and its reason is named; a slide that is gone is asked for once."""
+    with elsewhere.web(tmp_path) as server:
+        with pytest.raises(RemoteError, match="there is nothing at"):
+            Remote(f"{server.url}/gone.svs").size()
+        server.down = True
+        with pytest.raises(RemoteError, match=r"asked 4 times.*503"):
+            Remote(f"{server.url}/gone.svs").size()
+    with pytest.raises(RemoteError, match=r"asked 4 times.*Connect"):
+        Remote(f"{server.url}/gone.svs").size()
 
 
 def test_what_breaks_is_asked_for_again(slides, calm, tmp_path):
