@@ -132,6 +132,17 @@ def test_the_catalog_of_a_work_folder_knows_what_was_published(jobs, bucket, tmp
     assert bucket not in str(refresh(work))
 
 
+def test_what_cannot_be_done_elsewhere_is_said_first(jobs, bucket, tmp_path, say):
+    """Each with what to do instead."""
+    embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))
+    _, out, _ = say("info", f"{bucket}/out", f"{bucket}/gone.zarr", f"{bucket}/x.svs")
+    assert f"Name one of the stores in it, as {bucket}/out/s0.zarr" in out
+    assert f"there is no store at {bucket}/gone.zarr" in out
+    assert "embed --dry-run" in out
+    _, _, err = say("mil", "predict", "model.json", f"{bucket}/out", "-o", "p.csv")
+    assert "--no-scores" in err
+
+
 def test_damage_elsewhere_is_damage(jobs, bucket, tmp_path):
     """A chunk that is missing or short is never zeros; a store without its root, or not whole, is none."""
     embed_slides(jobs[:1], plan(bucket, tmp_path / "work"))

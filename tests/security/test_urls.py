@@ -75,3 +75,23 @@ def test_what_is_shown_of_a_url_holds_no_secret(tail):
     url = f"https://user:S3CRET@host/x.svs?sig=S3CRET{tail}"
     assert "S3CRET" not in plain(url)
     assert "S3CRET" not in without_secrets(f"what: {url}, ('{url}') and sig=S3CRET{tail} alone", url)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "URL"),
+        ("report", "out", "-o", "URL"),
+        ("export", "out", "--features", "clam", "-o", "URL"),
+        ("mil", "explain", "model.json", "out", "-o", "URL"),
+        ("embed", "a.svs", "-o", "s3://bucket/out", "--work", "URL"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_path_of_this_machine_is_made_of_a_url(words, tmp_path, say):
+    """What was meant for elsewhere is not written here, below a folder `https:`; its credentials are not shown."""
+    code, out, err = say(*(word.replace("URL", "https://us3r:pa55@host/out?sig=5ECRET") for word in words))
+    assert code == 1
+    assert "https://host/out lies elsewhere" in err
+    assert not [word for word in ("us3r", "pa55", "5ECRET") if word in out + err]
+    assert list(tmp_path.iterdir()) == []

@@ -3,11 +3,31 @@
 Heavy imports stand inside the functions, so that ``--help`` answers at once.
 """
 
+import re
 import sys
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import cyclopts
 
 from wsi_umedpt import __version__
+
+
+def _lies_here(_: object, value: object) -> None:
+    """Refuse a URL where a path of this machine is asked for, which would name a folder ``s3:`` here."""
+    if is_dataclass(value):
+        value = list(vars(value).values())
+    for path in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(path, Path) and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))):
+            from wsi_umedpt.errors import RemoteError
+            from wsi_umedpt.remote import plain
+
+            url = plain(f"{found[1]}://{str(path)[found.end() :]}")
+            raise RemoteError(
+                f"{url} lies elsewhere, and what is named there must be a file or folder of this machine. Of stores "
+                "that were published, `status` and `report` take the work folder (--work)."
+            )
+
 
 app = cyclopts.App(
     name="wsi-umedpt",
@@ -20,7 +40,7 @@ app = cyclopts.App(
         "    wsi-umedpt verify OUT/"
     ),
     help_format="markdown",
-    default_parameter=cyclopts.Parameter(negative=()),
+    default_parameter=cyclopts.Parameter(negative=(), validator=_lies_here),
     suppress_keyboard_interrupt=False,  # commands, and `main`, say what Ctrl-C leaves
 )
 _COMMANDS = {

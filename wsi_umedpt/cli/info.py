@@ -23,12 +23,13 @@ def info(paths: list[str], /, *, mpp: float | None = None) -> int:
     """
     from wsi_umedpt.cohort.manifest import is_store
     from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.places import place
+    from wsi_umedpt.places import elsewhere, place
 
     failed = 0
     for path in map(place, paths):
         try:
-            text, good = (_store(path), True) if is_store(path) else _slide(path, mpp)
+            stored = elsewhere(path) or is_store(path)
+            text, good = (_store(path), True) if stored else _slide(path, mpp)
         except (WsiError, OSError) as error:
             text, good = f"{path}: {reason_of(error)}", False
         print(text)
@@ -74,10 +75,15 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
 
 
 def _store(path: Path) -> str:
+    from wsi_umedpt.errors import RemoteError
     from wsi_umedpt.found import found_names, read_objects
+    from wsi_umedpt.places import elsewhere
+    from wsi_umedpt.readers import SLIDE_SUFFIXES
     from wsi_umedpt.scores import score_attrs, score_ids
     from wsi_umedpt.store import SlideStore
 
+    if elsewhere(path) and path.name.lower().endswith(SLIDE_SUFFIXES) and path.suffix != ".zarr":
+        raise RemoteError("slides elsewhere are not opened here; embed --dry-run copies them and says what they are")
     store = SlideStore.open(path)
     slide = store.attrs["slide"]
     lines = [

@@ -230,10 +230,12 @@ def predict(
     from wsi_umedpt.interop.banks import find_usable
     from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
-    from wsi_umedpt.remote import is_url
+    from wsi_umedpt.remote import is_url, plain
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
+    if scores and (urls := [plain(text) for text in stores if is_url(text)]):
+        raise MilError(f"{urls[0]} lies elsewhere, and scores of tiles cannot be written there: add --no-scores")
     cluster = Cluster.parse(dask) if dask else None
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     if cluster:  # its workers were started elsewhere
