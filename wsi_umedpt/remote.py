@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -32,6 +32,8 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryEr
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SILENT_S = 120.0
 """A web server that sends nothing for so long is given up."""
+_FOLDERS = 1000
+"""How many pages of a web server are looked through, at most."""
 Answer = TypeVar("Answer")
 
 
@@ -116,6 +118,10 @@ class Remote:
         return self._place[0]
 
     @property
+    def _on_web(self) -> bool:
+        return self.url.partition("://")[0].lower() in _WEB
+
+    @property
     def path(self) -> str:
         """As `fs` names it."""
         return self._place[1]
@@ -126,7 +132,7 @@ class Remote:
             raise RemoteError(f"{self} chains file systems (::), which is not done here; name the file itself")
         options: dict[str, Any] = {}
         try:
-            if self.url.partition("://")[0].lower() in _WEB:
+            if self._on_web:
                 import aiohttp
 
                 # aiohttp's own limit, five minutes for a whole file, is less than a slide may take.
@@ -187,12 +193,36 @@ class Remote:
             except FileNotFoundError:
                 return {}
 
-        found = {path: info for path, info in self.asked(listed).items() if path.startswith(base)}
+        all_below = self._pages(base) if self._on_web else self.asked(listed)
+        found = {path: info for path, info in all_below.items() if path.startswith(base)}
         return {
             check_relative(path[len(base) :], self): -1 if info.get("size") is None else int(info["size"])
             for path, info in found.items()
             if info.get("type", "file") == "file" and not path.endswith("/")
         }
+
+    def _pages(self, base: str) -> dict[str, Any]:
+        """What a web server lists below a folder, a page for each; links may go on for ever."""
+        found, folders = dict[str, Any](), [base]
+
+        def listed(folder: str) -> list[dict[str, Any]]:
+            try:
+                return list(self.fs.ls(folder, detail=True))
+            except FileNotFoundError:
+                return []
+
+        for folder in folders:
+            for info in self.asked(partial(listed, folder)):
+                if info["type"] == "file":
+                    found[info["name"]] = info
+                elif info["name"] not in folders:
+                    folders.append(info["name"])
+            if len(folders) > _FOLDERS:
+                raise RemoteError(
+                    f"{self} leads to more than {_FOLDERS} folders, as a web site does and no folder of slides. Name a "
+                    "folder further down, or the slides."
+                )
+        return found
 
     def read(self, *names: str) -> list[bytes | None]:
         """Whole files below a prefix, all at once; None for those that are not there."""
@@ -225,7 +255,7 @@ class Remote:
 
     def _check_parts(self, name: str, start: int) -> None:
         """Ask a web server for one byte: of one that gives no parts, each part would be the whole file, in memory."""
-        if start and self.url.partition("://")[0].lower() in _WEB:
+        if start and self._on_web:
 
             def one() -> None:
                 with self.fs.open(self.below(name), size=start + 1, cache_type="none") as file:

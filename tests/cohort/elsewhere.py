@@ -32,6 +32,7 @@ class _Handler(SimpleHTTPRequestHandler):
             content = content[first : last + 1]
         else:
             self.send_response(200)
+        content += bytes(server.more)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         server.sent[path.name] = server.sent.get(path.name, 0) + len(content)
@@ -53,6 +54,8 @@ class Server(ThreadingHTTPServer):
     ranges = True
     trouble = 0
     """Requests that are refused, as by a server that is overloaded."""
+    more = 0
+    """Bytes that it sends and did not announce."""
     down = False
     """It refuses all."""
 

@@ -22,7 +22,7 @@ from wsi_umedpt.cohort.manifest import SlideJob, list_slides
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.records import read_record
 from wsi_umedpt.cohort.run import embed_slides
-from wsi_umedpt.cohort.slidefiles import fingerprint_at
+from wsi_umedpt.cohort.slidefiles import files_of, fingerprint_at
 from wsi_umedpt.cohort.spread import Cluster, spread_slides
 from wsi_umedpt.cohort.staging import Stage, StageRule
 from wsi_umedpt.cohort.turns import Rules
@@ -141,6 +141,41 @@ def test_what_breaks_is_asked_for_again(slides, calm, tmp_path):
         [outcome] = embed_slides([SlideJob(Path("x"), "s1", url=f"{server.url}/s1.svs")], plan(tmp_path / "out"))
         assert outcome.status == "failed"
         assert "asked 4 times" in outcome.reason
+
+
+def test_no_more_is_written_than_was_announced(slides, tmp_path, temporary):
+    """Room was made for so many bytes."""
+    with elsewhere.web(slides[0].parent) as server:
+        server.more = 20_000_000
+        jobs, _ = list_slides([f"{server.url}/s0.svs"])
+        [outcome] = embed_slides(jobs, plan(tmp_path / "out"))
+        assert outcome.status == "failed"
+        assert "sends more than" in outcome.reason
+        assert server.asked == 1, "trying again does not help"
+    assert lies_in(temporary / f"wsi-umedpt-stage-{os.getuid()}") == []
+
+
+def test_a_web_server_that_leads_on_for_ever_is_left(tmp_path, monkeypatch):
+    """A folder in itself; what lies in few folders is found."""
+    monkeypatch.setattr("wsi_umedpt.remote._FOLDERS", 5)
+    (tmp_path / "few" / "a").mkdir(parents=True)
+    (tmp_path / "few" / "a" / "x.svs").touch()
+    (tmp_path / "endless").mkdir()
+    (tmp_path / "endless" / "again").symlink_to(tmp_path / "endless")
+    with elsewhere.web(tmp_path) as server:
+        jobs, failures = list_slides([f"{server.url}/few/", f"{server.url}/endless/"])
+    assert [job.slide_id for job in jobs] == ["x"]
+    assert "more than 5 folders" in failures[0].reason
+
+
+def test_a_web_server_is_asked_how_large_the_files_of_a_slide_are(tmp_path):
+    """Its lists do not say."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p.mrxs").write_bytes(b"1")
+    (tmp_path / "p" / "Data0001.dat").write_bytes(b"123")
+    with elsewhere.web(tmp_path) as server:
+        [job], _ = list_slides([f"{server.url}/"])
+        assert {file.name: file.size for file in files_of(job).files} == {"p.mrxs": 1, "p/Data0001.dat": 3}
 
 
 def test_credentials_are_told_to_nobody(slides, tmp_path):

@@ -35,18 +35,24 @@ class SlideFile:
         Raises
         ------
         RemoteError
-            If it cannot be read, or not all of it came.
+            If it cannot be read, or not all of it came, or more.
         OSError
             If it cannot be written, as on a full disk.
         """
+
+        def tick() -> None:
+            look()
+            if target.exists() and target.stat().st_size > self.size:  # room was made for no more
+                raise RemoteError(f"{self.source} sends more than the {self.size} bytes that were announced")
+
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(TRIES):
             if isinstance(self.source, Remote):
-                self.source.download("", target, look)
+                self.source.download("", target, tick)
             else:
                 with self.source.open("rb") as file, target.open("wb") as copy:
                     while block := file.read(_BLOCK):
-                        look()
+                        tick()
                         copy.write(block)
             if (found := target.stat().st_size) == self.size:
                 return
@@ -139,7 +145,7 @@ def _elsewhere(job: SlideJob, remote: Remote) -> SlideFiles:
     name = name_of(remote.url)
     suffix = PurePosixPath(name.lower()).suffix
     if name.lower().endswith(FOLDER_SUFFIXES):
-        sizes = remote.sizes()
+        sizes = _sizes(remote)
         if not sizes:
             raise RemoteError(f"there is nothing at {remote}, or it may not be seen")
         return _renamed(job, name, {n: (remote / n, size) for n, size in sizes.items()}, folder=True)
@@ -147,7 +153,7 @@ def _elsewhere(job: SlideJob, remote: Remote) -> SlideFiles:
     beside = Remote(remote.url.rpartition("/")[0])
     if suffix == ".mrxs":
         stem = name[: -len(suffix)]
-        found |= {f"{stem}/{n}": (beside / stem / n, size) for n, size in (beside / stem).sizes().items()}
+        found |= {f"{stem}/{n}": (beside / stem / n, size) for n, size in _sizes(beside / stem).items()}
         if len(found) == 1:
             raise RemoteError(f"the folder of data that belongs to {remote} is not there, or cannot be listed")
     elif suffix in (".vms", ".vmu"):
@@ -161,6 +167,11 @@ def _elsewhere(job: SlideJob, remote: Remote) -> SlideFiles:
     return _renamed(job, name, found, folder=False)
 
 
+def _sizes(remote: Remote) -> dict[str, int]:
+    """As `Remote.sizes`, and where a list does not say how large files are, as those of web servers, each is asked."""
+    return {name: (remote / name).size() if size < 0 else size for name, size in remote.sizes().items()}
+
+
 def _renamed(job: SlideJob, name: str, found: Mapping[str, tuple[Path | Remote, int]], *, folder: bool) -> SlideFiles:
     """Files whose copies are named by the slide's id; files beside the first keep the names that it knows them by."""
     known = [suffix for suffix in SLIDE_SUFFIXES if name.lower().endswith(suffix)]
@@ -170,7 +181,5 @@ def _renamed(job: SlideJob, name: str, found: Mapping[str, tuple[Path | Remote, 
     if suffix == ".mrxs":
         data = name[: -len(suffix)]
         mine |= {n: job.slide_id + n[len(data) :] for n in found if n.startswith(f"{data}/")}
-    if unknown := [str(source) for source, size in found.values() if size < 0]:
-        raise RemoteError(f"the server of {unknown[0]} does not say how large it is, so no copy could be trusted")
     files = (SlideFile(n if folder else mine.get(n, n), size, source) for n, (source, size) in found.items())
     return SlideFiles(tuple(files), opened, folder)
