@@ -55,8 +55,17 @@ def plain(url: str) -> str:
     protocol, _, rest = url.partition("://")
     # In other protocols than the web's, names may hold a '?' or a '#'.
     rest = re.split(r"[?#]" if protocol.lower() in _WEB else r"\?[^/]*=", rest, maxsplit=1)[0]
-    host, slash, path = rest.partition("/")
-    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
+    login = _login(rest)
+    return f"{protocol}://{rest[len(login) + 1 :] if login else rest.removeprefix('@')}"
+
+
+def _login(rest: str) -> str:
+    """User and password, of what comes after a URL's protocol."""
+    if "@" in (host := rest.partition("/")[0]):
+        return host.rpartition("@")[0]
+    # A password may hold a slash, as keys of AWS do; what is no port is one.
+    found = re.match(r"[^/@:\[]*:(?!\d+/)[^@]*(?=@)", rest)
+    return found[0] if found else ""
 
 
 def name_of(url: str) -> str:
@@ -70,8 +79,8 @@ def without_secrets(text: str, *urls: str | None) -> str:
     for url in urls:
         if url and (shown := plain(url)) != url:
             text = text.replace(url, shown)
-            user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-            for secret in (url.partition("?")[2], user):
+            login = _login(url.partition("://")[2])
+            for secret in (url.partition("?")[2], login, login.partition("/")[0]):
                 if secret:
                     text = text.replace(secret, "...")
     return _IN_TEXT.sub(lambda found: plain(found[0]), text)
@@ -131,13 +140,18 @@ class Remote:
         if "::" in self.url:
             raise RemoteError(f"{self} chains file systems (::), which is not done here; name the file itself")
         options: dict[str, Any] = {}
+        protocol = self.url.partition("://")[0].lower()
         try:
-            if self._on_web:
+            if protocol in _WEB:
                 import aiohttp
 
                 # aiohttp's own limit, five minutes for a whole file, is less than a slide may take.
                 patience = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=_SILENT_S)
                 options["client_kwargs"] = {"timeout": patience}
+            elif protocol in ("s3", "s3a"):
+                # botocore's five tries, in each of s3fs's five, in each of ours, would take half an hour.
+                known = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+                options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **known}
             fs, path = fsspec.core.url_to_fs(self.url, **options)
         except ImportError as error:
             raise RemoteError(

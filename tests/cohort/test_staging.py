@@ -14,6 +14,7 @@ from pathlib import Path
 import bad_slides
 import elsewhere
 import filelock
+import fsspec
 import pytest
 
 from wsi_umedpt.cohort.isolate import Isolated, Limits
@@ -379,6 +380,13 @@ def test_slow_disks_are_staged_where_asked(jobs, calm, tmp_path):
     for job in jobs:
         assert bad_slides.contents(tmp_path / "out" / f"{job.slide_id}.zarr") == calm[job.slide_id]
     assert lies_in(tmp_path / "stage") == []
+
+
+def test_tries_are_not_multiplied_by_those_of_libraries(monkeypatch):
+    """A bucket that does not answer would be waited for half an hour; other settings of a user's stay."""
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"s3": {"addressing_style": "path"}}})
+    known = Remote("s3://bucket/x").fs.config_kwargs
+    assert known == {"retries": {"total_max_attempts": 1}, "s3": {"addressing_style": "path"}}
 
 
 def test_a_protocol_that_is_not_installed_is_named(monkeypatch):

@@ -77,6 +77,16 @@ def test_what_is_shown_of_a_url_holds_no_secret(tail):
     assert "S3CRET" not in without_secrets(f"what: {url}, ('{url}') and sig=S3CRET{tail} alone", url)
 
 
+def test_a_key_with_a_slash_is_a_password_too():
+    """As those of AWS may be; ports, and names with an @, are shown."""
+    url = "s3://AK1A:5E/CRET@bucket/x.svs"
+    assert plain(url) == "s3://bucket/x.svs"
+    told = without_secrets(f'{url}: invalid bucket "AK1A:5E"', url)
+    assert not [word for word in ("AK1A", "5E", "CRET") if word in told]
+    for shown in ("http://host:80/a@b.svs", "http://[::1]:80/a@b.svs", "s3://bucket/a:b@c.svs", "s3://bucket/a@b.svs"):
+        assert plain(shown) == shown
+
+
 @pytest.mark.parametrize(
     "words",
     [
