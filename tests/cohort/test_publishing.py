@@ -34,6 +34,9 @@ from wsi_umedpt.scores import write_scores
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.verify import problems_of
 
+BATCH = ("--batch-size", "16")
+"""Of chunks as small as here."""
+
 
 class KillError(BaseException):
     """As if the process had ended here."""
@@ -139,6 +142,9 @@ def test_what_cannot_be_done_elsewhere_is_said_first(jobs, bucket, tmp_path, say
     assert f"Name one of the stores in it, as {bucket}/out/s0.zarr" in out
     assert f"there is no store at {bucket}/gone.zarr" in out
     assert "embed --dry-run" in out
+    _, out, _ = say("embed", jobs[0].path, "-o", f"{bucket}/out", "--work", tmp_path / "none", "--dry-run", *BATCH)
+    assert f"-> {bucket}/out/s0.zarr (store exists)" in out
+    assert not (tmp_path / "none").exists()
     _, _, err = say("mil", "predict", "model.json", f"{bucket}/out", "-o", "p.csv")
     assert "--no-scores" in err
 

@@ -265,15 +265,17 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
     for job in jobs:
         try:
             prepared = Prepared(job, plan, read=False)
+            exists = prepared.path.exists() or (plan.shelf is not None and plan.shelf.holds(prepared.path))
         except Exception as error:  # noqa: BLE001 - a plan lists every slide's trouble
             failed.append((job.name, reason_of(error)))
             continue
         slide = prepared.slide
         counts.append(tuple(map(len, prepared.grids)))
         prepared.close()
-        there = " (store exists)" if prepared.path.exists() else ""
+        goes = plan.shelf.remote(prepared.path) if plan.shelf else prepared.path
+        there = " (store exists)" if exists else ""
         print(
-            f"{job.name} -> {prepared.path}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
+            f"{job.name} -> {goes}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
             f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, "
             f"{' + '.join(map(str, counts[-1]))} tiles"
         )

@@ -53,10 +53,13 @@ class Shelf:
         """Where a store of the work folder is published."""
         return Remote(self.url) / path.name
 
+    def holds(self, path: Path) -> bool:
+        """Whether there is a published store of that name."""
+        return self.remote(path).read(NODE) != [None]
+
     def open(self, path: Path) -> SlideStore | None:
         """The published store of that name; None if there is none."""
-        remote = self.remote(path)
-        return None if remote.read(NODE) == [None] else SlideStore.open(remote.url)
+        return SlideStore.open(self.remote(path).url) if self.holds(path) else None
 
     def bind(self, work: Path) -> None:
         """Say in a work folder where its stores go.
@@ -102,7 +105,7 @@ class Shelf:
         """Have what a published store is added to, if there is one and nothing of it is here."""
         if not path.exists():
             _base_mark(path).unlink(missing_ok=True)
-            if self.remote(path).read(NODE) != [None]:
+            if self.holds(path):
                 fetch_base(self.remote(path), path)
 
     def put(self, path: Path, check: Callable[[], None]) -> None:
