@@ -30,7 +30,7 @@ _WEB = ("http", "https")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 """Trying again does not help."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SILENT_S = 120.0
+_SILENT_S = 60.0
 """A web server that sends nothing for so long is given up."""
 _FOLDERS = 1000
 """How many pages of a web server are looked through, at most."""
