@@ -216,6 +216,8 @@ def test_progress_says_how_long_it_takes(monkeypatch):
     watch = Watch()
     assert watch.words == "Opening the slide ..."
     watch.enter("Embedding tiles:")
+    assert watch.words == "Embedding tiles ..."
+    watch.enter("Embedding tiles:")
     watch.progress(1088, 2048)
     assert watch.words == "Embedding tiles: 1,088 of 2,048"
     watch.progress(1152, 2048)

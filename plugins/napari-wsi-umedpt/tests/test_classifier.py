@@ -131,6 +131,10 @@ def test_the_verdict_says_what_was_judged(classifier):
     words = verdict(classifier.model, whole, whole, total)
     assert f"status: {whole.forecasts[0].answer}" in words
     assert "cannot be ruled out" in words
+    one = replace(whole.forecasts[0], conformal=np.array([False, True]))
+    assert "coverage, tumour alone is possible." in verdict(
+        classifier.model, replace(whole, forecasts=[one]), whole, total
+    )
     assert f"All {total} tiles judged" in words
     assert "is called from 0.40 on" in words
     chosen = np.arange(total) < 20

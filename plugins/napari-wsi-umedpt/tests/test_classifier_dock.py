@@ -108,6 +108,19 @@ def test_what_is_looked_at_comes_first(dock, model_file, qtbot):
     assert np.isnan(dock._heats[ATTENTION].data).sum() > np.isnan(before).sum()
 
 
+def test_a_heatmap_that_is_chosen_at_once_is_shown(dock, model_file, qtbot):
+    """Before it was its turn; and what the user draws in stays selected when layers come."""
+    active = dock._viewer.layers.selection.active
+    assert active is not None
+    dock.open(model_file)
+    qtbot.waitUntil(lambda: dock.judgement is not None, timeout=30_000)
+    dock.column.setCurrentIndex(0)
+    qtbot.waitUntil(lambda: quiet(dock))
+    assert {name: layer.visible for name, layer in dock._heats.items()} == {ATTENTION: True, "contribution": False}
+    assert dock.top.title.text() == "Looked at most"
+    assert dock._viewer.layers.selection.active is active
+
+
 def test_the_prediction_follows_regions(dock, model_file, planted, qtbot):
     """Left out, moved, judged alone, forgotten: always what the model says of the tiles that are left."""
     dock.open(model_file)

@@ -123,6 +123,8 @@ def test_a_click_says_what_is_there(opened, qtbot):
     assert "unreadable" in dock.here.text()
     dock.tell_place((1.0, 1.0))
     assert dock.here.text() == "x 2, y 2 px"
+    dock.tell_place((-50.0, 1.0))
+    assert dock.here.text() == "This is beside the slide."
 
 
 def test_a_click_of_the_mouse_arrives(opened, qtbot):
@@ -234,6 +236,72 @@ def test_going_through_a_folder(viewer, qtbot, tmp_path, planted, told):
     dock.step(-1)
     qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
     assert dock.note.text() == "pale"
+
+
+def test_what_is_drawn_stays_with_its_slide(viewer, qtbot, tmp_path, planted):
+    """Hidden while another slide of the folder is looked at, above its own when that comes back."""
+    write_pyramid(tmp_path / "a.svs", tissue_image(700, 600)[0])
+    shutil.copy(planted.slide, tmp_path / "planted.svs")
+    (tmp_path / "out").mkdir()  # where the dock Analyse puts results
+    shutil.copytree(planted.store, tmp_path / "out" / "planted.zarr")
+    dock, drawing = CasesDock(viewer), AnnotationsDock(viewer)
+    qtbot.addWidget(dock)
+    qtbot.addWidget(drawing)
+    dock.open(tmp_path)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
+    drawing.new_layer()
+    (layer,) = [layer for layer in viewer.layers if layer.name == "annotations"]
+    layer.add_polygons(np.array([[10, 10], [10, 90], [90, 90.0]]))
+    dock.step(1)
+    qtbot.waitUntil(lambda: "nuclei" in [layer.name for layer in viewer.layers], timeout=8000)
+    assert not layer.visible
+    viewer.layers.selection.active = layer
+    drawing.save(tmp_path / "a.geojson")  # in px of its own slide
+    found = read_annotations(tmp_path / "a.geojson")[0].parts[0][0]
+    assert np.ptp(found, axis=0) == pytest.approx(np.full(2, 80 / layer.metadata[KEY].place.mpp), abs=0.01)
+    dock.step(-1)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a", "annotations"], timeout=8000)
+    assert layer.visible
+
+
+def test_a_class_that_is_typed_has_a_colour_of_its_own(opened, qtbot):
+    """And not the first class's."""
+    dock = AnnotationsDock(opened)
+    qtbot.addWidget(dock)
+    dock.new_layer()
+    layer = opened.layers[-1]
+    first = layer.current_edge_color
+    dock.classes.lineEdit().setText("Granuloma")
+    assert layer.feature_defaults["class"][0] == "Granuloma"
+    typed = layer.current_edge_color
+    assert typed != first
+    dock.classes.addItem("Granuloma")  # as Enter does
+    dock._next_class()
+    assert layer.current_edge_color == typed
+
+
+def test_a_dock_that_napari_made_opens_slides(viewer, qtbot, planted):
+    """It is given a proxy of the viewer that hides the window, and need not ask it for that."""
+    _, dock = viewer.window.add_plugin_dock_widget("napari-wsi-umedpt", "Slides and results")
+    dock.open(planted.slide)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=8000)
+
+
+def test_docks_lie_in_tabs_and_the_window_stays_as_high(viewer, qtbot):
+    """However many are opened: a window that grew would end below the screen. The Navigator stays in sight."""
+    window = viewer.window._qt_window
+    window.resize(1000, 850)
+    qtbot.wait(50)
+    frames = []
+    for name in ("Navigator", "Legend", "Annotations", "Case list", "Few-shot classifier", "Slide classifier"):
+        frames.append(viewer.window.add_plugin_dock_widget("napari-wsi-umedpt", name)[0])
+        qtbot.wait(100)
+    navigator, *others = frames
+    assert window.tabifiedDockWidgets(navigator) == []
+    assert set(window.tabifiedDockWidgets(others[0])) == {*others[1:]}
+    assert navigator.isVisible()
+    assert not others[-1].visibleRegion().isEmpty()
+    qtbot.waitUntil(lambda: window.height() == 850)
 
 
 def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):

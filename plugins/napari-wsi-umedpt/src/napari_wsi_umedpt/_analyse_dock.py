@@ -39,10 +39,11 @@ from napari_wsi_umedpt._background import Background
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._navigation import frame_of
+from napari_wsi_umedpt._opening import RESULTS
 from napari_wsi_umedpt._regions import drawn_areas
 from napari_wsi_umedpt._stage import current_slide, current_store
 from napari_wsi_umedpt._telling import tell, tell_error
-from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, ours
+from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, ours, same_selected
 
 WHOLE, FIELD, DRAWN = "whole slide", "visible field", "drawn regions"
 _OWN = "own model ..."
@@ -190,7 +191,7 @@ class AnalyseDock(Dock):
         if store is not None:
             self.folder.setText(str(store.parent))
         elif slide is not None:
-            self.folder.setText(str(slide.slide.path.parent / "out"))
+            self.folder.setText(str(slide.slide.path.parent / RESULTS))
 
     def _choose_folder(self) -> None:
         name = QFileDialog.getExistingDirectory(self, "A folder for results", self.folder.text())
@@ -353,11 +354,9 @@ class AnalyseDock(Dock):
         if self._status is not None and self._status[1] in self._viewer.layers:
             self._viewer.layers.remove(self._status[1])
         status = Status(grid, slide.place)
-        active = self._viewer.layers.selection.active
-        (layer,) = add_layers(self._viewer, [status.layer(done)])
+        with same_selected(self._viewer):
+            (layer,) = add_layers(self._viewer, [status.layer(done)])
         self._status = status, layer
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active
 
     def _show_made(self, watch: Watch) -> None:
         """Show what entered the store since the last look."""
@@ -386,7 +385,8 @@ class AnalyseDock(Dock):
                 self._viewer.layers.remove(layer)
 
         def add() -> None:
-            add_layers(self._viewer, fresh.values())
+            with same_selected(self._viewer):
+                add_layers(self._viewer, fresh.values())
 
         # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
         QTimer.singleShot(0, add)

@@ -146,7 +146,7 @@ class Watch:
         if self.stopping:
             return f"{self.stage} Stopping after this batch ..."
         if not self.total:
-            return self.stage
+            return f"{self.stage.removesuffix(':')} ..." if self.stage.endswith(":") else self.stage
         left = self.seconds_left
         more = "" if left is None else f", {_time(left)} left"
         return f"{self.stage} {self.done:,} of {self.total:,}{more}"

@@ -10,6 +10,7 @@ from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
 from napari_wsi_umedpt._dock import Dock
+from napari_wsi_umedpt._layers import Place, shown_by
 from napari_wsi_umedpt._telling import tell, tell_error
 from napari_wsi_umedpt._viewer import add_layers, camera, current_place
 
@@ -44,8 +45,15 @@ class AnnotationsDock(Dock):
         layout.addStretch(1)
 
     def _colour(self) -> tuple[float, ...]:
-        index = max(0, self.classes.findText(self.classes.currentText()))
+        index = self.classes.findText(self.classes.currentText())
+        if index < 0:  # being typed: it will be the last
+            index = self.classes.count()
         return tuple(part / 255 for part in PALETTE[index % len(PALETTE)])
+
+    def _place_of(self, layer: Shapes) -> Place | None:
+        """Of the slide that a layer was drawn on, which need not be the one that is looked at."""
+        shown = shown_by(layer)
+        return shown.place if shown is not None else current_place(self._viewer)
 
     def _layer(self) -> Shapes | None:
         active = self._viewer.layers.selection.active
@@ -103,8 +111,7 @@ class AnnotationsDock(Dock):
     def save(self, path: Path) -> None:
         """Write the selected layer for QuPath."""
         layer = self._layer()
-        place = current_place(self._viewer)
-        if layer is None or place is None:
+        if layer is None or (place := self._place_of(layer)) is None:
             return
         try:
             found = layer_annotations(layer.data, layer_meta(layer), place)
@@ -120,7 +127,8 @@ class AnnotationsDock(Dock):
             self.open(Path(name))
 
     def _choose_target(self) -> None:
-        place = current_place(self._viewer)
+        active = self._viewer.layers.selection.active
+        place = self._place_of(active) if isinstance(active, Shapes) else None
         name = f"{place.slide_id if place else 'annotations'}.geojson"
         chosen, _ = QFileDialog.getSaveFileName(self, "Save annotations", name, _FILTER)
         if chosen:

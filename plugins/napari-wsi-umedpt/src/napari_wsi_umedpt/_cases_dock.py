@@ -24,10 +24,10 @@ from qtpy.QtWidgets import (
 from napari_wsi_umedpt._cases import STATES, CaseList
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
-from napari_wsi_umedpt._opening import open_path
+from napari_wsi_umedpt._opening import RESULTS, open_path
 from napari_wsi_umedpt._reader import ask_for_slide
 from napari_wsi_umedpt._telling import Reports, tell, tell_error
-from napari_wsi_umedpt._viewer import add_layers, ours
+from napari_wsi_umedpt._viewer import add_layers, current_place, ours
 
 
 class CasesDock(Dock):
@@ -47,6 +47,9 @@ class CasesDock(Dock):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setWordWrap(False)
+        for column in (0, 1):
+            self.table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.table.cellDoubleClicked.connect(lambda row, _: self.show_case(row))
         self.state, self.note = QComboBox(), QLineEdit()
@@ -68,6 +71,7 @@ class CasesDock(Dock):
             for widget in widgets:
                 row.addWidget(widget)
             layout.addLayout(row)
+        self.setMinimumWidth(345)
         napari_viewer.bind_key("Alt-Right", lambda _: self.step(1), overwrite=True)
         napari_viewer.bind_key("Alt-Left", lambda _: self.step(-1), overwrite=True)
 
@@ -75,7 +79,12 @@ class CasesDock(Dock):
 
     def open(self, folder: Path) -> None:
         """Open a folder, and its first slide that was not seen."""
-        self._background.run(lambda: CaseList(folder), self._opened, doing=f"Listing {folder.name}")
+        results = folder / RESULTS
+        self._background.run(
+            lambda: CaseList(folder, results=results if results.is_dir() else None),
+            self._opened,
+            doing=f"Listing {folder.name}",
+        )
 
     def _opened(self, cases: CaseList) -> None:
         self.cases, self.number = cases, None
@@ -143,6 +152,7 @@ class CasesDock(Dock):
 
         def add() -> None:
             add_layers(self._viewer, layers)
+            self._show_drawn()
             self._viewer.reset_view()
             self._viewer.status = ""
             if self.cases and self.number is not None and self.cases.cases[self.number].state == "unseen":
@@ -151,3 +161,12 @@ class CasesDock(Dock):
 
         # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
         QTimer.singleShot(0, add)
+
+    def _show_drawn(self) -> None:
+        """Show what was drawn on this slide, above it, and hide what was drawn on others."""
+        place = current_place(self._viewer)
+        for layer, shown in list(ours(self._viewer)):
+            if shown.kind == "annotations":
+                layer.visible = shown.place == place
+                if layer.visible:
+                    self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))

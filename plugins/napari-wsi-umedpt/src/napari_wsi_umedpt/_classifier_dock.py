@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -30,7 +29,7 @@ from napari_wsi_umedpt._regions import ALONE, COLOURS, LEFT_OUT, chosen_tiles, d
 from napari_wsi_umedpt._stage import current_slide, current_store, go_to_tile, pictures_of
 from napari_wsi_umedpt._telling import Reports, tell, tell_error
 from napari_wsi_umedpt._verdict import verdict
-from napari_wsi_umedpt._viewer import add_layers, camera
+from napari_wsi_umedpt._viewer import add_layers, camera, same_selected
 
 if TYPE_CHECKING:
     from wsi_umedpt.mil.live import Judgement
@@ -111,14 +110,8 @@ class ClassifierDock(Dock):
         layout.addWidget(self.top)
         layout.addWidget(self.bottom)
         layout.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(330)
+        self._scrolled(inside)
+        self.setMinimumWidth(345)
 
     def _region_buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -258,6 +251,7 @@ class ClassifierDock(Dock):
         for name, layer in self._heats.items():
             layer.visible = (name == ATTENTION) is shown
         if self._contribution() in self._frames:
+            self._show_heat(self._column())  # it may not have been its turn yet
             self._show_galleries()
         else:
             self.judge()
@@ -281,9 +275,10 @@ class ClassifierDock(Dock):
             show_frame(layer, frame)
             return
         visible = (column == ATTENTION) is (self._column() == ATTENTION)
-        self._heats[kind] = add_frame(
-            self._viewer, frame, classifier.tiles, classifier.place, name, store=classifier.store, visible=visible
-        )
+        with same_selected(self._viewer):
+            self._heats[kind] = add_frame(
+                self._viewer, frame, classifier.tiles, classifier.place, name, store=classifier.store, visible=visible
+            )
         self._keep_regions_on_top()
 
     def _show_galleries(self) -> None:

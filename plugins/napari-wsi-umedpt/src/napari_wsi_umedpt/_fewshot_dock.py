@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from wsi_umedpt.errors import ProbeError, WsiError
 from wsi_umedpt.objects import PALETTE
 
@@ -28,6 +28,7 @@ from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._stage import current_store, go_to_tile, pictures_of
 from napari_wsi_umedpt._telling import Reports, tell, tell_error
 from napari_wsi_umedpt._tilelabels import points_of, read_labels, write_points, write_regions
+from napari_wsi_umedpt._viewer import same_selected
 
 _START = "Open a slide's results (.zarr): what is learned from are the features in them."
 _HELP = (
@@ -68,6 +69,7 @@ class FewShotDock(Dock):
         self.features.setToolTip("Which of the features in the results are learned from")
         self.features.activated.connect(self._choose_features)
         self.classes = ClassList(_FIRST, PALETTE, _MOST_CLASSES)
+        self.classes.setToolTip("Double-click on a class to rename it")
         self.classes.changed.connect(self._classes_changed)
         self.classes.chosen.connect(self.choose_class)
         self.paint_button = QPushButton("Label tiles")
@@ -84,7 +86,8 @@ class FewShotDock(Dock):
         form.addRow("Features", self.features)
         shown = QFormLayout()
         shown.addRow("Show", self.column)
-        layout = QVBoxLayout(self)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
         layout.addLayout(form)
         layout.addWidget(self.classes)
         layout.addWidget(self.paint_button)
@@ -93,7 +96,8 @@ class FewShotDock(Dock):
         layout.addWidget(self.gallery)
         layout.addLayout(self._file_buttons())
         layout.addStretch(1)
-        self.setMinimumWidth(330)
+        self._scrolled(inside)
+        self.setMinimumWidth(345)
 
     def _file_buttons(self) -> QGridLayout:
         grid = QGridLayout()
@@ -277,13 +281,11 @@ class FewShotDock(Dock):
         shown = Shown("features", slide.place, slide.store.path, "few-shot", tiles=slide.tiles)
         meta = slide.place.meta(slide.cells.step, slide.cells.origin)
         self._colours = Image(data, name="few-shot", rgb=True, opacity=0.45, metadata={KEY: shown}, **meta)
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(self._colours)
-        if self._labels is not None and self._labels in self._viewer.layers:
-            layers = self._viewer.layers
-            layers.move(layers.index(self._labels), len(layers))
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active  # painting goes on
+        with same_selected(self._viewer):
+            self._viewer.add_layer(self._colours)
+            if self._labels is not None and self._labels in self._viewer.layers:
+                layers = self._viewer.layers
+                layers.move(layers.index(self._labels), len(layers))
 
     def _take_away_colours(self) -> None:
         if self._colours is not None and self._colours in self._viewer.layers:

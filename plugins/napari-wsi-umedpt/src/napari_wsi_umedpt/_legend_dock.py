@@ -100,7 +100,8 @@ class LegendDock(Dock):
             self.here.setText(_INVITATION)
             return
         x, y = place.to_slide(np.array(world)).tolist()
-        words = what_is_at(list(self._viewer.layers), x, y)
+        inside = 0 <= x < place.size[0] and 0 <= y < place.size[1]
+        words = what_is_at(list(self._viewer.layers), x, y) if inside else "This is beside the slide."
         self.here.setText(words)
         self._viewer.status = words.replace("\n\n", " | ").replace("\n", ", ")
 

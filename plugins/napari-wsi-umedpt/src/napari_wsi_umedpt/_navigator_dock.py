@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QPointF, QRectF, Qt
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPen
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from wsi_umedpt.errors import OptionError
@@ -29,6 +29,8 @@ _SMALLEST_FRAME = 6.0
 
 class NavigatorDock(Dock):
     """Move like on a microscope."""
+
+    in_tabs = False
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -148,6 +150,10 @@ class Overview(QWidget):
         self._place: Place | None = None
         self.frame = QRectF()
         self.moved: Any = lambda x, y: None
+
+    def sizeHint(self) -> QSize:
+        """As large as it may be, where there is room."""
+        return QSize(_HIGHEST_PX, _HIGHEST_PX)
 
     def show_picture(self, pixels: npt.NDArray[np.uint8] | None, place: Place | None) -> None:
         """Show a slide; its picture covers it from the upper left corner on."""

@@ -36,11 +36,16 @@ def by_hand() -> bool:
     return bool(QThread.currentThread().loopLevel())
 
 
+def window_of(viewer: Any) -> Any:
+    """Qt's window; what napari gives to a dock may be a proxy that hides it."""
+    return getattr(viewer, "__wrapped__", viewer).window._qt_window
+
+
 class Opener(QObject):
     """Opens layers in one window, and ends with it; see `Opener.of`."""
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__(viewer.window._qt_window)
+        super().__init__(window_of(viewer))
         self._viewer, self._background = viewer, Background()
         self._waiting: deque[_Asked] = deque()
         self._busy = False
@@ -49,7 +54,7 @@ class Opener(QObject):
     @classmethod
     def of(cls, viewer: Any) -> "Opener":
         """The opener of a viewer's window."""
-        found: Opener | None = viewer.window._qt_window.findChild(cls)
+        found: Opener | None = window_of(viewer).findChild(cls)
         return found or cls(viewer)
 
     def open(self, prepare: Callable[[], Read], doing: str, then: Then = lambda _: None) -> None:

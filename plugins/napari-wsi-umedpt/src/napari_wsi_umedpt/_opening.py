@@ -32,6 +32,8 @@ from napari_wsi_umedpt._layers import (
 from napari_wsi_umedpt._marks import TileLines
 from napari_wsi_umedpt._whereabouts import Known, check_is_slide_of, find_slide
 
+RESULTS = "out"
+"""Folder beside slides in which their stores are made and looked for, if no other is named."""
 Missing = Callable[[SlideStore], None]
 """Is told of a store whose slide was not found."""
 

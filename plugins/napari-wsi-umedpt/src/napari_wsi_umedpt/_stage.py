@@ -12,7 +12,7 @@ from wsi_umedpt.tiling import TileGrid
 from napari_wsi_umedpt._array import Report
 from napari_wsi_umedpt._layers import KEY, UNITS, Place, Shown
 from napari_wsi_umedpt._tilepictures import TilePictures
-from napari_wsi_umedpt._viewer import camera, canvas_size, ours
+from napari_wsi_umedpt._viewer import camera, canvas_size, ours, same_selected
 
 _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
@@ -64,22 +64,19 @@ def go_to_tile(viewer: Any, place: Place, grid: TileGrid, row: int) -> None:
 
 
 def _mark(viewer: Any, place: Place, corners: Any, width: float) -> None:
-    active = viewer.layers.selection.active
     for layer, shown in list(ours(viewer)):
         if shown.kind == "annotations" and shown.name == _MARK:
             viewer.layers.remove(layer)
-    viewer.add_layer(
-        Shapes(
-            [corners],
-            shape_type="rectangle",
-            name=_MARK,
-            edge_color="yellow",
-            face_color="transparent",
-            edge_width=width,
-            units=UNITS,
-            metadata={KEY: Shown("annotations", place, name=_MARK)},
+    with same_selected(viewer):
+        viewer.add_layer(
+            Shapes(
+                [corners],
+                shape_type="rectangle",
+                name=_MARK,
+                edge_color="yellow",
+                face_color="transparent",
+                edge_width=width,
+                units=UNITS,
+                metadata={KEY: Shown("annotations", place, name=_MARK)},
+            )
         )
-    )
-    # What the user draws in stays selected.
-    if active is not None and active in viewer.layers:
-        viewer.layers.selection.active = active

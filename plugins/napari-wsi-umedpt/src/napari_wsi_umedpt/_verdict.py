@@ -52,9 +52,8 @@ def in_short(forecast: "Forecast") -> str:
     if target.kind == "multilabel":
         return ", ".join(f"{name} {p:.2f}" for name, p in zip(target.classes, predicted, strict=True))
     if target.classes:
-        return f"{forecast.answer}, " + ", ".join(
-            f"{name} {p:.2f}" for name, p in zip(target.classes, predicted, strict=True)
-        )
+        chances = ", ".join(f"{name} {p:.2f}" for name, p in zip(target.classes, predicted, strict=True))
+        return f"{forecast.answer} ({chances})"
     values = zip(target.predicted, predicted.tolist(), strict=True)
     return ", ".join(f"{name} {value:.3g}" for name, value in values)
 
@@ -82,7 +81,7 @@ def _target(model: "SlideModel", number: int, forecast: "Forecast") -> str:
     if forecast.conformal is not None:
         there = [c for c, s in zip(target.classes, forecast.conformal, strict=True) if s]
         notes.append(
-            f"At {model.coverage:.0%} coverage, {escape(_listed(there))} cannot be ruled out."
+            f"At {model.coverage:.0%} coverage, {_possible(there)}."
             if there
             else f"No class is likely enough at {model.coverage:.0%} coverage: unlike what was trained on."
         )
@@ -118,6 +117,12 @@ def _unlike(p: float) -> str:
 def _networks(model: "SlideModel") -> str:
     count = len(model.networks)
     return f"{count} networks; &#177; is their spread" if count > 1 else "1 network: nothing is known of its spread"
+
+
+def _possible(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{escape(names[0])} alone is possible"
+    return f"{escape(_listed(names))} cannot be ruled out"
 
 
 def _listed(names: list[str]) -> str:

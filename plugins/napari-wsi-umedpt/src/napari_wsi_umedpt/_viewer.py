@@ -4,6 +4,7 @@ Names that napari 0.9 moved are looked for where they are, so that no deprecated
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from napari.layers import Layer
@@ -37,6 +38,15 @@ def add_layer(viewer: Any, layer: Layer) -> Layer:
     """Add one, with a scale bar."""
     scale_bar(viewer).visible = True
     return viewer.add_layer(layer)
+
+
+@contextmanager
+def same_selected(viewer: Any) -> Iterator[None]:
+    """Add layers that nobody asked for just now: what the user draws in stays selected."""
+    active = viewer.layers.selection.active
+    yield
+    if active is not None and active in viewer.layers:
+        viewer.layers.selection.active = active
 
 
 def ours(viewer: Any) -> Iterator[tuple[Layer, Shown]]:
