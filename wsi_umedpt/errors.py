@@ -52,6 +52,10 @@ class RemoteError(WsiError, OSError):
     """What lies elsewhere, in an object store or on a web server, cannot be read or written as asked."""
 
 
+class UnreachableError(RemoteError):
+    """A server gave no answer, or nobody who may ask: this may pass, and is not of what was asked for."""
+
+
 class ManifestError(WsiError, ValueError):
     """The list of slides that the user gave cannot be used."""
 

@@ -6,10 +6,14 @@ them. A URL may hold credentials too, a password or a signature: what is shown o
 Read top to bottom: what a URL is, then `Remote` (a file or a prefix).
 """
 
+import contextlib
 import errno
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,12 +22,14 @@ from urllib.parse import unquote
 
 import fsspec
 
-from wsi_umedpt.errors import RemoteError, reason_of
+from wsi_umedpt.errors import RemoteError, UnreachableError, reason_of
 
 TRIES = 4
 """How often something is asked for before it counts as failed."""
 PAUSE_S = 0.5
 """Before the second try; doubled each time."""
+_LOOK_S = 0.2
+"""How often it is looked whether an answer is still wanted."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
 _WEB = ("http", "https")
@@ -37,8 +43,8 @@ _FOLDERS = 1000
 Answer = TypeVar("Answer")
 
 
-class StopCopyError(Exception):
-    """Raised by who is told of a copy's progress, to end it."""
+class StopAskingError(Exception):
+    """Nobody wants the answer any more; also raised by who is told of a copy's progress, to end it."""
 
 
 class NoRangesError(RemoteError):
@@ -282,7 +288,7 @@ class Remote:
             self.asked(one)
 
     def download(self, name: str, target: Path, tick: Callable[[], None]) -> None:
-        """Copy a file to disk; `tick` is called as it goes, and may end it by raising `StopCopyError`."""
+        """Copy a file to disk; `tick` is called as it goes, and may end it by raising `StopAskingError`."""
         self.asked(lambda: self.fs.get_file(self.below(name), str(target), callback=_Ticking(tick)))
 
     def put(self, name: str, content: bytes) -> None:
@@ -305,8 +311,8 @@ class Remote:
         """
         for left in reversed(range(TRIES)):
             try:
-                return question()
-            except (StopCopyError, RemoteError):
+                return _answered(question)
+            except (StopAskingError, RemoteError):
                 raise
             except Exception as caught:  # each protocol has its own
                 error = _told(caught)
@@ -316,10 +322,46 @@ class Remote:
                     raise RemoteError(f"there is nothing at {self}, or it may not be seen") from None
                 if not left or isinstance(error, _FINAL):
                     why = without_secrets(reason_of(error), self.url)
-                    times = "" if isinstance(error, _FINAL) else f" (asked {TRIES} times)"
-                    raise RemoteError(f"{self} cannot be reached as asked{times}: {why}") from None
+                    if isinstance(error, _FINAL):
+                        raise RemoteError(f"{self} cannot be reached as asked: {why}") from None
+                    raise UnreachableError(f"{self} cannot be reached as asked (asked {TRIES} times): {why}") from None
             time.sleep(PAUSE_S * 2 ** (TRIES - 1 - left))
         raise AssertionError  # the last round returns or raises
+
+
+@contextlib.contextmanager
+def asking_until(stopped: Callable[[], bool]) -> Iterator[None]:
+    """What this thread asks in this context is given up, with `StopAskingError`, as soon as `stopped` says so.
+
+    A server may be silent for minutes; who is told to stop has seconds.
+    """
+    before = _STOPPED.set(stopped)
+    try:
+        yield
+    finally:
+        _STOPPED.reset(before)
+
+
+_STOPPED: ContextVar[Callable[[], bool] | None] = ContextVar("stopped", default=None)
+
+
+def _answered(question: Callable[[], Answer]) -> Answer:
+    stopped = _STOPPED.get()
+    if stopped is None:
+        return question()
+    answer: Future[Answer] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="question", daemon=True).start()
+    while not wait([answer], _LOOK_S).done:
+        if stopped():
+            raise StopAskingError
+    return answer.result()
 
 
 def _told(error: Exception) -> BaseException:

@@ -84,3 +84,12 @@ def bucket(s3_server) -> str:
 def no_waiting(monkeypatch):
     """Between tries."""
     monkeypatch.setattr("wsi_umedpt.remote.PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

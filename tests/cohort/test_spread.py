@@ -147,12 +147,3 @@ def test_a_scheduler_and_its_workers_may_come_back(jobs, calm, tmp_path, unused_
     assert {o.status for o in outcomes} <= {"done", "already"}
     for job in jobs:
         assert bad_slides.contents(out / f"{job.slide_id}.zarr") == calm[job.slide_id]
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

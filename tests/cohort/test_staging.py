@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,10 +23,11 @@ from wsi_umedpt.cohort.line import run_line
 from wsi_umedpt.cohort.manifest import SlideJob, list_slides
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.records import read_record
-from wsi_umedpt.cohort.run import embed_slides
+from wsi_umedpt.cohort.run import Embedding, embed_slides
 from wsi_umedpt.cohort.slidefiles import files_of, fingerprint_at
 from wsi_umedpt.cohort.spread import Cluster, spread_slides
 from wsi_umedpt.cohort.staging import Stage, StageRule
+from wsi_umedpt.cohort.stopping import Stopped
 from wsi_umedpt.cohort.turns import Rules
 from wsi_umedpt.errors import RemoteError, SlideError
 from wsi_umedpt.remote import Remote
@@ -398,3 +400,49 @@ def test_a_protocol_that_is_not_installed_is_named(monkeypatch):
     assert "pip install 'wsi-umedpt[remote]'" in failure.reason
     [failure] = list_slides(["nosuch://bucket/slides/"])[1]
     assert "nosuch" in failure.reason
+
+
+def test_who_is_told_to_stop_does_not_wait_for_a_silent_server(silence):
+    """A question that may be answered in minutes is given up; the slide is handed back, and nothing is left."""
+    work, job, out = silence
+    ended: list[BaseException | object] = []
+
+    def prepare() -> None:
+        try:
+            ended.append(work.prepare(job))
+        except Stopped as stopped:
+            ended.append(stopped)
+
+    asking = threading.Thread(target=prepare, daemon=True)
+    asking.start()
+    asking.join(1)
+    assert asking.is_alive(), "the server is silent"
+    work.stop()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert isinstance(ended[0], Stopped)
+    work.close()
+    assert read_record(out, job.slide_id).status == "stopped"
+
+
+@pytest.fixture
+def silence(tmp_path):
+    """Work, a slide on a server that takes questions and never answers, and the folder of stores."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.svs"
+        work = Embedding(bad_slides.plan(tmp_path / "out"))
+        yield work, SlideJob(Path("a.svs"), "a", url=url), tmp_path / "out"
+
+
+def test_a_server_that_is_down_is_not_the_slides_fault(tmp_path, monkeypatch, unused_port):
+    """It is not given up for that, and goes on when the server is back."""
+    monkeypatch.setattr("wsi_umedpt.remote.PAUSE_S", 0.0)
+    job = SlideJob(Path("a.svs"), "a", url=f"http://127.0.0.1:{unused_port}/a.svs")
+    for _ in range(3):
+        (outcome,) = embed_slides([job], bad_slides.plan(tmp_path), rules=Rules(attempts=1))
+        assert (outcome.status, outcome.passing, outcome.again_s) == ("failed", True, 10)
+        assert "cannot be reached" in outcome.reason
+        record = read_record(tmp_path, "a")
+        assert (record.status, record.attempts, record.failures) == ("failed", 0, 0)

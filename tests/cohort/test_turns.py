@@ -16,7 +16,7 @@ from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.records import read_record, record_path, without_paths
 from wsi_umedpt.cohort.run import embed_slides
-from wsi_umedpt.cohort.turns import Rules, is_full_disk
+from wsi_umedpt.cohort.turns import Rules, will_pass
 from wsi_umedpt.errors import OptionError
 
 
@@ -77,17 +77,17 @@ def test_a_full_disk_is_not_the_slides_fault(jobs, calm, tmp_path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr("wsi_umedpt.cohort.claims.Claims.take", refuse)  # nothing can be written, no claim either
         outcome = embed(jobs[0], tmp_path, attempts=1)
-        assert (outcome.status, outcome.disk_full, outcome.again_s) == ("failed", True, 10)
+        assert (outcome.status, outcome.passing, outcome.again_s) == ("failed", True, 10)
     with monkeypatch.context() as full:
         full.setattr("wsi_umedpt.growing.FeatureWriter._flush", refuse)
         for _ in range(3):
             outcome = embed(jobs[0], tmp_path, attempts=1)
-            assert (outcome.status, outcome.disk_full, outcome.again_s) == ("failed", True, 10)
+            assert (outcome.status, outcome.passing, outcome.again_s) == ("failed", True, 10)
             record = read_record(tmp_path, "s0")
             assert (record.status, record.attempts, record.failures) == ("failed", 0, 0)
     assert embed(jobs[0], tmp_path, attempts=1).status == "done"
     assert bad_slides.contents(tmp_path / "s0.zarr") == calm["s0"]
-    assert not is_full_disk(OSError(errno.EIO, "-"))
+    assert not will_pass(OSError(errno.EIO, "-"))
 
 
 def test_ctrl_c_does_not_count(jobs, tmp_path):

@@ -14,7 +14,7 @@ from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
 
 BUSY_S = 2.0
 """How long to wait before asking again for a slide that another process has."""
-FULL_DISK_PATIENCE_S = 600.0
+PASSING_PATIENCE_S = 600.0
 """A disk that stays full for so long ends what it stops."""
 
 
@@ -26,7 +26,7 @@ class Line:
         self._number = itertools.count()
         self._waiting = [(0.0, next(self._number), job) for job in jobs]
         self._outcomes: dict[str, Outcome] = {}
-        self._full_since: float | None = None
+        self._passing_since: float | None = None
 
     def sort(self, size: Callable[[SlideJob], float]) -> None:
         """Let the largest be the first: begun last, it would be waited for by all."""
@@ -73,11 +73,11 @@ class Line:
 
     def _in_vain(self, outcome: Outcome) -> bool:
         """Whether the disk has been full for so long that waiting makes no sense."""
-        if not outcome.disk_full:
-            self._full_since = None
+        if not outcome.passing:
+            self._passing_since = None
             return False
-        self._full_since = self._full_since or time.monotonic()
-        return time.monotonic() - self._full_since > FULL_DISK_PATIENCE_S
+        self._passing_since = self._passing_since or time.monotonic()
+        return time.monotonic() - self._passing_since > PASSING_PATIENCE_S
 
 
 def run_line(jobs: Sequence[SlideJob], isolated: Isolated, watcher: Watcher) -> list[Outcome]:

@@ -27,7 +27,7 @@ class Outcome:
     """Where it failed."""
     again_s: float | None = None
     """Of a failed one: after how many seconds it may be tried again; None if it is not to be."""
-    disk_full: bool = False
+    passing: bool = False
 
 
 class Watcher:

@@ -8,10 +8,12 @@ was there before or all that is new. Whatever a killed run left is written again
 Read top to bottom: `Shelf` (where the stores of a run go), `publish`, `fetch_base`.
 """
 
+import contextlib
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +22,7 @@ from wsi_umedpt.arrays import sync_folder
 from wsi_umedpt.cohort.claims import RUNS
 from wsi_umedpt.errors import OptionError, RemoteError, StoreError
 from wsi_umedpt.places import place
-from wsi_umedpt.remote import Remote, plain
+from wsi_umedpt.remote import Remote, asking_until, plain
 from wsi_umedpt.store import SlideStore
 
 NODE = "zarr.json"
@@ -169,11 +171,12 @@ def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: Non
     known = [name for name in nodes if name in there]
     found = dict(zip(known, remote.read(*known), strict=True))
     written = set[str]()
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool, _ended_at_exit() as over:
 
         def put(name: str) -> None:
-            check()
-            remote.put(name, files[name].read_bytes())
+            with asking_until(over):
+                check()
+                remote.put(name, files[name].read_bytes())
 
         for node in sorted(nodes, key=_turn):
             if found.get(node) == files[node].read_bytes():
@@ -192,6 +195,16 @@ def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: Non
             put(node)
             written |= {*chunks, node}
     _compare(remote, {name: files[name].stat().st_size for name in written})
+
+
+@contextlib.contextmanager
+def _ended_at_exit() -> Iterator[Callable[[], bool]]:
+    """Whether the context was left: whoever is still asking then, as after Ctrl-C, need not be waited for."""
+    over = threading.Event()
+    try:
+        yield over.is_set
+    finally:
+        over.set()
 
 
 def fetch_base(remote: Remote, path: Path) -> None:

@@ -24,14 +24,14 @@ from wsi_umedpt.cohort.publishing import Shelf
 from wsi_umedpt.cohort.slidefiles import fingerprint_at
 from wsi_umedpt.cohort.staging import Stage, StageRule
 from wsi_umedpt.cohort.stopping import Stopped
-from wsi_umedpt.cohort.turns import FULL_DISK_S, Rules, Turn, Turns, is_full_disk, store_path
+from wsi_umedpt.cohort.turns import PASSING_S, Rules, Turn, Turns, store_path, will_pass
 from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
 from wsi_umedpt.errors import StoreBusyError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
-from wsi_umedpt.remote import NoRangesError, without_secrets
+from wsi_umedpt.remote import NoRangesError, StopAskingError, asking_until, without_secrets
 from wsi_umedpt.slide import Slide, open_slide
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.storedtissue import stored_tissue
@@ -117,15 +117,22 @@ class Embedding:
     def prepare(self, job: SlideJob) -> "Outcome | Ready | None":
         """Take a slide's turn, open it and begin to read; what is to be said instead, or None, if it is not ours."""
         try:
-            turn = self._turns.take(job, lambda job: _already(job, self._plan))
+            with asking_until(self._stage.stopped):
+                turn = self._turns.take(job, lambda job: _already(job, self._plan))
+        except StopAskingError:
+            raise Stopped from None
         except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
             return failure(job, error)
         if not isinstance(turn, Turn):
             return turn
         try:
-            if done := publish_made(turn, self._plan, _already):
-                return done
-            return Ready(turn, Prepared(job, self._plan, self._stage))
+            with asking_until(self._stage.stopped):
+                if done := publish_made(turn, self._plan, _already):
+                    return done
+                return Ready(turn, Prepared(job, self._plan, self._stage))
+        except StopAskingError:
+            turn.hand_back()
+            raise Stopped from None
         except Exception as error:  # noqa: BLE001 - as above
             return turn.end(failure(job, error), error)
         except BaseException:
@@ -354,9 +361,9 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
 def failure(job: SlideJob, error: Exception) -> Outcome:
     """What an error makes of a slide."""
     frames = without_secrets("".join(traceback.format_exception(error)), job.url)
-    reason, full = without_secrets(reason_of(error), job.url), is_full_disk(error)
-    again_s = FULL_DISK_S if full else None
-    return Outcome(job, "failed", reason=reason, traceback=frames, again_s=again_s, disk_full=full)
+    reason, passing = without_secrets(reason_of(error), job.url), will_pass(error)
+    again_s = PASSING_S if passing else None
+    return Outcome(job, "failed", reason=reason, traceback=frames, again_s=again_s, passing=passing)
 
 
 def _outcome(

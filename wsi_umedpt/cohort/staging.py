@@ -28,7 +28,7 @@ from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.slidefiles import check_series, files_of
 from wsi_umedpt.cohort.stopping import Stopped
 from wsi_umedpt.errors import OptionError, SlideError
-from wsi_umedpt.remote import StopCopyError
+from wsi_umedpt.remote import StopAskingError, asking_until
 
 _ROOM_S = 0.1
 """How often it is asked whether there is room by now."""
@@ -118,6 +118,10 @@ class Stage:
             if self._held:
                 self._begin_ahead()
 
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
         """End what is being copied; nothing more will be."""
         self._stop.set()
@@ -162,15 +166,19 @@ class Stage:
         elif self._next and not self._next.future.done():
             self._drop()  # something else is asked for first
         try:
-            return self._copy(job, self._stop.is_set, self._drop)
-        except StopCopyError:
+            return self._copy(job, self.stopped, self._drop)
+        except StopAskingError:
             raise Stopped from None
 
     def _fetch_ahead(self, ahead: _Ahead, wanted: Callable[[], bool]) -> _Copy | None:
+        def stopped() -> bool:
+            return ahead.stop.is_set() or self.stopped()
+
         try:
-            if ahead.stop.is_set() or not wanted():
-                return None
-            return self._copy(ahead.job, lambda: ahead.stop.is_set() or self._stop.is_set(), lambda: None)
+            with asking_until(stopped):
+                if stopped() or not wanted():
+                    return None
+                return self._copy(ahead.job, stopped, lambda: None)
         except Exception:  # noqa: BLE001 - who asks for the slide tries again, and says what is wrong
             return None
 
@@ -186,7 +194,7 @@ class Stage:
     def _copy(self, job: SlideJob, stopped: Callable[[], bool], make_room: Callable[[], None]) -> _Copy:
         def look() -> None:
             if stopped():
-                raise StopCopyError
+                raise StopAskingError
 
         files, room = files_of(job), self._room
         room.check(files.size)

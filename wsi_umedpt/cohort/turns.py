@@ -16,13 +16,13 @@ from wsi_umedpt.cohort.claims import LEASE_S, Claim, Claims
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome
 from wsi_umedpt.cohort.records import Record, begun, digest, now, read_record, without_paths, write_record
-from wsi_umedpt.errors import OptionError, StoreError
+from wsi_umedpt.errors import OptionError, StoreError, UnreachableError
 from wsi_umedpt.locks import Hold
 
 VANISHED = 30
 """So many times more often may attempts vanish than fail: that a process was killed is seldom the slide's fault, and
 one that crashes is known to `Isolated` for what it is."""
-FULL_DISK_S = 10.0
+PASSING_S = 10.0
 """How long to wait before a slide is tried again that found the disk full."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -139,10 +139,10 @@ class Turn:
         if outcome.status != "failed":
             record = _done(replace(self.record, seconds=seconds), outcome)
         else:
-            full = is_full_disk(error)
-            record, again_s = failed(self.record, outcome, self._turns.rules, full=full)
+            passing = will_pass(error)
+            record, again_s = failed(self.record, outcome, self._turns.rules, passing=passing)
             record = replace(record, seconds=seconds)
-            outcome = replace(outcome, again_s=again_s, disk_full=full)
+            outcome = replace(outcome, again_s=again_s, passing=passing)
         self._write(record)
         self._let_go()
         return outcome
@@ -163,22 +163,22 @@ class Turn:
             self._turns.end(self._claim)
 
 
-def failed(record: Record, outcome: Outcome, rules: Rules, *, full: bool = False) -> tuple[Record, float | None]:
+def failed(record: Record, outcome: Outcome, rules: Rules, *, passing: bool = False) -> tuple[Record, float | None]:
     """The record of an attempt that failed, and after how many seconds there may be another."""
-    failures = record.failures + (not full)  # a full disk is not the slide's fault
+    failures = record.failures + (not passing)  # it is not the slide's fault
     over = failures >= rules.attempts
     record = replace(
-        record, status="quarantined" if over else "failed", attempts=record.attempts - full, failures=failures,
+        record, status="quarantined" if over else "failed", attempts=record.attempts - passing, failures=failures,
         ended=now(), error=without_paths(outcome.reason, outcome.job),
         traceback=without_paths(outcome.traceback, outcome.job) or None,
     )  # fmt: skip
-    return record, None if over else FULL_DISK_S if full else 2.0 ** (failures - 1)
+    return record, None if over else PASSING_S if passing else 2.0 ** (failures - 1)
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or what it came of, is a disk that is full."""
+def will_pass(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is not of the slide: a disk that is full, or a server out of reach."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, UnreachableError) or (isinstance(error, OSError) and error.errno in _FULL):
             return True
         error = error.__cause__ or error.__context__
     return False
