@@ -115,10 +115,15 @@ class Scene:
         self.viewer.close()
         QApplication.processEvents()
 
-    def open(self, path: Path) -> None:
-        """Open a slide or a store, and look at all of it."""
-        self.viewer.open(path, plugin=PLUGIN)
+    def open(self, results: Path | None = None) -> None:
+        """Open the demo slide, or results over it, and look at all of it."""
+        self.viewer.open(sample_slide(), plugin=PLUGIN)
         pause()
+        if results is not None:  # their slide is found, as it was opened before
+            self.viewer.layers.clear()
+            pause()
+            self.viewer.open(results, plugin=PLUGIN)
+            pause()
         self.viewer.reset_view()
 
     def save(self, path: Path) -> None:
@@ -205,7 +210,7 @@ def classifier(folder: Path) -> None:
 def analyse(folder: Path) -> None:
     """The slide while it is embedded and searched for nuclei."""
     with closing(Scene("Analyse")) as scene:
-        scene.open(sample_slide())
+        scene.open()
         dock = scene.docks["Analyse"]
         until(lambda: dock.heads.count() > 1)
         dock.folder.setText("results")
