@@ -228,8 +228,10 @@ def test_going_through_a_folder(viewer, qtbot, tmp_path, planted, told):
         ("a", "doubtful", "pale"), ("planted", "seen", ""), ("z", "unseen", ""),
     ]  # fmt: skip
     assert "a,doubtful,pale" in (tmp_path / FILE).read_text()
-    dock.step(1)  # a broken file: told, and the slide before stays
+    dock.step(1)  # a broken file: told, and nothing is shown that a note could be meant for
     qtbot.waitUntil(lambda: any("no reader opens z.svs" in n.message for n in told), timeout=8000)
+    qtbot.waitUntil(lambda: not viewer.layers and not viewer.status, timeout=8000)
+    assert dock.cases.cases[2].state == "unseen"
     dock.step(1)
     assert "last slide" in told[-1].message
     dock.step(-1)

@@ -142,8 +142,16 @@ class CasesDock(Dock):
         self.note.setText(case.note)
         self._viewer.status = f"Opening {case.slide_id} ..."
         self._background.run(
-            lambda: open_path(path, self._reports, slide=case.slide, missing=ask_for_slide), self._replace
+            lambda: open_path(path, self._reports, slide=case.slide, missing=ask_for_slide),
+            self._replace,
+            lambda error: self._not_opened(number, error),
         )
+
+    def _not_opened(self, number: int, error: Exception) -> None:
+        """Say why, and show nothing: a note on what is seen must not go to another case."""
+        tell_error(error)
+        if self.number == number:
+            self._replace([])
 
     def _replace(self, layers: list[LayerTuple]) -> None:
         for layer, shown in list(ours(self._viewer)):
@@ -155,7 +163,8 @@ class CasesDock(Dock):
             self._show_drawn()
             self._viewer.reset_view()
             self._viewer.status = ""
-            if self.cases and self.number is not None and self.cases.cases[self.number].state == "unseen":
+            case = self.cases.cases[self.number] if self.cases and self.number is not None else None
+            if layers and case and case.state == "unseen":
                 self.review(state="seen")
                 self.state.setCurrentText("seen")
 
