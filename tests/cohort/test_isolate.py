@@ -165,3 +165,15 @@ def test_what_fails_ahead_of_its_turn_does_not_stop_the_words(monkeypatch):
         ours.send(word)
     ours.close()
     assert [*isolate._jobs(theirs, Work())] == [first, second]
+
+
+def test_where_no_process_can_be_started_that_is_said(tmp_path, monkeypatch):
+    """It is an error, and not a slide that is put back for ever."""
+
+    def refuse(*_, **__):
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(isolate._Child, "__init__", refuse)
+    isolated = Isolated(partial(bad_slides.load, tmp_path), tmp_path, Limits(), Rules())
+    with pytest.raises(EncoderError, match=r"no process for slides can be started .*path too long.*TMPDIR"):
+        isolated.start()

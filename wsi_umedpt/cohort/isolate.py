@@ -113,7 +113,7 @@ class Isolated:
         WsiError
             What `load` says.
         EncoderError
-            If the child dies while it loads.
+            If no child can be started, or it dies while it loads.
         """
         if self._child and not self._child.process.is_alive():
             self._drop()
@@ -128,6 +128,16 @@ class Isolated:
                 self._drop()
                 if not left:
                     raise EncoderError(f"the process for slides could not load what it needs: {died}") from None
+            except WsiError:
+                self._drop()
+                raise
+            except OSError as error:  # no process, no pipe, or no folder for its notes
+                self._drop()
+                if not left:
+                    raise EncoderError(
+                        f"no process for slides can be started ({error}); is there room in {tempfile.gettempdir()} "
+                        "(TMPDIR), and is its name short? May there be more processes?"
+                    ) from None
             except BaseException:
                 self._drop()
                 raise
