@@ -1,6 +1,7 @@
 """Slides elsewhere: the same bytes as from here, nothing fetched in vain or left lying, no credentials told."""
 
 import contextlib
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -39,7 +40,8 @@ from wsi_umedpt.testing import tissue_image, write_dicom
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch) -> Iterator[Path]:
-    """The system's temporary folder, empty; its name is short, as sockets lie in it."""
+    """The system's temporary folder, empty; that of multiprocessing, where sockets of all tests lie, stays."""
+    multiprocessing.util.get_temp_dir()
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr("tempfile.tempdir", None)
