@@ -131,3 +131,13 @@ def model():
     from napari.components import ViewerModel
 
     return ViewerModel()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the user was told."""
+    from napari.utils.notifications import notification_manager
+
+    said = []
+    monkeypatch.setattr(notification_manager, "dispatch", said.append)
+    return said

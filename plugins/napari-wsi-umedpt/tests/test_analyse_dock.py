@@ -24,16 +24,6 @@ from napari_wsi_umedpt._stage import current_store
 from napari_wsi_umedpt._viewer import add_layers
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
-
-
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory) -> Path:
     return tissue_slide(tmp_path_factory.mktemp("slides") / "tissue.svs", 2200)

@@ -4,7 +4,6 @@ import shutil
 import threading
 
 import numpy as np
-import pytest
 from qtpy.QtCore import QTimer
 from wsi_umedpt.store import SlideStore
 
@@ -17,16 +16,6 @@ from napari_wsi_umedpt._opener import by_hand
 from napari_wsi_umedpt._slides_dock import SlidesDock, locate_slide
 
 PLUGIN = "napari-wsi-umedpt"
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
 
 
 def watched(monkeypatch, module, name) -> list[int]:

@@ -20,16 +20,6 @@ from napari_wsi_umedpt._viewer import add_layers, camera
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
-
-
-@pytest.fixture
 def model_file(tmp_path):
     return slide_classifier(tmp_path / "grade" / "model.json")
 

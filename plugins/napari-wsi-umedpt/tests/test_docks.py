@@ -24,16 +24,6 @@ from napari_wsi_umedpt._viewer import add_layers, camera, current_place
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
-
-
-@pytest.fixture
 def opened(viewer, planted, qtbot):
     """The planted slide and its results, open."""
     add_layers(viewer, open_path(planted.store, pytest.fail))

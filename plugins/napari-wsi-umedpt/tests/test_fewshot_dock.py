@@ -17,16 +17,6 @@ from napari_wsi_umedpt._viewer import add_layers, camera
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
-
-
-@pytest.fixture
 def store(planted, tmp_path):
     return colour_store(tmp_path / "planted.zarr", planted.slide, TileSpec(size_px=100, mpp=MPP))
 

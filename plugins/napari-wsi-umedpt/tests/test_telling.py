@@ -14,16 +14,6 @@ from napari_wsi_umedpt._opening import open_path
 from napari_wsi_umedpt._telling import Reports, tell_error, words_of
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """What the user was told."""
-    from napari.utils.notifications import notification_manager
-
-    said = []
-    monkeypatch.setattr(notification_manager, "dispatch", said.append)
-    return said
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     return f"umedpt:{release(tmp_path_factory.mktemp('release') / 'tiny.v1.json')}"
