@@ -3,6 +3,11 @@
 A message says what was asked, what was found and what to do.
 """
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What an `OSError` says where a disk is full, or a quota used up."""
+
 
 class WsiError(Exception):
     """Base of all errors that this package raises on purpose."""

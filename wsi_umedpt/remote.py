@@ -7,7 +7,6 @@ Read top to bottom: what a URL is, then `Remote` (a file or a prefix).
 """
 
 import contextlib
-import errno
 import re
 import threading
 import time
@@ -22,7 +21,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from wsi_umedpt.errors import RemoteError, UnreachableError, reason_of
+from wsi_umedpt.errors import FULL_DISK, RemoteError, UnreachableError, reason_of
 
 TRIES = 4
 """How often something is asked for before it counts as failed."""
@@ -35,7 +34,6 @@ _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>]+")
 _WEB = ("http", "https")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 """Trying again does not help."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SILENT_S = 60.0
 """A web server that sends nothing for so long is given up."""
 _FOLDERS = 1000
@@ -316,7 +314,7 @@ class Remote:
                 raise
             except Exception as caught:  # each protocol has its own
                 error = _told(caught)
-                if isinstance(error, OSError) and error.errno in _FULL:
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
                     raise
                 if isinstance(error, FileNotFoundError):
                     raise RemoteError(f"there is nothing at {self}, or it may not be seen") from None

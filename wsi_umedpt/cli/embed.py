@@ -16,12 +16,11 @@ from wsi_umedpt.cli.spread import (
     cores_each,
     in_children,
     make_output,
-    output_of,
+    plan_of,
     rules_of,
     run_slides,
     share_cores,
-    stage_of,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
@@ -146,12 +145,8 @@ def _plan(
     spread: SpreadOptions, *, describe: bool,
 ) -> "EmbedPlan":  # fmt: skip
     """Load the encoders, or only describe them, so that no device is needed."""
-    from dataclasses import asdict
-
-    from wsi_umedpt.cohort.run import EmbedPlan
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.models.encoder import describe_encoder, load_encoder
-    from wsi_umedpt.tissue import TissueParameters
 
     device = "cuda" if run.device == ALL_GPUS else run.device
     load = describe_encoder if describe else partial(load_encoder, batch_size=run.batch_size)
@@ -159,18 +154,7 @@ def _plan(
         load(name, device=device, precision=run.precision, engine=run.engine, compiled=run.compile)
         for name in dict.fromkeys(model or (DEFAULT_ENCODER,))
     ]
-    folder, shelf = output_of(out, spread)
-    return EmbedPlan(
-        out=folder,
-        shelf=shelf,
-        encoders=encoders,
-        specs=[_spec(encoder, tiles) for encoder in encoders],
-        tissue=TissueParameters(**asdict(tissue)),
-        batch_size=run.batch_size,
-        threads=run.threads,
-        max_unreadable=run.max_unreadable,
-        stage=stage_of(spread),
-    )
+    return plan_of(out, tissue, run, spread, encoders, [_spec(encoder, tiles) for encoder in encoders])
 
 
 def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":

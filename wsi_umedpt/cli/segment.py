@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
-from wsi_umedpt.cli.spread import (
-    check_spread,
-    cores_each,
-    make_output,
-    output_of,
-    rules_of,
-    run_slides,
-    share_cores,
-    stage_of,
-)  # fmt: skip
+from wsi_umedpt.cli.spread import check_spread, cores_each, make_output, plan_of, rules_of, run_slides, share_cores
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
-    from wsi_umedpt.cohort.run import EmbedPlan, Outcome
+    from wsi_umedpt.cohort.run import Outcome
 
 
 def segment(
@@ -100,7 +91,7 @@ def find_objects(
     jobs, failures = list_slides(slides)
     jobs = with_flags(jobs, mpp, mask)
     objects = _objects(model, heads, tiles, run, embed=embed)
-    plan = _plan(out, tissue, run, spread)
+    plan = plan_of(out, tissue, run, spread)
     spec = objects.spec
     names = ", ".join(h.name for h in objects.model.heads)
     print(
@@ -130,21 +121,7 @@ def load_segmenting(
 
     run = share_cores(run, cores_each(spread))
     objects = _objects(model, heads, tiles, run, embed=embed)
-    return Segmenting(_plan(out, tissue, run, spread), objects, rules_of(spread))
-
-
-def _plan(out: str, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions) -> "EmbedPlan":
-    from dataclasses import asdict
-
-    from wsi_umedpt.cohort.run import EmbedPlan
-    from wsi_umedpt.tissue import TissueParameters
-
-    folder, shelf = output_of(out, spread)
-    return EmbedPlan(
-        out=folder, shelf=shelf, encoders=[], specs=[], tissue=TissueParameters(**asdict(tissue)),
-        batch_size=run.batch_size, threads=run.threads, max_unreadable=run.max_unreadable,
-        stage=stage_of(spread),
-    )  # fmt: skip
+    return Segmenting(plan_of(out, tissue, run, spread), objects, rules_of(spread))
 
 
 def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":

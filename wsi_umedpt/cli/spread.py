@@ -4,15 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_umedpt.cli.options import RunOptions, SpreadOptions
+from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TissueOptions
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.isolate import Load
     from wsi_umedpt.cohort.manifest import SlideJob
     from wsi_umedpt.cohort.outcome import Outcome, Watcher
     from wsi_umedpt.cohort.publishing import Shelf
+    from wsi_umedpt.cohort.run import EmbedPlan
     from wsi_umedpt.cohort.staging import StageRule
     from wsi_umedpt.cohort.turns import Rules
+    from wsi_umedpt.models.encoder import Encoder
+    from wsi_umedpt.tiling import TileSpec
 
 
 def rules_of(spread: SpreadOptions) -> "Rules":
@@ -45,6 +48,30 @@ def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, Shelf | None]":
             "needed to go on after an interruption"
         )
     return spread.work, Shelf(out.rstrip("/"))
+
+
+def plan_of(
+    out: str, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions, encoders: "Sequence[Encoder]" = (),
+    specs: "Sequence[TileSpec]" = (),
+) -> "EmbedPlan":  # fmt: skip
+    """What is done to every slide, by the flags that `embed` and `segment` share."""
+    from dataclasses import asdict
+
+    from wsi_umedpt.cohort.run import EmbedPlan
+    from wsi_umedpt.tissue import TissueParameters
+
+    folder, shelf = output_of(out, spread)
+    return EmbedPlan(
+        out=folder,
+        shelf=shelf,
+        encoders=encoders,
+        specs=specs,
+        tissue=TissueParameters(**asdict(tissue)),
+        batch_size=run.batch_size,
+        threads=run.threads,
+        max_unreadable=run.max_unreadable,
+        stage=stage_of(spread),
+    )
 
 
 def make_output(out: str, spread: SpreadOptions) -> Path:

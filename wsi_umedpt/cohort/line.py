@@ -15,7 +15,7 @@ from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
 BUSY_S = 2.0
 """How long to wait before asking again for a slide that another process has."""
 PASSING_PATIENCE_S = 600.0
-"""A disk that stays full for so long ends what it stops."""
+"""A disk that stays full, or a server that stays out of reach, for so long ends what it stops."""
 
 
 class Line:
@@ -72,7 +72,7 @@ class Line:
         heapq.heappush(self._waiting, (time.monotonic() + after_s, next(self._number), job))
 
     def _in_vain(self, outcome: Outcome) -> bool:
-        """Whether the disk has been full for so long that waiting makes no sense."""
+        """Whether the disk has been full, or a server out of reach, for so long that waiting makes no sense."""
         if not outcome.passing:
             self._passing_since = None
             return False

@@ -125,8 +125,8 @@ def url_id(url: str) -> str:
     name = name_of(url)
     if name.lower().endswith(".dcm"):
         return safe_id(name_of(url.rpartition("/")[0]))
-    suffixes = [s for s in SLIDE_SUFFIXES if name.lower().endswith(s)]
-    return safe_id(name[: -len(max(suffixes, key=len))] if suffixes else re.sub(r"(?<=.)\.[^./]*$", "", name))
+    suffix = slide_suffix(name)
+    return safe_id(name[: -len(suffix)] if suffix else re.sub(r"(?<=.)\.[^./]*$", "", name))
 
 
 def safe_id(name: str) -> str:
@@ -154,9 +154,13 @@ def why_unsafe(slide_id: str) -> str | None:
 
 def stem(path: Path) -> str:
     """A slide's file name without its suffix, .ome.tiff and the like included."""
-    name = path.name
-    suffixes = [s for s in SLIDE_SUFFIXES if name.lower().endswith(s)]
-    return name[: -len(max(suffixes, key=len))] if suffixes else path.stem
+    suffix = slide_suffix(path.name)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def slide_suffix(name: str) -> str:
+    """The longest suffix of slides that a name ends in, in small letters; empty if it has none."""
+    return max((suffix for suffix in SLIDE_SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
 
 
 def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:

@@ -28,6 +28,7 @@ class Outcome:
     again_s: float | None = None
     """Of a failed one: after how many seconds it may be tried again; None if it is not to be."""
     passing: bool = False
+    """Whether it failed for what will pass and is not of the slide: a full disk, a server out of reach."""
 
 
 class Watcher:

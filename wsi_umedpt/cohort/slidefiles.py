@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.manifest import SlideJob, slide_suffix
 from wsi_umedpt.errors import RemoteError
-from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
+from wsi_umedpt.readers import FOLDER_SUFFIXES
 from wsi_umedpt.readers.parts import INDEX_BYTES, dicom_series, named_in, parts
 from wsi_umedpt.remote import TRIES, Remote, check_relative, name_of
 from wsi_umedpt.slide import fingerprint, fingerprint_of
@@ -174,8 +174,7 @@ def _sizes(remote: Remote) -> dict[str, int]:
 
 def _renamed(job: SlideJob, name: str, found: Mapping[str, tuple[Path | Remote, int]], *, folder: bool) -> SlideFiles:
     """Files whose copies are named by the slide's id; files beside the first keep the names that it knows them by."""
-    known = [suffix for suffix in SLIDE_SUFFIXES if name.lower().endswith(suffix)]
-    suffix = max(known, key=len, default=PurePosixPath(name).suffix.lower())
+    suffix = slide_suffix(name) or PurePosixPath(name).suffix.lower()
     opened = job.slide_id + (suffix if re.fullmatch(r"(\.[a-z0-9]{1,10}){1,2}", suffix) else "")
     mine = {name: opened}
     if suffix == ".mrxs":

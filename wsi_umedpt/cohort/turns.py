@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,15 +15,14 @@ from wsi_umedpt.cohort.claims import LEASE_S, Claim, Claims
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome
 from wsi_umedpt.cohort.records import Record, begun, digest, now, read_record, without_paths, write_record
-from wsi_umedpt.errors import OptionError, StoreError, UnreachableError
+from wsi_umedpt.errors import FULL_DISK, OptionError, StoreError, UnreachableError
 from wsi_umedpt.locks import Hold
 
 VANISHED = 30
 """So many times more often may attempts vanish than fail: that a process was killed is seldom the slide's fault, and
 one that crashes is known to `Isolated` for what it is."""
 PASSING_S = 10.0
-"""How long to wait before a slide is tried again that found the disk full."""
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""How long to wait before a slide is tried again where the disk was full, or a server out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,7 @@ def failed(record: Record, outcome: Outcome, rules: Rules, *, passing: bool = Fa
 def will_pass(error: BaseException | None) -> bool:
     """Whether an error, or what it came of, is not of the slide: a disk that is full, or a server out of reach."""
     while error is not None:
-        if isinstance(error, UnreachableError) or (isinstance(error, OSError) and error.errno in _FULL):
+        if isinstance(error, UnreachableError) or (isinstance(error, OSError) and error.errno in FULL_DISK):
             return True
         error = error.__cause__ or error.__context__
     return False

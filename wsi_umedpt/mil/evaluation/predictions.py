@@ -12,10 +12,11 @@ import numpy as np
 
 from wsi_umedpt.interop.tables import write_rows
 from wsi_umedpt.mil.evaluation.measures import risk_of
-from wsi_umedpt.mil.evaluation.sentences import NOTHING, number, percent
+from wsi_umedpt.mil.evaluation.sentences import number, percent
 from wsi_umedpt.mil.evaluation.survival import misordered
 from wsi_umedpt.mil.study import Floats, HeldOut, Study
 from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
+from wsi_umedpt.webpage import NOTHING
 
 Cell = str | int | float | None
 

@@ -31,7 +31,7 @@ from wsi_umedpt.mil.evaluation.plots import draw_study
 from wsi_umedpt.mil.evaluation.predictions import case_rows, error_words, predicted_words, write_predictions
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import CLASS_KINDS
-from wsi_umedpt.webpage import write_webpage
+from wsi_umedpt.webpage import NOTHING, write_webpage
 
 _ROWS = 6000
 """Cases of all tables of a page; the CSV has the others."""
@@ -219,7 +219,7 @@ def _glance(found: StudyFigures) -> dict[str, str]:
         "patients": sentences.number(found.patients, 0),
         "figure": FIGURES[found.headline].label,
         "value": sentences.with_interval(own),
-        "against": "; ".join(f"{arm}: {words[shown]}" for arm, shown in against.items()) or sentences.NOTHING,
+        "against": "; ".join(f"{arm}: {words[shown]}" for arm, shown in against.items()) or NOTHING,
     }
 
 
@@ -248,7 +248,7 @@ def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
             compared = apart is not None and apart.low is not None
             others.append(
                 {
-                    "value": (sentences.NOTHING, "") if theirs is None else _cell(name, theirs),
+                    "value": (NOTHING, "") if theirs is None else _cell(name, theirs),
                     "apart": sentences.difference(apart, digits) if compared and apart else ("", ""),
                     "p": sentences.p_value(apart.p, 2 / (found.resamples + 1)) if compared and apart else "",
                     "verdict": sentences.verdict(apart),
@@ -270,7 +270,7 @@ def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
 
 
 def _error_text(error: float) -> str:
-    return f"{error:.3g}" if math.isfinite(error) else sentences.NOTHING
+    return f"{error:.3g}" if math.isfinite(error) else NOTHING
 
 
 def _over(name: str, found: StudyFigures) -> str:

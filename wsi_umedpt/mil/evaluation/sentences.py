@@ -14,12 +14,13 @@ from wsi_umedpt.mil.evaluation.figures import UNLIKE, Difference, StudyFigures
 from wsi_umedpt.mil.evaluation.measures import FIGURES
 from wsi_umedpt.mil.study import Study
 from wsi_umedpt.mil.targets import Target
+from wsi_umedpt.webpage import NOTHING
 
 FEW_PATIENTS, FEW_EVENTS, FEW_OF_CLASS = 100, 50, 10
 _NARROW = 40
 """Patients below which percentile intervals are too narrow: simulated, 83 to 95 of 100 hold the truth at 20."""
 _NAMED = 6
-_MINUS, NOTHING = "\u2212", "\u2013"
+_MINUS = "\u2212"
 Verdict = Literal["better", "worse", "unclear", "not compared"]
 
 
