@@ -150,3 +150,13 @@ def test_exports(say, slide):
     code, _, err = say("picture", store, "--objects", "nuclei_dsb", "--slide", slide, "-o", "a.png")
     assert code == 0, err
     assert Path("a.png").stat().st_size > 10_000
+
+
+def test_heads_are_listed(say):
+    """Those that `--heads` takes, with what each finds, below their model."""
+    code, out, _ = say("encoders")
+    assert code == 0
+    model, _, others = out.partition("efficientnet_lite0.imagenet")
+    assert "--heads nuclei_dsb: nuclei in H&E" in model
+    assert "chest_age" not in out
+    assert "--heads" not in others

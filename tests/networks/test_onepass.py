@@ -12,11 +12,18 @@ from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import load_heads, make_task
 from wsi_umedpt.tasks.base import HeadSpec
-from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_names
+from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_heads
 
 SPEC = ModelSpec(backbone="convnext_atto", norm="layernorm", dim=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 HEADS = (
-    HeadSpec(name="nuclei", kind="segmentation", classes=("background", "nucleus", "border"), modality="microscopy"),
+    HeadSpec(
+        name="nuclei",
+        kind="segmentation",
+        classes=("background", "nucleus", "border"),
+        modality="microscopy",
+        mpp=0.25,
+        about="dark nuclei",
+    ),
     HeadSpec(name="nuclei_boxes", kind="detection", classes=("nucleus",), modality="microscopy"),
     HeadSpec(name="regions", kind="segmentation", classes=("background", "tumour", "stroma"), modality="microscopy"),
     HeadSpec(name="cells", kind="detection", classes=("a", "b"), modality="microscopy"),
@@ -47,7 +54,7 @@ def tiles() -> np.ndarray:
 def model(path, tiles):
     """All heads, their norms fixed by one tile, the first."""
     release = load_release(path)
-    made = OnePass(release, find_heads(release, object_names(release)), size_px=SIDE)
+    made = OnePass(release, find_heads(release, [*object_heads(release)]), size_px=SIDE)
     made.calibrate(tiles[:1])
     return made
 
@@ -118,7 +125,7 @@ def test_a_tile_is_the_same_in_any_batch(model, tiles, outputs):
 def test_heads_are_found_by_name(path):
     """Boxes go with the pixels of the same name; the border is no class; a name twice is one head."""
     release = load_release(path)
-    assert object_names(release) == ["nuclei", "regions", "cells"]
+    assert object_heads(release) == {"nuclei": "dark nuclei, 0.25 um/px", "regions": "tumour, stroma", "cells": "a, b"}
     nuclei, regions, cells = find_heads(release, ["nuclei", "regions", "cells", "nuclei"])
     assert (nuclei.classes, nuclei.border, nuclei.boxes is not None) == (("nucleus",), True, True)
     assert (regions.classes, regions.border, regions.boxes) == (("tumour", "stroma"), False, None)

@@ -11,7 +11,7 @@ encoders = cyclopts.App(name="encoders", help="List the encoders that can be nam
 
 @encoders.default
 def list_encoders() -> None:
-    """List the encoders that can be named with -m, or import one.
+    """List the encoders that can be named with -m and the heads of each, or import one.
 
     Examples
     --------
@@ -20,13 +20,17 @@ def list_encoders() -> None:
         wsi-umedpt embed slide.svs -o out -m timm:resnet50@weights.safetensors
     """
     from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
-    from wsi_umedpt.models.release import release_card, shipped
+    from wsi_umedpt.models.release import load_release, release_card, shipped
+    from wsi_umedpt.tasks.onepass import object_heads
 
-    for card in (*map(release_card, shipped().values()), *ENCODERS.values()):
+    ships = shipped()
+    for card in (*map(release_card, ships.values()), *ENCODERS.values()):
         print(f"{card.name}{' (default)' if card.name == DEFAULT_ENCODER else ''}")
         print(f"    {card.about}")
         at = "at any um/px" if card.mpp is None else f"at {card.mpp:g} um/px"
         print(f"    {card.size_px} px {at} -> {card.dim} numbers; {card.licence}; {card.source}")
+        for head, finds in object_heads(load_release(ships[card.name])).items() if card.name in ships else ():
+            print(f"    --heads {head}: {finds}")
     print("umedpt:FILE.json")
     print("    a UMedPT model that you trained (wsi-umedpt pretrain) or imported (wsi-umedpt encoders import)")
     print("timm:NAME, timm:NAME@FILE, timm:NAME@random")

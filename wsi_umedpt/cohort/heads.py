@@ -15,7 +15,7 @@ from wsi_umedpt.models.encoder import load_encoder, pick_device
 from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.slide import Resampling
-from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_names
+from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_heads
 from wsi_umedpt.tiling import TileSpec
 
 OVERLAP_PX = 64
@@ -66,7 +66,7 @@ def plan_objects(
     model, windows = model or DEFAULT_ENCODER, windows or Windows()
     encoder = load_encoder(model, device=device, precision=precision)
     release = load_release(release_path(model))
-    known = object_names(release)
+    known = [*object_heads(release)]
     if not known:
         raise EncoderError(f"{model} has no heads that show objects")
     heads = find_heads(release, names or known[:1])

@@ -52,6 +52,8 @@ class TaskSpec:
     """Images, or bags, a batch; where `max_pixels` cuts a batch short, the rest is left for the next epoch."""
     mpp: float | None = None
     """um/px of the images at zoom 1, where known; recorded with the head."""
+    about: str = ""
+    """What the head finds, and where, for people who choose among heads; recorded with it."""
 
     def __post_init__(self) -> None:
         if not self.name.replace("-", "").replace("_", "").isalnum():

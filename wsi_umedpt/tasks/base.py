@@ -43,6 +43,8 @@ class HeadSpec:
     """Standard deviation of each value over the training cases (regression)."""
     mpp: float | None = None
     """um/px of the images it was trained on; None where images state none."""
+    about: str = ""
+    """What it finds, and where, for people who choose among heads."""
 
     def __post_init__(self) -> None:
         if not self.classes:

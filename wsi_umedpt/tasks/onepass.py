@@ -6,9 +6,9 @@ not depend on the window that it was seen in; embeddings are those of the encode
 `models.engines` runs an encoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +72,18 @@ def find_heads(release: Release, names: Sequence[str]) -> list[ObjectHeads]:
     return [_object_heads(name, heads) for name in dict.fromkeys(names)]
 
 
-def object_names(release: Release) -> list[str]:
-    """Names that `find_heads` knows."""
-    specs = {h["name"]: h["kind"] for h in release.heads}
-    pixels = [n for n, kind in specs.items() if kind == "segmentation"]
-    boxes = [n for n, kind in specs.items() if kind == "detection" and n.removesuffix(_BOXES) not in pixels]
-    return pixels + boxes
+def object_heads(release: Release) -> dict[str, str]:
+    """Names that `find_heads` knows, and what each finds, in words."""
+    specs = {str(h["name"]): h for h in release.heads}
+    pixels = [n for n, spec in specs.items() if spec["kind"] == "segmentation"]
+    boxes = [n for n, spec in specs.items() if spec["kind"] == "detection" and n.removesuffix(_BOXES) not in pixels]
+    return {name: _finds(specs[name]) for name in pixels + boxes}
+
+
+def _finds(spec: Mapping[str, Any]) -> str:
+    classes = [name for name in spec["classes"] if name not in ("background", BORDER)]
+    at = f", {spec['mpp']:g} um/px" if spec.get("mpp") else ""
+    return str(spec.get("about") or ", ".join(classes)) + at
 
 
 def _object_heads(name: str, heads: dict[str, Task]) -> ObjectHeads:

@@ -70,12 +70,13 @@ def config_dict(config: PretrainConfig) -> dict[str, Any]:
 
 
 def fingerprint(config: PretrainConfig) -> str:
-    """sha256 of all that decides what is trained; how often to save or measure, and with how many loaders, does not."""
+    """sha256 of all that decides what is trained; words, how often to save or measure, and how many loaders do not."""
     content = config_dict(config)
     del content["notes"]
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
     for task in content["task"]:
+        del task["about"]
         if not task["data"]["bag_column"]:  # younger than the first checkpoints, which have none
             del task["data"]["bag_column"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -130,7 +130,7 @@ def head_spec(data: TaskData) -> HeadSpec:
     centre, spread = data.label_moments() if spec.kind == "regression" else ((), ())
     return HeadSpec(
         name=spec.name, kind=spec.kind, classes=spec.classes, modality=spec.modality,
-        centre=centre, spread=spread, mpp=spec.mpp,
+        centre=centre, spread=spread, mpp=spec.mpp, about=spec.about,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def draw_square(dock, *box):
 
 def test_what_can_be_looked_for_is_offered(dock, qtbot):
     """Heads of the chosen model, and what they find; none where it has none."""
-    assert [dock.heads.item(n).text() for n in range(dock.heads.count())] == ["nuclei: nucleus"]
+    assert [dock.heads.item(n).text() for n in range(dock.heads.count())] == ["nucleus (nuclei)"]
     assert dock.chosen_heads == ()
     dock.heads.item(0).setCheckState(Qt.CheckState.Checked)
     assert dock.chosen_heads == ("nuclei",)

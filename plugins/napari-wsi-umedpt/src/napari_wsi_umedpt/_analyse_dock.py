@@ -90,7 +90,8 @@ class AnalyseDock(Dock):
         self.embed.setToolTip("What slide classifiers and few-shot learning need")
         self.embed.setChecked(True)
         self.heads = QListWidget()
-        self.heads.setFixedHeight(92)
+        self.heads.setFixedHeight(150)
+        self.heads.setWordWrap(True)
         self.heads.setSpacing(1)
         self.heads.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.region = QComboBox()
@@ -168,7 +169,7 @@ class AnalyseDock(Dock):
             return
         self.about.setText(choice.about)
         for name, words in choice.heads.items():
-            item = QListWidgetItem(f"{name}: {words}")
+            item = QListWidgetItem(f"{words} ({name})")
             item.setToolTip(item.text())
             item.setData(_NAME, name)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)

@@ -371,18 +371,11 @@ def own_model(path: Path) -> ModelChoice:
 def heads_of(path: Path) -> dict[str, str]:
     """Heads of a release that show objects over a slide, and what they find."""
     from wsi_umedpt.models.release import load_release
-    from wsi_umedpt.tasks.onepass import object_names
+    from wsi_umedpt.tasks.onepass import object_heads
 
     release = load_release(path)
-    specs = {str(head["name"]): head for head in release.heads}
-    shown = [name for name in object_names(release) if (specs[name].get("modality") or "") in _OF_SLIDES]
-    return {name: _finds(specs[name]) for name in shown}
-
-
-def _finds(spec: Mapping[str, Any]) -> str:
-    classes = [name for name in spec["classes"] if name not in ("background", "border")]
-    at = f", {spec['mpp']:g} um/px" if spec.get("mpp") else ""
-    return f"{', '.join(classes)}{at}"
+    modality = {str(head["name"]): head.get("modality") or "" for head in release.heads}
+    return {name: words for name, words in object_heads(release).items() if modality[name] in _OF_SLIDES}
 
 
 def _time(seconds: float) -> str:
