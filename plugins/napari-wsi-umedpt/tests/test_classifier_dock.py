@@ -151,8 +151,13 @@ def test_nothing_left_is_said_and_mended(dock, model_file, told, qtbot):
     qtbot.waitUntil(lambda: dock.judgement is None)
     assert "none of the" in told[-1].message
     assert "No prediction" in dock.words.text()
+    assert all(np.isnan(layer.metadata[KEY].heat.values).all() for layer in dock._heats.values())
+    assert not dock.top.rows
+    assert not dock.bottom.rows
     dock._viewer.layers.remove(dock._regions)
     wait_for_judgement(dock, qtbot)
+    assert np.isfinite(dock._heats["contribution"].metadata[KEY].heat.values).any()
+    assert dock.top.rows
 
 
 def test_regions_are_kept_as_annotations(dock, model_file, tmp_path, qtbot):

@@ -308,6 +308,7 @@ def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):
     dock.classes.setCurrentText("Necrosis")
     dock.classify()
     assert list(layer.features["class"]) == ["Necrosis"]
+    assert list(layer.text.values) == ["Necrosis"]  # beside it on the canvas
     dock.save(tmp_path / "a.geojson")
     (one,) = read_annotations(tmp_path / "a.geojson")
     assert one.name == "Necrosis"

@@ -34,6 +34,10 @@ _ELLIPSE_CORNERS = 64
 _LINE_PX = 2.0
 """Of edges, canvas px at the zoom at which a layer is made."""
 
+_TEXT_PT = 11
+_TEXT_COLOUR = "black"
+"""Of names of classes: to be read on tissue."""
+
 Ring = npt.NDArray[np.float64]
 """(corner, 2) level-0 px, x before y; open."""
 
@@ -178,6 +182,7 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
         "edge_color": colour or "yellow",
         "face_color": [[*c[:3], 0.15] for c in colour] or "transparent",
         "features": features,
+        "text": {"string": "{class}", "size": _TEXT_PT, "color": _TEXT_COLOUR, "anchor": "upper_left"},
         "units": UNITS,
         "metadata": {KEY: Shown("annotations", place, name=name)},
     }

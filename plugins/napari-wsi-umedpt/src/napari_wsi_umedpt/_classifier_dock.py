@@ -5,6 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Layer, Shapes
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from wsi_umedpt.heatmap import Scaling
 
 from napari_wsi_umedpt._annotations import shapes_layer
 from napari_wsi_umedpt._annotations_dock import layer_meta
@@ -50,6 +52,10 @@ _COLOURS = {
     True: "Bright tiles are those that the model looked at most, by rank.",
     False: "Green tiles speak for <b>{}</b>, pink ones against it.",
 }
+
+
+def _scaling(column: str) -> Scaling:
+    return "percentile" if column == ATTENTION else "signed"
 
 
 class ClassifierDock(Dock):
@@ -200,15 +206,8 @@ class ClassifierDock(Dock):
         def work() -> tuple["Judgement", dict[str, HeatFrame]]:
             chosen = chosen_tiles(drawn, classifier.xy, classifier.tiles.grid.side) if drawn else None
             found = classifier.judge(chosen)
-            frames = {
-                name: heat_frame(
-                    classifier.values(found, chosen, name),
-                    raster,
-                    "percentile" if name == ATTENTION else "signed",
-                )
-                for name in columns
-            }
-            return found, frames
+            values = {name: classifier.values(found, chosen, name) for name in columns}
+            return found, {name: heat_frame(values[name], raster, _scaling(name)) for name in columns}
 
         self._judging.ask(work, lambda result: self._judged(result[0], result[1], began))
 
@@ -231,6 +230,12 @@ class ClassifierDock(Dock):
     def _cannot_judge(self, error: Exception) -> None:
         self.words.setText("<h3>No prediction</h3>")
         self.judgement = None
+        if self.classifier is not None and self._raster is not None and self._heats:
+            unknown = np.full(len(self.classifier.tiles.grid), np.nan, np.float32)
+            columns = [ATTENTION, self._contribution()]
+            self._frames = {name: heat_frame(unknown, self._raster, _scaling(name)) for name in columns}
+            self._show_heat(self._column())
+            self._show_rest()
         tell_error(error)
 
     def _contribution(self) -> str:
