@@ -15,6 +15,7 @@ os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")
 import napari
 import numpy as np
 import torch
+from napari.qt.threading import WorkerBase
 from qtpy.QtWidgets import QApplication
 from wsi_umedpt.interop.sources import StoreSource
 from wsi_umedpt.mil.calibrate import Calibration
@@ -91,6 +92,7 @@ def main() -> None:
     _classifier(viewer, model)
     _fewshot(viewer)
     viewer.close()
+    WorkerBase.await_workers()  # or Python ends them as they work, and itself
 
 
 def _classifier(viewer, model: Path) -> None:

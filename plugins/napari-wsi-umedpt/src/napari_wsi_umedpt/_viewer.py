@@ -11,6 +11,9 @@ from napari.layers import Layer
 
 from napari_wsi_umedpt._layers import LayerTuple, Place, Shown, shown_by
 
+_TOOLS = ("polygon", "brush_stroke")
+"""Overlays of napari's labels, which take it 0.1 s a layer to make."""
+
 
 def camera(viewer: Any) -> Any:
     """The camera: `zoom` is canvas px per um, `center` ends in (y, x) um."""
@@ -35,8 +38,11 @@ def add_layers(viewer: Any, layers: Iterable[LayerTuple]) -> list[Layer]:
 
 
 def add_layer(viewer: Any, layer: Layer) -> Layer:
-    """Add one, with a scale bar."""
+    """Add one, with a scale bar, and without tools to draw with where its pixels are only looked at."""
     scale_bar(viewer).visible = True
+    for tool in () if layer.editable else _TOOLS:
+        if (overlay := getattr(layer, "_overlays", {}).get(tool)) is not None:
+            overlay.visible = False
     return viewer.add_layer(layer)
 
 
