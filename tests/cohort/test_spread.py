@@ -12,10 +12,12 @@ import bad_slides
 import pytest
 
 from wsi_umedpt.cohort.isolate import Limits
+from wsi_umedpt.cohort.line import Line
+from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Watcher
 from wsi_umedpt.cohort.records import read_record
 from wsi_umedpt.cohort.run import embed_slides
-from wsi_umedpt.cohort.spread import Cluster, spread_slides
+from wsi_umedpt.cohort.spread import Cluster, _bytes, spread_slides
 from wsi_umedpt.cohort.turns import Rules
 from wsi_umedpt.errors import EncoderError, OptionError
 
@@ -106,6 +108,15 @@ def dask(*words: str, at: Path) -> subprocess.Popen:
         [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=at,
     )  # fmt: skip
+
+
+def test_the_largest_slides_come_first(tmp_path):
+    """Here and elsewhere; those of unknown size come last."""
+    (tmp_path / "here.svs").write_bytes(bytes(50))
+    elsewhere = [SlideJob(Path(f"{n}"), f"s{n}", url=f"s3://b/{n}.svs", url_bytes=n) for n in (0, 70, 20)]
+    line = Line([*elsewhere, SlideJob(tmp_path / "here.svs", "here")], Watcher())
+    line.sort(_bytes)
+    assert [job.slide_id for job in iter(line.next, None)] == ["s70", "here", "s20", "s0"]
 
 
 def test_a_scheduler_and_its_workers_may_come_back(jobs, calm, tmp_path, unused_port, monkeypatch):

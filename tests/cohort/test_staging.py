@@ -39,9 +39,10 @@ from wsi_umedpt.testing import tissue_image, write_dicom
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch) -> Iterator[Path]:
-    """The system's temporary folder, empty; that of multiprocessing, where sockets of all tests lie, stays."""
+def temporary(monkeypatch, tmp_path_factory) -> Iterator[Path]:
+    """The system's temporary folder, empty; those of multiprocessing and pytest, which all tests share, stay."""
     multiprocessing.util.get_temp_dir()
+    tmp_path_factory.getbasetemp()
     with tempfile.TemporaryDirectory(prefix="t") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr("tempfile.tempdir", None)
@@ -358,6 +359,9 @@ def test_slides_of_several_files_come_whole(tmp_path, bucket):
     jobs, failures = list_slides([bucket + "/"])
     assert not failures
     assert [job.slide_id for job in jobs] == ["m", "series", "v", "z"]
+    parts = ["m/**/*", "series/*", "v/*", "z.zarr/**/*"]
+    sizes = [sum(path.stat().st_size for path in here.glob(part) if path.is_file()) for part in parts]
+    assert [job.url_bytes for job in jobs] == [sizes[0] + 1, *sizes[1:]]
     for job, opened in zip(jobs, ("m.mrxs", f"series/{series[0].name}", "v/v.vms", "z.zarr"), strict=True):
         assert fingerprint_at(job) == fingerprint(here / opened)
         with Stage(StageRule()).at_hand(job) as path:
@@ -367,12 +371,15 @@ def test_slides_of_several_files_come_whole(tmp_path, bucket):
         pass
 
 
-def test_urls_name_one_slide_a_prefix_or_a_pattern(put, bucket):
-    """An id is the file's name, as of a file; what is not there is said."""
+def test_urls_name_one_slide_a_prefix_or_a_pattern(put, bucket, slides):
+    """An id is the file's name, as of a file; what is not there is said, and how large what is listed is."""
     assert [job.slide_id for job in put] == ["s0", "s1", "s2", "s3", "s4"]
     assert [job.name for job in put[:1]] == [f"{bucket}/slides/s0.svs"]
     jobs, _ = list_slides([f"{bucket}/slides/s[12].svs", f"{bucket}/slides/s4.svs"])
     assert [job.slide_id for job in jobs] == ["s1", "s2", "s4"]
+    sizes = [path.stat().st_size for path in slides]
+    assert [job.url_bytes for job in put] == sizes
+    assert [job.url_bytes for job in jobs] == [sizes[1], sizes[2], 0]
     jobs, failures = list_slides([f"{bucket}/nothing/", f"{bucket}/no*.svs", f"{bucket}/cohort.csv"])
     assert not jobs
     assert [f.name for f in failures] == [f"{bucket}/nothing/", f"{bucket}/no*.svs", f"{bucket}/cohort.csv"]

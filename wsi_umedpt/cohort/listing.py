@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from wsi_umedpt.cohort.manifest import SlideJob, url_id
@@ -33,13 +34,32 @@ def slides_at(url: str) -> Iterator[SlideJob]:
     elif not url.endswith("/") and name.lower().endswith(SLIDE_SUFFIXES):
         yield _job(url)
     elif found := remote.sizes():
-        yield from (_job(f"{url.rstrip('/')}/{name}") for name in _slides(remote, found))
+        below = _bytes_below(found)
+        for name in _slides(remote, found):
+            yield _job(f"{url.rstrip('/')}/{name}", _bytes(name, found, below))
     elif remote.info().get("type") == "file":
         yield _job(url)
 
 
-def _job(url: str) -> SlideJob:
-    return SlideJob(Path(plain(url)), url_id(url), url=url)
+def _job(url: str, size: int = 0) -> SlideJob:
+    return SlideJob(Path(plain(url)), url_id(url), url=url, url_bytes=size)
+
+
+def _bytes_below(sizes: Mapping[str, int]) -> Counter[str]:
+    """Of each folder, bytes of all below it."""
+    below = Counter[str]()
+    for name, size in sizes.items():
+        for folder in PurePosixPath(name).parents:
+            below[str(folder)] += max(0, size)
+    return below
+
+
+def _bytes(name: str, sizes: Mapping[str, int], below: Counter[str]) -> int:
+    """How large a slide is, roughly: of one of several files beside each other, all of their folder."""
+    if name.lower().endswith((".dcm", ".vms", ".vmu")):
+        return below[str(PurePosixPath(name).parent)]
+    data = name[: -len(".mrxs")] if name.lower().endswith(".mrxs") else name
+    return max(0, sizes.get(name, 0)) + below[data]
 
 
 def _matching(url: str) -> Iterator[SlideJob]:
@@ -49,11 +69,11 @@ def _matching(url: str) -> Iterator[SlideJob]:
     below = base.path.rstrip("/") + "/"
     whole = Remote(url)
     base.fs.invalidate_cache()
-    found = whole.asked(lambda: base.fs.glob(below + url[len(base.url) + 1 :]))
-    for path in sorted(found):
+    found = whole.asked(lambda: base.fs.glob(below + url[len(base.url) + 1 :], detail=True))
+    for path, info in sorted(found.items()):
         name = path[len(below) :].rstrip("/")
         if path.startswith(below) and name.lower().endswith(SLIDE_SUFFIXES):
-            yield _job(f"{base.url}/{check_relative(name, base)}")
+            yield _job(f"{base.url}/{check_relative(name, base)}", info.get("size") or 0)
 
 
 def _slides(remote: Remote, sizes: Iterable[str]) -> Iterator[str]:

@@ -44,6 +44,8 @@ class SlideJob:
     """The user's own tissue mask, GeoJSON or PNG."""
     url: str | None = field(default=None, repr=False)
     """Where it lies, if not in a file system of this machine; may hold credentials."""
+    url_bytes: int = field(default=0, compare=False, repr=False)
+    """How large it is there; 0 where that was not said when it was listed."""
 
     @property
     def name(self) -> str:

@@ -305,6 +305,8 @@ def attempt_slide(job: SlideJob, run: str) -> Outcome | None:
 
 def _bytes(job: SlideJob) -> float:
     """How large a slide is, roughly; a folder counts as the largest."""
+    if job.url is not None:
+        return job.url_bytes
     try:
         if job.path.is_dir():
             return float("inf")
