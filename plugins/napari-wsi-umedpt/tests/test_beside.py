@@ -1,10 +1,15 @@
 """What a hand opens is read beside the window; what a script opens is there at once."""
 
 import shutil
+import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
+import pytest
 from qtpy.QtCore import QTimer
+from wsi_umedpt.errors import SlideError
+from wsi_umedpt.sample import sample_path, sample_slide
 from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt import _cases_dock, _opening, _slides_dock
@@ -141,3 +146,39 @@ def test_docks_look_into_folders_and_stores_beside_the_window(viewer, qtbot, pla
     assert len(listed) == 1
     assert read
     assert threading.get_ident() not in {*listed, *read}
+
+
+def test_the_sample_is_shown_before_its_slide_is_downloaded(viewer, qtbot, tmp_path, monkeypatch, told):
+    """Results over their thumbnail at once; the slide takes its place, or it is told why it cannot be had."""
+    try:
+        cached = sample_slide()
+    except (SlideError, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"the sample slide is not to be had: {error}")
+    monkeypatch.setenv("WSI_UMEDPT_CACHE", str(tmp_path / "empty"))
+    asked, online = [], threading.Event()
+
+    def download() -> Path:
+        asked.append(threading.get_ident())
+        if len(asked) == 1:
+            raise SlideError("the sample slide cannot be downloaded")
+        online.wait(10)
+        return Path(shutil.copy(cached, sample_path()))
+
+    monkeypatch.setattr("wsi_umedpt.sample.sample_slide", download)
+
+    def open_sample() -> None:
+        viewer.layers.clear()
+        QTimer.singleShot(0, lambda: viewer.open_sample(PLUGIN, "demo"))
+
+    open_sample()
+    qtbot.waitUntil(lambda: bool(told), timeout=8000)
+    assert "cannot be downloaded" in told[-1].message
+    assert kinds(viewer)[0] == "thumbnail"
+    open_sample()
+    qtbot.waitUntil(lambda: len(asked) == 2, timeout=8000)
+    assert kinds(viewer)[0] == "thumbnail"
+    assert "objects" in kinds(viewer)
+    online.set()
+    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide", timeout=8000)
+    assert "thumbnail" not in kinds(viewer)
+    assert threading.get_ident() not in asked

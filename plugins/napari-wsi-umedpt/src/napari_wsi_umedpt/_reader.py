@@ -160,23 +160,42 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
 
 
 def sample_demo() -> "list[LayerTuple]":
-    """The demo slide, downloaded once, and its results, which come with the plugin."""
-    import zipfile
+    """The demo slide, downloaded once, and its results, which come with the plugin.
 
-    from wsi_umedpt.sample import sample_slide
+    The window does not wait for the download: until it is there, results lie over a thumbnail.
+    """
+    import napari
+    from wsi_umedpt.sample import sample_path, sample_slide
+    from wsi_umedpt.store import SlideStore
 
     from napari_wsi_umedpt._opening import open_path
     from napari_wsi_umedpt._telling import Reports
 
-    def read() -> "list[LayerTuple]":
-        slide = sample_slide()
-        store = slide.with_suffix(".zarr")
-        if not store.exists():
-            # Under its own name once it is whole.
-            with tempfile.TemporaryDirectory(dir=slide.parent) as scratch:
-                with zipfile.ZipFile(Path(__file__).with_name("demo_results.zip")) as packed:
-                    packed.extractall(scratch)
-                (Path(scratch) / store.name).rename(store)
-        return open_path(store, Reports(), slide=slide)
+    viewer = napari.current_viewer()
+    if viewer is not None and not sample_path().exists():
+        from napari_wsi_umedpt._opener import by_hand
+        from napari_wsi_umedpt._slides_dock import bring_slide
 
-    return _told(read)
+        if by_hand():
+            layers = _told(lambda: open_path(_sample_results(), Reports()))
+            if layers is not _NOTHING:
+                bring_slide(viewer, SlideStore.open(_sample_results()), sample_slide, "Downloading the demo slide")
+            return layers
+    return _told(lambda: open_path(_sample_results(), Reports(), slide=sample_slide()))
+
+
+def _sample_results() -> Path:
+    """The results, unpacked beside where the slide lies, or will."""
+    import zipfile
+
+    from wsi_umedpt.sample import sample_path
+
+    store = sample_path().with_suffix(".zarr")
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        # Under its own name once it is whole.
+        with tempfile.TemporaryDirectory(dir=store.parent) as scratch:
+            with zipfile.ZipFile(Path(__file__).with_name("demo_results.zip")) as packed:
+                packed.extractall(scratch)
+            (Path(scratch) / store.name).rename(store)
+    return store

@@ -1,5 +1,6 @@
 """The dock that opens slides and results, finds lost slides, and shows what else a store holds."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,29 @@ def locate_slide(viewer: Any, store: SlideStore, path: Path | None = None) -> No
             return
         path = Path(name)
     slide = path
+    bring_slide(viewer, store, lambda: slide, f"Opening {slide.name}")
+
+
+def bring_slide(viewer: Any, store: SlideStore, find: Callable[[], Path], doing: str) -> None:
+    """Put a store's slide under its results, once it is to be had.
+
+    Parameters
+    ----------
+    viewer, store
+        As for `locate_slide`.
+    find
+        Gives its path; may take its time, as it is called beside the window.
+    doing
+        Words for the user meanwhile.
+    """
     Opener.of(viewer).open(
-        lambda: lambda: [open_pixels(slide, Reports(), store=store)],
-        f"Opening {slide.name}",
-        lambda layers: _put_below(viewer, store, slide, layers[0]),
+        lambda: lambda: [open_pixels(find(), Reports(), store=store)],
+        doing,
+        lambda layers: _put_below(viewer, store, layers[0]),
     )
 
 
-def _put_below(viewer: Any, store: SlideStore, path: Path, added: Layer) -> None:
+def _put_below(viewer: Any, store: SlideStore, added: Layer) -> None:
     """Put a slide below its results, in place of a thumbnail."""
     stand_ins = [
         found for found, shown in ours(viewer) if shown.kind == "thumbnail" and _same(shown, store)
@@ -177,7 +193,7 @@ def _put_below(viewer: Any, store: SlideStore, path: Path, added: Layer) -> None
         viewer.layers.remove(found)
     lowest = min((viewer.layers.index(found) for found, shown in ours(viewer) if _same(shown, store)), default=0)
     viewer.layers.move(viewer.layers.index(added), lowest)
-    tell(f"{path.name} is the slide of {store.path.name}; it will be found there again.")
+    tell(f"{added.name} lies under {store.path.name}, and will be found there again.")
 
 
 def _same(shown: Shown, store: SlideStore) -> bool:
