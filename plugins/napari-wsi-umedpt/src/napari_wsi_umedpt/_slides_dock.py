@@ -193,7 +193,7 @@ def _put_below(viewer: Any, store: SlideStore, added: Layer) -> None:
         viewer.layers.remove(found)
     lowest = min((viewer.layers.index(found) for found, shown in ours(viewer) if _same(shown, store)), default=0)
     viewer.layers.move(viewer.layers.index(added), lowest)
-    tell(f"{added.name} lies under {store.path.name}, and will be found there again.")
+    tell(f"{added.name} is shown below its results; it will be found there again.")
 
 
 def _same(shown: Shown, store: SlideStore) -> bool:
