@@ -1,6 +1,7 @@
 """The dock that analyses the slide, or a region of it: embeds tiles and looks for objects, beside the window."""
 
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class AnalyseDock(Dock):
         self.model.activated.connect(self._choose_model)
         self.about = QLabel()
         self.about.setWordWrap(True)
+        self.about.setTextFormat(Qt.TextFormat.PlainText)
         self.embed = QCheckBox("Embed tiles")
         self.embed.setToolTip("What slide classifiers and few-shot learning need")
         self.embed.setChecked(True)
@@ -170,7 +172,7 @@ class AnalyseDock(Dock):
         self.about.setText(choice.about)
         for name, words in choice.heads.items():
             item = QListWidgetItem(f"{words} ({name})")
-            item.setToolTip(item.text())
+            item.setToolTip(f"<p>{escape(item.text())}</p>")  # of a file that somebody sent
             item.setData(_NAME, name)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Unchecked)
