@@ -18,7 +18,7 @@ OPEN_S = 0.21
 """Opening, tissue and grid on the large slide of docs/speed.md, 0.17 s; claims, records and the commit, 0.04 s
 (``fixed_s`` of benchmarks/scaling.py, of whole slides of a few tiles)."""
 SCHEDULER_S = 0.0078
-"""Of the scheduler's time, a slide: benchmarks/scaling.py on a busy machine; 0.0039 on one that was not."""
+"""Of the scheduler's time, a slide: benchmarks/scaling.py on a busy machine; 0.0036 on one that was not."""
 CATALOG_S = 17 / 10_000
 """A store read for the catalog: benchmarks/catalog.py."""
 CHILD_S = 10.0

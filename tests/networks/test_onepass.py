@@ -54,7 +54,7 @@ def tiles() -> np.ndarray:
 def model(path, tiles):
     """All heads, their norms fixed by one tile, the first."""
     release = load_release(path)
-    made = OnePass(release, find_heads(release, [*object_heads(release)]), size_px=SIDE)
+    made = OnePass(release, find_heads(release, [*object_heads(release.heads)]), size_px=SIDE)
     made.calibrate(tiles[:1])
     return made
 
@@ -125,7 +125,11 @@ def test_a_tile_is_the_same_in_any_batch(model, tiles, outputs):
 def test_heads_are_found_by_name(path):
     """Boxes go with the pixels of the same name; the border is no class; a name twice is one head."""
     release = load_release(path)
-    assert object_heads(release) == {"nuclei": "dark nuclei, 0.25 um/px", "regions": "tumour, stroma", "cells": "a, b"}
+    assert object_heads(release.heads) == {
+        "nuclei": "dark nuclei, 0.25 um/px",
+        "regions": "tumour, stroma",
+        "cells": "a, b",
+    }
     nuclei, regions, cells = find_heads(release, ["nuclei", "regions", "cells", "nuclei"])
     assert (nuclei.classes, nuclei.border, nuclei.boxes is not None) == (("nucleus",), True, True)
     assert (regions.classes, regions.border, regions.boxes) == (("tumour", "stroma"), False, None)

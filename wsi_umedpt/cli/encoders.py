@@ -20,7 +20,7 @@ def list_encoders() -> None:
         wsi-umedpt embed slide.svs -o out -m timm:resnet50@weights.safetensors
     """
     from wsi_umedpt.models.cards import DEFAULT_ENCODER, ENCODERS
-    from wsi_umedpt.models.release import load_release, release_card, shipped
+    from wsi_umedpt.models.release import release_card, release_heads, shipped
     from wsi_umedpt.tasks.onepass import object_heads
 
     ships = shipped()
@@ -29,7 +29,7 @@ def list_encoders() -> None:
         print(f"    {card.about}")
         at = "at any um/px" if card.mpp is None else f"at {card.mpp:g} um/px"
         print(f"    {card.size_px} px {at} -> {card.dim} numbers; {card.licence}; {card.source}")
-        for head, finds in object_heads(load_release(ships[card.name])).items() if card.name in ships else ():
+        for head, finds in object_heads(release_heads(ships[card.name])).items() if card.name in ships else ():
             print(f"    --heads {head}: {finds}")
     print("umedpt:FILE.json")
     print("    a UMedPT model that you trained (wsi-umedpt pretrain) or imported (wsi-umedpt encoders import)")

@@ -66,7 +66,7 @@ def plan_objects(
     model, windows = model or DEFAULT_ENCODER, windows or Windows()
     encoder = load_encoder(model, device=device, precision=precision)
     release = load_release(release_path(model))
-    known = [*object_heads(release)]
+    known = [*object_heads(release.heads)]
     if not known:
         raise EncoderError(f"{model} has no heads that show objects")
     heads = find_heads(release, names or known[:1])

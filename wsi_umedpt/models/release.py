@@ -65,6 +65,17 @@ def release_card(path: Path) -> EncoderCard:
     )
 
 
+def release_heads(path: Path) -> list[dict[str, Any]]:
+    """Spec of each head of a release, as `Release.heads`; its weights are not read.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no release.
+    """
+    return _heads(_about(path))
+
+
 def load_release(path: Path) -> Release:
     """Load a release.
 
@@ -87,8 +98,7 @@ def load_release(path: Path) -> Release:
         raise CheckpointError(
             f"the weights of {path} are not of its model: {' '.join(str(error).split())[:300]}"
         ) from None
-    heads = list(about.get("heads", []))
-    return Release(shared.eval().requires_grad_(False), heads, checkpoint.tensors_under(state, "heads"), about)
+    return Release(shared.eval().requires_grad_(False), _heads(about), checkpoint.tensors_under(state, "heads"), about)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -106,6 +116,10 @@ def _about(path: Path) -> dict[str, Any]:
             f"{path} calls itself or a head {strange[0]!r:.60}; a name is letters, digits, '.', '-' and '_'"
         )
     return about
+
+
+def _heads(about: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(about.get("heads", []))
 
 
 def _spec(about: dict[str, Any], path: Path) -> ModelSpec:

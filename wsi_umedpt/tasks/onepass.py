@@ -6,7 +6,7 @@ not depend on the window that it was seen in; embeddings are those of the encode
 `models.engines` runs an encoder.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,9 +72,9 @@ def find_heads(release: Release, names: Sequence[str]) -> list[ObjectHeads]:
     return [_object_heads(name, heads) for name in dict.fromkeys(names)]
 
 
-def object_heads(release: Release) -> dict[str, str]:
-    """Names that `find_heads` knows, and what each finds, in words."""
-    specs = {str(h["name"]): h for h in release.heads}
+def object_heads(heads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Names that `find_heads` knows, of a release with these heads, and what each finds, in words."""
+    specs = {str(h["name"]): h for h in heads}
     pixels = [n for n, spec in specs.items() if spec["kind"] == "segmentation"]
     boxes = [n for n, spec in specs.items() if spec["kind"] == "detection" and n.removesuffix(_BOXES) not in pixels]
     return {name: _finds(specs[name]) for name in pixels + boxes}

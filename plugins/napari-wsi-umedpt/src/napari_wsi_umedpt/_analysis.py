@@ -363,19 +363,20 @@ def own_model(path: Path) -> ModelChoice:
     """
     with importing_networks():
         import wsi_umedpt.tasks.onepass  # noqa: F401
-        from wsi_umedpt.models.release import release_card
+        from wsi_umedpt.models.release import load_release, release_card
 
+    load_release(path)  # what is wrong with its weights is said now, and not when it is to run
     return ModelChoice(f"umedpt:{path}", release_card(path).about, heads_of(path))
 
 
 def heads_of(path: Path) -> dict[str, str]:
     """Heads of a release that show objects over a slide, and what they find."""
-    from wsi_umedpt.models.release import load_release
+    from wsi_umedpt.models.release import release_heads
     from wsi_umedpt.tasks.onepass import object_heads
 
-    release = load_release(path)
-    modality = {str(head["name"]): head.get("modality") or "" for head in release.heads}
-    return {name: words for name, words in object_heads(release).items() if modality[name] in _OF_SLIDES}
+    heads = release_heads(path)
+    modality = {str(head["name"]): head.get("modality") or "" for head in heads}
+    return {name: words for name, words in object_heads(heads).items() if modality[name] in _OF_SLIDES}
 
 
 def _time(seconds: float) -> str:

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from napari.layers import Layer, Shapes
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -18,7 +19,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from wsi_umedpt.heatmap import Scaling
 
 from napari_wsi_umedpt._annotations import shapes_layer
 from napari_wsi_umedpt._annotations_dock import layer_meta
@@ -54,8 +54,8 @@ _COLOURS = {
 }
 
 
-def _scaling(column: str) -> Scaling:
-    return "percentile" if column == ATTENTION else "signed"
+def _frame(column: str, values: npt.NDArray[np.float32], raster: Raster) -> HeatFrame:
+    return heat_frame(values, raster, "percentile" if column == ATTENTION else "signed")
 
 
 class ClassifierDock(Dock):
@@ -206,8 +206,7 @@ class ClassifierDock(Dock):
         def work() -> tuple["Judgement", dict[str, HeatFrame]]:
             chosen = chosen_tiles(drawn, classifier.xy, classifier.tiles.grid.side) if drawn else None
             found = classifier.judge(chosen)
-            values = {name: classifier.values(found, chosen, name) for name in columns}
-            return found, {name: heat_frame(values[name], raster, _scaling(name)) for name in columns}
+            return found, {name: _frame(name, classifier.values(found, chosen, name), raster) for name in columns}
 
         self._judging.ask(work, lambda result: self._judged(result[0], result[1], began))
 
@@ -232,8 +231,7 @@ class ClassifierDock(Dock):
         self.judgement = None
         if self.classifier is not None and self._raster is not None and self._heats:
             unknown = np.full(len(self.classifier.tiles.grid), np.nan, np.float32)
-            columns = [ATTENTION, self._contribution()]
-            self._frames = {name: heat_frame(unknown, self._raster, _scaling(name)) for name in columns}
+            self._frames = {name: _frame(name, unknown, self._raster) for name in (ATTENTION, self._contribution())}
             self._show_heat(self._column())
             self._show_rest()
         tell_error(error)

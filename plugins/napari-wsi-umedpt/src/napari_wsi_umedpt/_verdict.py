@@ -49,11 +49,9 @@ def verdict(model: "SlideModel", found: "Judgement", whole: "Judgement", total: 
 def in_short(forecast: "Forecast") -> str:
     """One line: the answer and how sure it is."""
     target, predicted = forecast.target, forecast.predicted
-    if target.kind == "multilabel":
-        return ", ".join(f"{name} {p:.2f}" for name, p in zip(target.classes, predicted, strict=True))
     if target.classes:
         chances = ", ".join(f"{name} {p:.2f}" for name, p in zip(target.classes, predicted, strict=True))
-        return f"{forecast.answer} ({chances})"
+        return chances if target.kind == "multilabel" else f"{forecast.answer} ({chances})"
     values = zip(target.predicted, predicted.tolist(), strict=True)
     return ", ".join(f"{name} {value:.3g}" for name, value in values)
 
