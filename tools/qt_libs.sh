@@ -1,8 +1,8 @@
 #!/bin/sh
-# The system libraries that Qt and OpenGL need to draw napari, and a virtual screen for
-# tests: installed where apt runs as root, else named in one command to type.
+# The system libraries that Qt and OpenGL need to draw napari, and a virtual screen with
+# somebody at its mouse for tests: installed where apt runs as root, else named in one command to type.
 set -eu
-packages="xvfb xauth libegl1 libgl1 libglx-mesa0 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconfig1
+packages="xvfb xauth xdotool libegl1 libgl1 libglx-mesa0 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconfig1
 libglib2.0-0 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1
 libxcb-render-util0 libxcb-randr0 libxcb-shape0 libxcb-xkb1 libxcb-xfixes0 libxcb-sync1"
 

@@ -11,6 +11,7 @@ os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp(prefix="napari-settings-
 import numpy as np
 import platformdirs
 import pytest
+from hands import Hands, xdotool_is_missing
 from wsi_umedpt.found import write_objects
 from wsi_umedpt.labels import LabelInfo, LabelWriter
 from wsi_umedpt.objects import MEASURES, Objects
@@ -123,6 +124,33 @@ def viewer(make_napari_viewer, qtbot):
     made.window.resize(900, 700)
     qtbot.wait(50)
     return made
+
+
+@pytest.fixture(params=[(1280, 720), (1920, 1080)], ids=["1280x720", "1920x1080"])
+def window_size(request) -> tuple[int, int]:
+    """(width, height) of a laptop's screen, and of a monitor's."""
+    return request.param
+
+
+@pytest.fixture
+def hands(make_napari_viewer, qtbot, monkeypatch, window_size) -> Hands:
+    """The window of `wsi-umedpt view`, as large as a screen, with somebody at its mouse and keys."""
+    import napari
+
+    from napari_wsi_umedpt.__main__ import window
+
+    if missing := xdotool_is_missing():
+        pytest.skip(missing)
+    monkeypatch.setattr(napari, "Viewer", lambda **given: make_napari_viewer(show=True, **given))
+    made = Hands(window(), qtbot, window_size)
+    made.window.showNormal()
+    made.window.setGeometry(0, 0, *window_size)
+    made.window.raise_()
+    made.window.activateWindow()
+    qtbot.waitUntil(made.window.isActiveWindow, timeout=5000)
+    qtbot.wait(100)
+    yield made
+    made.release()
 
 
 @pytest.fixture

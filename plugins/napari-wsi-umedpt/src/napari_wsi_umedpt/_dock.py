@@ -45,14 +45,14 @@ class Dock(QWidget):
             QTimer.singleShot(0, self._become_tab)  # napari is still about to place it
 
     def _become_tab(self) -> None:
-        frame, window, size = _frame(self), self.window(), self._size_before
+        frame, window, size = frame_of_dock(self), self.window(), self._size_before
         self._size_before = None
         if not self.in_tabs or size is None or frame is None or not isinstance(window, QMainWindow):
             return  # floating, or in no window of napari's
         others = [
             other
             for dock in window.findChildren(Dock)
-            if dock is not self and dock.in_tabs and (other := _frame(dock)) is not None
+            if dock is not self and dock.in_tabs and (other := frame_of_dock(dock)) is not None
             if other.isVisible() and window.dockWidgetArea(other) == window.dockWidgetArea(frame)
         ]
         if others and frame not in window.tabifiedDockWidgets(others[-1]):
@@ -84,7 +84,7 @@ class Dock(QWidget):
         self._follow(call, self._viewer.layers.events.inserted, self._viewer.layers.events.removed)
 
 
-def _frame(dock: QWidget) -> QDockWidget | None:
+def frame_of_dock(dock: QWidget) -> QDockWidget | None:
     """What napari put a dock into."""
     found = dock.parentWidget()
     while found is not None and not isinstance(found, QDockWidget):
