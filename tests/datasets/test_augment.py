@@ -1,14 +1,24 @@
 """A random view moves image, mask and boxes together, and does nothing that its modality forbids."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wsi_umedpt.cases import Case
-from wsi_umedpt.datasets.augment import draw_view, recolour, still_view, take
+from wsi_umedpt.datasets.augment import (
+    _as_jpeg,
+    _fewer_pixels,
+    _shift_stains,
+    _without_edges,
+    draw_view,
+    recolour,
+    still_view,
+    take,
+)
 
-MODALITIES = ("microscopy", "fluorescence", "xray", "tomography")
+MODALITIES = ("microscopy", "fluorescence", "xray", "tomography", "photograph")
 FRAMINGS = ("crop", "whole")
 SHAPE = (96, 128)
 VIEWS = {
@@ -164,6 +174,32 @@ def test_only_x_rays_are_inverted_and_only_microscopy_changes_hue():
     assert hues["microscopy"]
     assert not hues["fluorescence"]
     assert not hues["tomography"]
+
+
+@pytest.mark.parametrize("change", [_fewer_pixels, _as_jpeg, _shift_stains, _without_edges])
+def test_changes_of_files_and_stains_keep_what_is_shown(change):
+    """Each leaves an H&E-like picture of blobs recognisable: it correlates with what it was made of."""
+    rng = np.random.default_rng(3)
+    image = np.full((64, 64, 3), (230, 170, 200), np.uint8)
+    for y, x in rng.integers(8, 56, (12, 2)):
+        cv2.circle(image, (int(x), int(y)), 5, (90, 50, 130), -1)
+    for seed in range(20):
+        given = {_fewer_pixels: 0.6, _as_jpeg: 40}.get(change, np.random.default_rng(seed))
+        out = change(image, given)
+        assert (out.shape, out.dtype) == (image.shape, np.uint8)
+        assert np.corrcoef(out[8:-8, 8:-8].ravel(), image[8:-8, 8:-8].ravel())[0, 1] > 0.8
+
+
+def test_stains_shift_by_their_densities():
+    """Where nothing is changed, densities of stains and back are the picture again, to a grey value."""
+
+    class Still:
+        @staticmethod
+        def uniform(low, high, size):
+            return np.full(size, (low + high) / 2)
+
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    assert np.abs(_shift_stains(image, Still()).astype(int) - image).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,30 @@ def test_every_form_gives_the_same_boxes(pictures, written):
     }
 
 
+def test_points_become_boxes_of_one_side(pictures):
+    """Points are the middles of boxes of `point_px`, cut where they leave the image, whatever columns there are."""
+    pictures.table(
+        "labels.csv", "image cls x y w h", ["a", "red", "10", "12", "99", ""], ["a", "white", "39.5", "0", "1", "1"]
+    )
+    case = find(pictures, "labels.csv", point_px=8)["a.png"].read()
+    assert case.xyxy.tolist() == [[6, 8, 14, 16], [35.5, 0, 40, 4]]
+    assert case.box_classes.tolist() == [0, 1]
+
+
+def test_points_outside_the_image_are_refused(pictures):
+    """A point beyond the edge is a mistake, as a box there is."""
+    pictures.table("labels.csv", "image cls x y", ["a", "red", "10", "12"], ["a", "red", "41", "3"])
+    with pytest.raises(DataError, match=r"40 x 32 px; 1 of its points lie outside, the first at \[41"):
+        find(pictures, "labels.csv", point_px=8)["a.png"].read()
+
+
 BAD_FILES = [
     pytest.param("l.csv", "image,cls,x0,y0,x1,y1\na,red,1,2,3,4\n", "no columns xmin", id="csv-other-columns"),
     pytest.param("l.csv", "image,kind,xmin,ymin,xmax,ymax\na,red,1,2,3,4\n", "no column cls", id="csv-no-class"),
     pytest.param("l.csv", "image,cls,x,y,w,h\na,red,1,2,,4\nb,red,1,2,3,x\n", r"(?s)row 2.*row 3", id="csv-cells"),
     pytest.param("l.csv", "image,cls,x,y,w,h\na,red,1,2,3,4\nz,red,1,2,3,4\n", r"no image 'z'", id="csv-image"),
     pytest.param("l.csv", "image,cls,x,y,w,h\na,red,1,2,3,4\na.png,red,1,2,3,4\n", "both a.png", id="csv-two-names"),
+    pytest.param("l.csv", "image,cls,x,y,w,h\na,red,1\n", "a box is four numbers", id="csv-short"),
     pytest.param("l.json", "{", "cannot be read as COCO", id="coco-no-json"),
     pytest.param("l.json", '{"images": []}', "cannot be read as COCO", id="coco-no-categories"),
     pytest.param("l.json", "[]", "cannot be read as COCO", id="coco-list"),

@@ -80,6 +80,19 @@ def test_the_group_is_the_patient(table):
     assert groups[2] == {"a.png": "made/p1"}
 
 
+def test_neighbours_in_number_are_one_patient(folder):
+    """With `patient_block`, the last group of the pattern is a number, and numbers of one block are one patient."""
+    for name in ("low_3", "low_19", "low_20", "high_3"):
+        folder.picture(f"images/{name}.png")
+    rows = [[name, name.split("_")[0]] for name in ("low_3", "low_19", "low_20", "high_3")]
+    folder.table("t.csv", "image grade", *rows)
+    of = {"labels": "t.csv", "label_column": "grade", "patient_block": 20}
+    found = folder.find("classification", "low high", "table", patient_pattern=r"^([a-z]+)_(\d+)", **of)
+    assert [r.group for r in found.values()] == ["made/low/0", "made/low/0", "made/low/1", "made/high/0"]
+    with pytest.raises(DataError, match="patient_block needs a number"):
+        folder.find("classification", "low high", "table", patient_pattern=r"^([a-z]+)", **of)
+
+
 def test_the_collection_is_by_default_the_folder_above_the_images(table):
     """Tasks on the same data name the same groups, without anybody having to say so."""
     from wsi_umedpt.datasets.records import DataSpec

@@ -104,8 +104,9 @@ def joint_gradient(shared: UMedPT, heads: list[Task], batches: dict[str, Batch])
     for task in heads:
         here = slice(first, first + len(batches[task.name].images))
         part = Features(
-            type(features.pyramid)(*(m[here] for m in features.pyramid)), features.vector[here], features.size
-        )
+            type(features.pyramid)(*(m[here] for m in features.pyramid)), features.vector[here], features.size,
+            features.deepest[here],
+        )  # fmt: skip
         losses.append(task.loss_of(task(shared, part), batches[task.name]))
         first = here.stop
     named = dict(parameters(shared, heads))

@@ -55,6 +55,24 @@ def test_any_image_size_gives_a_pyramid(shared, size):
 
 
 @torch.no_grad()
+def test_the_embedding_may_be_the_means_of_the_maps():
+    """With vector = "maps" it is those of strides 8, 16 and 32, standardised, by `forward` and by `features` alike."""
+    torch.manual_seed(0)
+    shared = UMedPT(ModelSpec(backbone="tf_efficientnet_lite0", dim=24, vector="maps")).eval()
+    shared.centre.uniform_(-1, 1)
+    shared.spread.uniform_(0.5, 2)
+    images = random_images(2, 70, 100)
+    pyramid = shared.pyramid(images)
+    means = torch.cat([m.mean((2, 3)) for m in (pyramid.stride8, pyramid.stride16, pyramid.stride32)], 1)
+    features = shared.features(images)
+    assert shared.vector_dim == 40 + 112 + 320 == features.vector.shape[1]
+    assert torch.equal(features.vector, (means - shared.centre) / shared.spread)
+    assert torch.equal(shared(images), features.vector)
+    assert torch.equal(features.deepest, pyramid.stride32)
+    assert features.pyramid.stride32.shape[1] == 24
+
+
+@torch.no_grad()
 def test_padding_repeats_the_border(shared):
     """An image that was padded by hand at the right and the bottom gives the same maps."""
     images = random_images(1, 40, 50)

@@ -13,18 +13,22 @@ import numpy.typing as npt
 
 from wsi_umedpt.cases import IGNORED, Case, Image
 
-Modality = Literal["microscopy", "fluorescence", "xray", "tomography"]
+Modality = Literal["microscopy", "fluorescence", "xray", "tomography", "photograph"]
 Framing = Literal["crop", "whole"]
 """crop: a window at some zoom. whole: the whole image, scaled to fit."""
 Rng = np.random.Generator
 Matrix = npt.NDArray[np.float64]
 
-_TILT = {"microscopy": 180.0, "fluorescence": 180.0, "xray": 10.0, "tomography": 45.0}
+_TILT = {"microscopy": 180.0, "fluorescence": 180.0, "xray": 10.0, "tomography": 45.0, "photograph": 180.0}
 """Rotations up to so many degrees, where labels allow any."""
-_FLIPS = ("microscopy", "fluorescence", "tomography")  # a mirrored chest has its heart on the wrong side
+_FLIPS = ("microscopy", "fluorescence", "tomography", "photograph")  # a mirrored chest has its heart on the wrong side
+_COLOURED = ("microscopy", "photograph")
 _MIN_VISIBLE = 0.4
 _MIN_SIDE_PX = 3.0
 _BEFORE = 0.6
+_FROM_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Densities of red, green and blue of haematoxylin, eosin and DAB (Ruifrok and Johnston, AQCH 2001)."""
+_FROM_STAINS_INVERSE = np.linalg.inv(_FROM_STAINS)
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,16 @@ def take(case: Case, view: View) -> Case:
 
 
 def recolour(image: Image, modality: Modality, rng: Rng) -> Image:
-    """Random intensities: contrast, brightness and gamma; colour where there is any; blur and noise."""
-    if modality == "microscopy" and rng.random() < 0.5:
+    """Random intensities, as scanners, stains and files differ.
+
+    Contrast, brightness and gamma; stains or colours where there are any; blur, noise, fewer pixels
+    and JPEG; of X-rays, edges painted over, which tell one hospital from another.
+    """
+    if modality in _COLOURED and rng.random() < 0.5:
         image = _shift_colour(image, rng)
-    if modality == "xray" and rng.random() < 0.3:
-        image = 255 - image
+    if modality == "xray":
+        image = _without_edges(image, rng) if rng.random() < 0.3 else image
+        image = 255 - image if rng.random() < 0.3 else image
     if rng.random() < 0.6:
         ramp = np.arange(256) / 255.0
         ramp = ramp ** float(np.exp(rng.uniform(-0.35, 0.35)))
@@ -123,7 +132,34 @@ def recolour(image: Image, modality: Modality, rng: Rng) -> Image:
     if rng.random() < 0.2:
         noise = rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.1:
+        image = _fewer_pixels(image, float(rng.uniform(0.5, 0.9)))
+    if rng.random() < 0.15:
+        image = _as_jpeg(image, int(rng.integers(30, 90)))
     return image
+
+
+def _fewer_pixels(image: Image, scale: float) -> Image:
+    height, width = image.shape[:2]
+    small = cv2.resize(
+        image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    out: Image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def _as_jpeg(image: Image, quality: int) -> Image:
+    written = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return np.asarray(cv2.imdecode(written, cv2.IMREAD_COLOR), np.uint8)
+
+
+def _without_edges(image: Image, rng: Rng) -> Image:
+    """Up to a tenth of each side in one grey, as collimators and screens leave it."""
+    height, width = image.shape[:2]
+    top, bottom, left, right = (rng.uniform(0, 0.1, 4) * (height, height, width, width)).astype(int)
+    out = np.full_like(image, rng.choice((0, 0, 255, int(image.mean()))))
+    out[top : height - bottom, left : width - right] = image[top : height - bottom, left : width - right]
+    return out
 
 
 def _shift_colour(image: Image, rng: Rng) -> Image:
@@ -131,14 +167,27 @@ def _shift_colour(image: Image, rng: Rng) -> Image:
     if chance < 0.15:  # grey: what is learnt should also serve images without colour
         out: Image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         return out
-    if chance < 0.3:
+    if chance < 0.25:
         return np.ascontiguousarray(image[:, :, rng.permutation(3)])
+    if chance < 0.65:
+        return _shift_stains(image, rng)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)  # hue in 0 to 179
     hue, saturation, value = rng.uniform(-15, 15), rng.uniform(-30, 30), rng.uniform(-20, 20)
     hsv[:, :, 0] = (hsv[:, :, 0] + round(hue)) % 180
     hsv[:, :, 1:] = np.clip(hsv[:, :, 1:] + np.array([round(saturation), round(value)]), 0, 255)
     shifted: Image = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
     return shifted
+
+
+def _shift_stains(image: Image, rng: Rng) -> Image:
+    """Haematoxylin, eosin and the rest each stronger or weaker, as between laboratories (Tellez et al., MedIA 2019)."""
+    density = -np.log((image.reshape(-1, 3).astype(np.float32) + 1) / 256)
+    # From the densities of red, green and blue to those of stains and back, with both changes between, in one product.
+    change = np.diag(rng.uniform(0.7, 1.3, 3))
+    shifted = density @ (_FROM_STAINS_INVERSE @ change @ _FROM_STAINS).astype(np.float32)
+    shifted += (rng.uniform(-0.05, 0.05, 3) @ _FROM_STAINS).astype(np.float32)
+    out: Image = np.clip(np.exp(-shifted) * 256 - 1, 0, 255).astype(np.uint8).reshape(image.shape)
+    return out
 
 
 def _matrix(centre: npt.NDArray[np.float64], scale: float, angle: float, flip: float, shape: tuple[int, int]) -> Matrix:

@@ -15,7 +15,7 @@ Box = tuple[str, tuple[float, float, float, float]]
 Named = dict[str, tuple[Row | None, list[Box]]]
 """By the name of the image: its row of a CSV, and its boxes."""
 
-_CORNERS, _SIZES = ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h")
+_CORNERS, _SIZES, _POINT = ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h"), ("x", "y")
 
 
 def read_boxes(labels: Path, data: DataSpec, problems: list[str]) -> Named:
@@ -30,25 +30,36 @@ def read_boxes(labels: Path, data: DataSpec, problems: list[str]) -> Named:
 
 
 def _csv(labels: Path, data: DataSpec, problems: list[str]) -> Named:
-    """A row a box: xmin ymin xmax ymax, or x y w h; an image without boxes has one row that is empty there."""
+    """A row a box: xmin ymin xmax ymax, or x y w h, or points x y; an image without any has one row, empty there."""
     column = data.label_column or "cls"
     telling = [] if data.table else [data.patient_column, data.split_column]
     rows = read_rows(labels, [data.image_column, column, *telling], {} if data.table else data.where)
     out: Named = {}
     for number, row in rows.items():
-        names = next((n for n in (_CORNERS, _SIZES) if {*n} <= {*row}), None)
+        forms = (_POINT,) if data.point_px else (_CORNERS, _SIZES)
+        names = next((n for n in forms if {*n} <= {*row}), None)
         if names is None:
-            raise DataError(f"{labels} has no columns {' '.join(_CORNERS)} and no {' '.join(_SIZES)}")
+            raise DataError(f"{labels} has no columns {' and no '.join(' '.join(n) for n in forms)}")
         first, boxes = out.setdefault(row[data.image_column], (row, []))
         try:
             for c in telling:
                 if c and first and row[c] != first[c]:
                     raise DataError(f"{c} is {row[c]!r}, in an earlier row of the image {first[c]!r}")
             if any(row[c].strip() for c in names):
-                boxes.append((row[column], _four([row[c] for c in names], sizes=names is _SIZES)))
+                boxes.append((row[column], _box(row, names, data.point_px)))
         except ValueError as error:
             problems.append(f"{labels.name} row {number}: {error}")
     return out
+
+
+def _box(row: Row, names: Sequence[str], point_px: float) -> tuple[float, float, float, float]:
+    if names is not _POINT:
+        return _four([row[c] for c in names], sizes=names is _SIZES)
+    try:
+        x, y = (float(row[c]) for c in names)
+    except ValueError:
+        raise DataError(f"a point is two numbers, got {[row[c] for c in names]}") from None
+    return (x - point_px / 2, y - point_px / 2, x + point_px / 2, y + point_px / 2)
 
 
 def _four(values: Sequence[str | float | None], *, sizes: bool) -> tuple[float, float, float, float]:

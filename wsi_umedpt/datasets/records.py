@@ -47,6 +47,9 @@ class DataSpec:
     """Column of the table that names the patient."""
     patient_pattern: str = ""
     """Regular expression on the file's name whose first group is the patient."""
+    patient_block: int = 0
+    """Where no patient is known but neighbours in number are likely of one: the last group of `patient_pattern`
+    is a number, and numbers that are alike after division by this are one patient; 0: it is a patient's name."""
     split_column: str = ""
     """Column that says train, val or test; else groups are split by hash."""
     where: dict[str, str] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class DataSpec:
     """Instances are the connected parts of what is not 0."""
     drop_empty_boxes: bool = False
     """Leave out boxes without area; else they are refused, as every label that cannot be right."""
+    point_px: float = 0.0
+    """The CSV of boxes has points, columns x and y: each becomes a box of this side, px, cut at the image's edge."""
     bag_column: str = ""
     """Column that names the bag an image is part of: the images of a bag have one label (bag_classification)."""
 
@@ -69,6 +74,10 @@ class DataSpec:
             raise ValueError(f"patient_pattern {self.patient_pattern!r} is no regular expression: {error}") from None
         if self.patient_pattern and not groups:
             raise ValueError(f"patient_pattern {self.patient_pattern!r} has no group in brackets, which is the patient")
+        if self.patient_block < 0 or (self.patient_block and not self.patient_pattern):
+            raise ValueError("patient_block is positive, and needs a patient_pattern whose last group is a number")
+        if self.point_px < 0 or (self.point_px and self.source != "boxes"):
+            raise ValueError("point_px is positive, and for source boxes")
         tells = self.source == "table" or (self.source == "boxes" and str(self.labels).lower().endswith(".csv"))
         if not tells and not self.table and (self.where or self.patient_column or self.split_column):
             raise ValueError("where, patient_column and split_column need a table")
@@ -147,12 +156,17 @@ class BoxRecord(Record):
     path: Path
     xyxy: tuple[tuple[float, float, float, float], ...]
     classes: tuple[int, ...]
+    points: bool = False
+    """Boxes were made around points, so that they may leave the image."""
 
     def read(self) -> Case:
         """See `Record.read`."""
         image = read_image(self.path)
         xyxy = np.array(self.xyxy, np.float32).reshape(-1, 4)
         height, width = image.shape[:2]
+        if self.points:
+            _refuse_outside((xyxy[:, :2] + xyxy[:, 2:]) / 2, self.path, (width, height))
+            xyxy = np.clip(xyxy, 0, np.array([width, height, width, height], np.float32))
         # Said of good boxes, because comparisons with nan are false.
         bad = ~(
             (xyxy[:, 2:] > xyxy[:, :2]).all(1) & (xyxy >= -1).all(1) & (xyxy[:, 2:] <= (width + 1, height + 1)).all(1)
@@ -195,6 +209,15 @@ class SliceRecord(Record):
             )
             for z in range(len(volume))
         ]
+
+
+def _refuse_outside(centres: npt.NDArray[np.floating], path: Path, size: tuple[int, int]) -> None:
+    outside = ~((centres >= 0) & (centres <= np.array(size))).all(1)
+    if outside.any():
+        raise DataError(
+            f"{path} is {size[0]} x {size[1]} px; {int(outside.sum())} of its points lie outside, "
+            f"the first at {centres[outside][0].tolist()}"
+        )
 
 
 def instance_boxes(mask: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:

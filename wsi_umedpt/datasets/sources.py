@@ -6,7 +6,7 @@ checked against the task's classes. All that is wrong is said in one error.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsi_umedpt.cases import IGNORED
@@ -96,10 +96,17 @@ def _group(data: DataSpec, path: Path, row: Row | None) -> str:
         match = re.search(data.patient_pattern, path.name)
         if not match or not match.group(1):
             raise DataError(f"{path.name}: no patient by the pattern {data.patient_pattern!r}")
-        patient = match.group(1)
+        patient = match.group(1) if not data.patient_block else _block(match.groups(), path, data.patient_block)
     elif data.bag_column:
         patient = (row or {}).get(data.bag_column, "")
     return f"{collection}/{patient.strip().lower()}"
+
+
+def _block(groups: Sequence[str], path: Path, size: int) -> str:
+    *names, number = groups
+    if not number.isdecimal():
+        raise DataError(f"{path.name}: patient_block needs a number in patient_pattern's last group, got {number!r}")
+    return "/".join([*names, str(int(number) // size)])
 
 
 def _split(data: DataSpec, path: Path, row: Row | None) -> str:
@@ -276,6 +283,7 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
             yield BoxRecord(
                 name=path.name, group=_group(data, path, row), split=_split(data, path, row), path=path,
                 xyxy=tuple(box for _, box in boxes), classes=tuple(classes.index(kind) for kind, _ in boxes),
+                points=data.point_px > 0,
             )  # fmt: skip
         except DataError as error:
             problems.append(str(error))

@@ -55,7 +55,7 @@ def release_card(path: Path) -> EncoderCard:
         timm_name=spec.backbone,
         mpp=about.get("mpp"),
         size_px=int(about.get("size_px") or _SIZE_PX),
-        dim=spec.dim,
+        dim=int(about.get("dim") or spec.dim),
         mean=spec.mean,
         std=spec.std,
         licence=str(about.get("licence", "unknown")),

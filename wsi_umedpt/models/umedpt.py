@@ -8,7 +8,7 @@ The squeezed map replaces the pyramid's deepest, so that every kind of label tra
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -20,6 +20,10 @@ from wsi_umedpt.models.norms import NORMS, NormKind, batch_norms, rewrite_norms
 from wsi_umedpt.models.squeezer import Pooling, Squeezer
 from wsi_umedpt.models.unet import PixelDecoder
 
+Vector = Literal["squeezed", "maps"]
+"""squeezed: the mean of the squeezed map. maps: the means of the encoder's maps of strides 8, 16 and 32,
+standardised by fixed numbers; nothing is squeezed out of it, and what early layers see stays in it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -28,7 +32,9 @@ class ModelSpec:
     backbone: str = "swinv2_tiny"
     """A name of `SWINS`, or a timm model with maps of strides 4 to 32."""
     dim: int = 512
-    """Length of an image's embedding."""
+    """Channels of the squeezed map; length of an image's embedding where that is `squeezed`."""
+    vector: Vector = "squeezed"
+    """What an image's embedding is; see `Vector`."""
     norm: NormKind = "layernorm"
     """Norms inside; see `NormKind`."""
     pooling: Pooling = "after"
@@ -40,6 +46,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm is one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.vector not in get_args(Vector):
+            raise ValueError(f"vector is one of {', '.join(get_args(Vector))}, got {self.vector!r}")
         if self.dim < 1 or min(self.std) <= 0:
             raise ValueError(f"dim and std must be positive, got {self.dim} and {self.std}")
 
@@ -54,9 +62,11 @@ class Features(NamedTuple):
     pyramid: Pyramid
     """Strides 4 to 32; the deepest is the squeezed map, (image, dim, h / 32, w / 32)."""
     vector: torch.Tensor
-    """(image, dim)."""
+    """(image, vector_dim)."""
     size: tuple[int, int]
     """Height and width of the images, px, before they were padded to multiples of 32."""
+    deepest: torch.Tensor
+    """The encoder's own map of stride 32, before it was squeezed."""
 
 
 class UMedPT(nn.Module):
@@ -64,6 +74,8 @@ class UMedPT(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    centre: torch.Tensor
+    spread: torch.Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -73,6 +85,11 @@ class UMedPT(nn.Module):
         self.encoder = make_backbone(spec.backbone)
         rewrite_norms(self.encoder, spec.norm)
         channels = (*self.encoder.channels[:3], spec.dim)
+        self.vector_dim = spec.dim if spec.vector == "squeezed" else sum(self.encoder.channels[1:])
+        """Length of an image's embedding."""
+        if spec.vector == "maps":
+            self.register_buffer("centre", torch.zeros(self.vector_dim))
+            self.register_buffer("spread", torch.ones(self.vector_dim))
         self.squeezer = Squeezer(self.encoder.channels[3], spec.dim, spec.norm, spec.pooling)
         self.pixels = PixelDecoder(channels, spec.norm)
         self.boxes = BoxDecoder(channels)
@@ -112,9 +129,18 @@ class UMedPT(nn.Module):
         """
         pyramid = self.pyramid(images)
         squeezed, vector = self.squeezer(pyramid.stride32)
+        if self.spec.vector == "maps":
+            vector = self.map_means(pyramid)
         height, width = images.shape[2:]
-        return Features(pyramid._replace(stride32=squeezed), vector, (height, width))
+        return Features(pyramid._replace(stride32=squeezed), vector, (height, width), pyramid.stride32)
+
+    def map_means(self, pyramid: Pyramid) -> torch.Tensor:
+        """Standardised means of the encoder's maps of strides 8, 16 and 32, (image, vector_dim)."""
+        means = torch.cat([one.mean((2, 3)) for one in pyramid[1:]], 1)
+        return (means - self.centre) / self.spread
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed normalised images: float (image, 3, h, w) to (image, dim)."""
+        """Embed normalised images: float (image, 3, h, w) to (image, vector_dim)."""
+        if self.spec.vector == "maps":
+            return self.map_means(self.pyramid(images))
         return self.features(images).vector

@@ -44,7 +44,7 @@ def load_heads(release: Release) -> dict[str, Task]:
     heads = {}
     for about in release.heads:
         spec = build(HeadSpec, about, "head")
-        task = make_task(spec, release.shared.spec.dim)
+        task = make_task(spec, release.shared.vector_dim)
         try:
             task.load_state_dict(tensors_under(release.head_weights, spec.name))
         except RuntimeError as error:

@@ -34,6 +34,7 @@ def release(
         "kind": "umedpt",
         "name": config.name,
         "model": config.model.to_dict(),
+        "dim": shared.vector_dim,
         "heads": [spec.to_dict() for spec, _ in heads.values()],
         "mpp": config.mpp,
         "about": config.about,

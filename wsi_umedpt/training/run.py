@@ -19,11 +19,13 @@ from wsi_umedpt.datasets.door import check
 from wsi_umedpt.datasets.tables import refuse
 from wsi_umedpt.datasets.taskdata import TaskData
 from wsi_umedpt.errors import ConfigError, DataError, EncoderError
+from wsi_umedpt.models.backbones import STRIDES, Backbone
 from wsi_umedpt.models.encoder import pick_device
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.tasks import make_task
 from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.training.distil import Distiller
 from wsi_umedpt.training.evaluate import Figures, evaluate, main_scores, mean_score
 from wsi_umedpt.training.parallel import gathered, join, mine
 from wsi_umedpt.training.release import release
@@ -31,6 +33,9 @@ from wsi_umedpt.training.schedule import lr_factor
 from wsi_umedpt.training.settings import PretrainConfig
 from wsi_umedpt.training.state import Run, restore, save
 from wsi_umedpt.training.step import train_step
+
+_STANDARD = 2
+"""Batches of each task that the embedding is standardised by."""
 
 
 class Watcher:
@@ -157,17 +162,43 @@ def initial_model(config: PretrainConfig) -> UMedPT:
 def _begin(config: PretrainConfig, data: list[TaskData], device: str, rank: int) -> Run:
     shared = initial_model(config).to(device).train()
     shared = shared.to(memory_format=torch.channels_last)
+    if config.model.vector == "maps":
+        standardise(shared, data)
+    freeze(shared.encoder, config.training.frozen_stride)
     shared.float32_encoder = config.training.precision == "bf16_decoders"
     tasks = []
     for one in data:
         torch.manual_seed(config.training.seed)  # a head begins alike whatever other tasks there are
-        tasks.append(make_task(head_spec(one), config.model.dim).to(device).train())
+        tasks.append(make_task(head_spec(one), shared.vector_dim).to(device).train())
     t = config.training
     encoder = [p for p in shared.encoder.parameters() if p.requires_grad]
     rest = [p for part in (shared.squeezer, shared.pixels, shared.boxes, *tasks) for p in part.parameters()]
     groups = [{"params": encoder, "factor": t.encoder_lr_factor}, {"params": rest, "factor": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=t.lr, weight_decay=t.weight_decay)
-    return Run(shared, tasks, optimizer, rank)
+    distiller = Distiller(shared.encoder, t.distil) if t.distil else None
+    return Run(shared, tasks, optimizer, rank, distiller)
+
+
+@torch.no_grad()
+def standardise(shared: UMedPT, data: list[TaskData]) -> None:
+    """Fix what the embedding is standardised by: its mean and deviation over the first training batches."""
+    device = shared.centre.device
+    vectors = [
+        shared(shared.normalised(one.batch(number).images.to(device))) for one in data for number in range(_STANDARD)
+    ]
+    every = torch.cat([v.cpu() for part in gathered(vectors) for v in part])
+    shared.centre.copy_(every.mean(0))
+    shared.spread.copy_(every.std(0).clamp(min=1e-3))
+
+
+def freeze(encoder: Backbone, stride: int) -> None:
+    """Keep the layers that the map of `stride` is made by as they are."""
+    if not stride:
+        return
+    made = encoder(torch.zeros(1, 3, 64, 64, device=next(encoder.parameters()).device))[STRIDES.index(stride)]
+    wanted = [p for p in encoder.parameters() if p.requires_grad]
+    for parameter, gradient in zip(wanted, torch.autograd.grad(made.sum(), wanted, allow_unused=True), strict=True):
+        parameter.requires_grad_(gradient is None)
 
 
 class _Stream(Dataset[Batch]):
@@ -207,6 +238,7 @@ def _train(
         losses = train_step(
             run.shared, run.tasks, {k: b.to(device) for k, b in batches.items()}, run.optimizer,
             total_tasks=len(data), seeds=(t.seed, run.step), clip_norm=t.clip_norm, autocast=t.precision != "fp32",
+            distiller=run.distiller,
         )  # fmt: skip
         run.step += 1
         run.images += sum(len(b.images) for b in batches.values())

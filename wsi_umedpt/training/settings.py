@@ -22,6 +22,10 @@ class TrainingSpec:
     encoder_lr_factor: float = 1.0
     """Learning rate of the encoder over `lr`; below 1 where it begins with trained weights."""
     weight_decay: float = 1e-2
+    distil: float = 0.0
+    """Weight of what keeps the encoder's maps near those it began with, beside every task; see `training.distil`."""
+    frozen_stride: Literal[0, 4, 8, 16] = 0
+    """Layers of the encoder up to its map of this stride stay as they began; 0 trains all."""
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
@@ -53,7 +57,16 @@ class TrainingSpec:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
             raise ValueError(f"val and test are shares below 1 together, got {self.val} and {self.test}")
-        for name in ("encoder_lr_factor", "weight_decay", "warmup", "seed", "split_seed", "workers", "cache_mb"):
+        for name in (
+            "encoder_lr_factor",
+            "weight_decay",
+            "distil",
+            "warmup",
+            "seed",
+            "split_seed",
+            "workers",
+            "cache_mb",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -85,6 +98,8 @@ class PretrainConfig:
         names = [t.name for t in self.task]
         if not names or len({*names}) < len(names):
             raise ValueError(f"tasks need names of their own, got {names}")
+        if self.training.distil and not self.initial:
+            raise ValueError("distil keeps the encoder near the weights it began with; name them with initial")
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):
             raise ValueError(f"name is letters, digits, '.', '-' and '_', as it names files; got {self.name!r}")
         for task in self.task:

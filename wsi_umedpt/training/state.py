@@ -15,6 +15,7 @@ from wsi_umedpt import __version__, checkpoint
 from wsi_umedpt.errors import CheckpointError
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.tasks.base import Task
+from wsi_umedpt.training.distil import Distiller
 from wsi_umedpt.training.parallel import gathered
 from wsi_umedpt.training.release import config_dict, fingerprint
 from wsi_umedpt.training.settings import PretrainConfig
@@ -30,6 +31,8 @@ class Run:
     optimizer: torch.optim.Optimizer
     rank: int = 0
     """This process, counted from 0; the first writes all files."""
+    distiller: Distiller | None = None
+    """What keeps the encoder near where it began; it has no state of its own."""
     step: int = 0
     """Steps done."""
     seconds: float = 0.0

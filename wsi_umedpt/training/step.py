@@ -10,6 +10,7 @@ from wsi_umedpt.cases import Batch
 from wsi_umedpt.errors import TrainingError
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.tasks.base import Task
+from wsi_umedpt.training.distil import DISTILLED, Distiller
 from wsi_umedpt.training.parallel import sum_gradients
 
 
@@ -23,6 +24,7 @@ def train_step(
     seeds: tuple[int, int],
     clip_norm: float = 1.0,
     autocast: bool = False,
+    distiller: Distiller | None = None,
 ) -> dict[str, float]:
     """Train one step on this process's tasks.
 
@@ -43,6 +45,8 @@ def train_step(
         See `TrainingSpec`.
     autocast
         Run forward passes in bfloat16.
+    distiller
+        Adds its loss to that of every task.
 
     Returns
     -------
@@ -60,8 +64,13 @@ def train_step(
         batch = batches[task.name]
         torch.manual_seed(zlib.crc32(f"{seeds[0]}/{seeds[1]}/{task.name}".encode()))
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=autocast):
-            loss = task.loss(shared, batch)
+            features = shared.features(shared.normalised(batch.images))
+            loss = task.loss_of(task(shared, features), batch)
         losses[task.name] = loss.item()
+        if distiller is not None:
+            apart = distiller.loss(shared.normalised(batch.images), features)
+            losses[DISTILLED] = losses.get(DISTILLED, 0.0) + apart.item() / len(tasks)
+            loss = loss + distiller.weight * apart
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss of task {task.name} is {losses[task.name]} at step {seeds[1]}; a lower lr may help"
