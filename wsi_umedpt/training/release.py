@@ -76,10 +76,14 @@ def fingerprint(config: PretrainConfig) -> str:
     del content["notes"]
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
+    younger = [(content["model"], {"vector": "squeezed"}), (content["training"], {"distil": 0.0, "frozen_stride": 0})]
     for task in content["task"]:
         del task["about"]
-        if not task["data"]["bag_column"]:  # younger than the first checkpoints, which have none
-            del task["data"]["bag_column"]
+        younger.append((task["data"], {"bag_column": "", "patient_block": 0, "point_px": 0.0}))
+    for part, fields in younger:  # than the first checkpoints, which do not have them
+        for name, absent in fields.items():
+            if part[name] == absent:
+                del part[name]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
