@@ -9,9 +9,15 @@ from dataclasses import dataclass
 
 from wsi_umedpt.errors import SlideError
 
-MPP_MIN, MPP_MAX = 0.02, 50.0
-"""Microns per pixel that a microscope slide can have at level 0. A flat file saved at
-72 dpi claims 352.8 um/px and must not be believed."""
+MPP_MIN, MPP_MAX = 0.08, 50.0
+"""Microns per pixel that a slide may state for level 0. 0.08 is beyond what light resolves: finer
+ones that were found were 0.274 with a slip of the decimal point. A flat file saved at 72 dpi claims
+352.8 um/px and must not be believed."""
+USER_MPP_MIN = 0.02
+"""What a user's word may say instead."""
+LONGEST_MM = 250.0
+"""No slide is longer: the largest glass is 8 inches, 203 mm."""
+_PRINTERS_DPI = (720, 1440, 2880, 5760)  # besides whole hundreds
 
 
 @dataclass(frozen=True)
@@ -43,30 +49,63 @@ class Mpp:
         return (self.x + self.y) / 2
 
 
-def checked_mpp(mpp: Mpp | None, where: str) -> Mpp:
+def checked_mpp(mpp: Mpp | None, where: str, size: tuple[int, int] | None = None) -> Mpp:
     """Refuse a scale that no microscope has, with the remedy in the message.
+
+    Parameters
+    ----------
+    mpp
+        As stated or given.
+    where
+        The slide's name, for the message.
+    size : (width, height), level-0 px
+        None if it is not known yet.
 
     Raises
     ------
     SlideError
-        If there is no mpp, it is outside [0.02, 50] um/px, or x and y differ by over 1 %.
+        If there is no mpp, it is outside [0.08, 50] um/px (from 0.02 on if the user says so), x and y differ by
+        over 1 %, it makes the slide longer than any glass, or it is the resolution of a printer.
     """
     remedy = "Give the true value: --mpp 0.25, or a column mpp in the CSV; in Python open_slide(path, mpp=0.25)."
     if mpp is None:
         raise SlideError(f"{where} states no physical pixel size (mpp). {remedy}")
+    given = f"{where} was given" if mpp.source == "user" else f"{where} states"
+    least = USER_MPP_MIN if mpp.source == "user" else MPP_MIN
     for value in (mpp.x, mpp.y):
-        if not MPP_MIN <= value <= MPP_MAX:
-            given = f"{where} was given" if mpp.source == "user" else f"{where} states"
+        if not least <= value <= MPP_MAX:
+            slip = " A slip of the decimal point?" if 0.1 <= 10 * value <= 1.5 else ""
             raise SlideError(
                 f"{given} {value:g} um/px (from {mpp.source}), which no slide scanner has: "
-                f"expected {MPP_MIN:g} to {MPP_MAX:g}. {remedy}"
+                f"expected {least:g} to {MPP_MAX:g}.{slip} {remedy}"
             )
     if abs(mpp.x - mpp.y) > 0.01 * mpp.value:
         raise SlideError(
             f"{where} has pixels that are not square: {mpp.x:g} x {mpp.y:g} um (from {mpp.source}). "
             f"Tiles would be distorted. Resample the slide, or, if the tag is wrong: {remedy}"
         )
+    if mpp.source == "tiff resolution" and (dpi := _printers_dpi(mpp.value)):
+        raise SlideError(
+            f"{where} states {dpi:,} dpi ({mpp.value:.4g} um/px), the resolution of a printer or a flatbed scanner, "
+            f"not of a slide. {remedy}"
+        )
+    if size and (length := max(size[0] * mpp.x, size[1] * mpp.y) / 1000) > LONGEST_MM:
+        raise SlideError(
+            f"{given} {mpp.value:g} um/px (from {mpp.source}) for {size[0]} x {size[1]} px: the slide would be "
+            f"{length:,.0f} mm long, and no glass is longer than {LONGEST_MM:g}. {remedy}"
+        )
     return mpp
+
+
+def _printers_dpi(mpp: float) -> int | None:
+    """Dots per inch, if they are such as printers have; scanners of slides state um in whole or decimal numbers."""
+    dpi = 25_400 / mpp
+    whole = round(dpi)
+    return (
+        whole
+        if abs(dpi - whole) < 1e-4 * dpi and (whole % 100 == 0 or whole in _PRINTERS_DPI) and whole <= 9600
+        else None
+    )
 
 
 def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
@@ -89,6 +128,30 @@ def level_scale(size_0: tuple[int, int], size_level: tuple[int, int]) -> float:
     if whole >= 1 and all(abs(full - whole * part) < whole for full, part in zip(size_0, size_level, strict=True)):
         return float(whole)
     return ratio
+
+
+def is_level(size_0: tuple[int, int], size_level: tuple[int, int]) -> bool:
+    """Whether an image can be the slide at a coarser scale: as wide for its height, to 1 %.
+
+    Scanners round sizes up or down to whole pixels, which in a tiny level is more than that.
+
+    Parameters
+    ----------
+    size_0, size_level : (width, height), px of that level
+
+    Examples
+    --------
+    >>> is_level((46000, 32914), (11500, 8228)), is_level((46000, 32914), (1280, 431))
+    (True, False)
+    """
+    ratios = [full / part for full, part in zip(size_0, size_level, strict=True)]
+    if min(ratios) < 1:
+        return False
+    if abs(ratios[0] - ratios[1]) <= 0.01 * max(ratios):
+        return True
+    least = max(full / (part + 1) for full, part in zip(size_0, size_level, strict=True))
+    most = min(full / max(part - 1, 0.5) for full, part in zip(size_0, size_level, strict=True))
+    return least <= most
 
 
 def snap_scale(scale: float, size_px: int) -> float:

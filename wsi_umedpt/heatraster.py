@@ -20,6 +20,7 @@ from wsi_umedpt import __version__
 from wsi_umedpt.arrays import array_sha256, whole_file
 from wsi_umedpt.errors import HeatmapError
 from wsi_umedpt.heatmap import MOST_CELLS, Heatmap
+from wsi_umedpt.readers.directories import read_directories
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
 _FORMAT = "wsi-umedpt heatmap 1"
@@ -117,6 +118,7 @@ def read_raster(path: Path) -> Raster:
         If it cannot be read, or is no such file.
     """
     try:
+        read_directories(path)  # tifffile would follow a loop of them for ever
         with tifffile.TiffFile(path) as tif:
             about = _about(tif.ome_metadata or "")
             names, series = about["columns"], tif.series[0]

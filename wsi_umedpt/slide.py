@@ -248,7 +248,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     reader = open_reader(path)
     try:
         stated = reader.info.mpp if mpp is None else Mpp(mpp, mpp, "user")
-        return Slide(path, reader, checked_mpp(stated, path.name))
+        size = reader.levels[0].width, reader.levels[0].height
+        return Slide(path, reader, checked_mpp(stated, path.name, size))
     except BaseException:
         reader.close()
         raise

@@ -30,6 +30,7 @@ _MOST_CELLS = 100_000_000  # a slide of 160 mm square
 _FINEST = 16  # px of a thumbnail: no smaller part is tried where the file is damaged
 _THUMBNAIL_PX = 1600  # a side that thumbnails may reach
 _SPECK_CELLS = 9  # pieces below 3 x 3 cells are noise, and must not be joined by the closing
+_BLACK = 2  # grey values, of all pixels of a slide: no lamp, no scanner and no glass
 _NOISE = 3.0  # grey values: what JPEG and sensors add to an even background
 
 
@@ -138,12 +139,22 @@ def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> Tis
     -------
     TissueMask
         With the thumbnail it was made from.
+
+    Raises
+    ------
+    SlideError
+        If the slide is black throughout, or over half of it cannot be read.
     """
     p = parameters or TissueParameters()
     step = _cell(slide, p.cell_um)
     # People look at the thumbnail: that of a small slide is finer than the mask.
     fine = next((n for n in (4, 2) if step % n == 0 and max(slide.size) * n / step <= _THUMBNAIL_PX), 1)
     thumbnail, damaged = read_thumbnail(slide, step // fine)
+    if not damaged.all() and thumbnail[~damaged].max(initial=0) <= _BLACK:
+        raise SlideError(
+            f"{slide.path.name} is black throughout: its pixels were never written, or were lost. Export it anew, "
+            "or copy it again."
+        )
     rows, cols = -(-slide.size[1] // step), -(-slide.size[0] // step)
     missing = ((0, rows * fine - thumbnail.shape[0]), (0, cols * fine - thumbnail.shape[1]))
     whole = np.pad(thumbnail, (*missing, (0, 0)), constant_values=WHITE)

@@ -51,7 +51,8 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
         um = None  # a pixel's side
         size = ""
         try:
-            stated = checked_mpp(reader.info.mpp if mpp is None else Mpp(mpp, mpp, "user"), path.name)
+            found = reader.info.mpp if mpp is None else Mpp(mpp, mpp, "user")
+            stated = checked_mpp(found, path.name, (width, height))
             um = stated.value
             size = f", {width * um / 1e3:.2f} x {height * um / 1e3:.2f} mm"
             scale = f"{um:g} um/px, from {stated.source}"

@@ -23,7 +23,15 @@ MAX_SIDE = 4_000_000
 
 
 class Refused(Exception):
-    """Why this reader does not open this file."""
+    """Why this reader does not open this file; the next one is asked."""
+
+
+class ContentRefused(Refused):
+    """What is wrong with the file itself, or with what it holds: no other reader is asked.
+
+    Another would take it for something that it is not: planes of colours for grey, a thumbnail
+    for the slide, what is missing for black.
+    """
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class OpenReader(Protocol):
 def checked_size(width: int, height: int) -> tuple[int, int]:
     """Refuse dimensions that no slide has."""
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise Refused(f"the file claims {width} x {height} px; no slide has such a size")
+        raise ContentRefused(f"the file claims {width} x {height} px; no slide has such a size")
     return width, height
 
 

@@ -5,15 +5,17 @@ error: the slide is then read through OpenSlide, and a warning says so and why.
 """
 
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from wsi_umedpt.errors import PixelError
-from wsi_umedpt.readers.base import Refused
+from wsi_umedpt.readers.base import Reader, Refused
+from wsi_umedpt.readers.colour import JPEG
+from wsi_umedpt.readers.directories import Directory
 from wsi_umedpt.readers.openslide import OpenSlideReader
-from wsi_umedpt.readers.tiff import TiffReader, open_tifffile
+from wsi_umedpt.readers.tiff import TiffReader, open_tifffile, page_of
 
 _VENDORS = ("aperio", "generic-tiff")
 """Vendors whose tiles lie edge to edge. Others overlap them or leave gaps."""
@@ -23,50 +25,53 @@ class SlowPathWarning(UserWarning):
     """A slide that should take the fast path does not; it is read through OpenSlide."""
 
 
-def open_direct(path: Path) -> TiffReader:
-    """Open a slide for direct reading, or raise `Refused` so that OpenSlide reads it."""
-    reference = OpenSlideReader(path)
+def faster(path: Path, levels: Sequence[Sequence[Directory]] | None, reference: OpenSlideReader) -> Reader:
+    """A reader that decodes the slide's tiles directly, or the reference if that is not possible.
+
+    Parameters
+    ----------
+    levels
+        The pages of the reference's levels; None if they are not known.
+    reference
+        Open; closed if it is not what is returned.
+    """
+    if reference.info.vendor not in _VENDORS or levels is None:
+        return reference
     try:
-        if reference.info.vendor not in _VENDORS:
-            raise Refused(f"no direct reading of {reference.info.vendor} slides")
         tif = open_tifffile(path)
         try:
-            reader = TiffReader(path, tif, _matching_pages(tif, reference), reference.info)
-        except Refused:
-            tif.close()
-            raise
-        except Exception as error:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile
-            tif.close()
-            raise Refused(f"{type(error).__name__}: {error}") from None
-        try:
-            reason = _difference(reader, reference)
+            pages = [[page_of(tif, one) for one in level] for level in levels]
+            if any(page.compression != JPEG or page.samplesperpixel != 3 for level in pages for page in level):
+                raise Refused("its tiles are not JPEG")
+            reader = TiffReader(path, tif, pages, reference.info)
         except BaseException:
-            reader.close()
+            tif.close()
             raise
-        if reason:
-            reader.close()
-            warnings.warn(f"{path.name} is read through OpenSlide, 4x slower: {reason}", SlowPathWarning, stacklevel=2)
-            raise Refused(reason)
-        return reader
-    finally:
-        reference.close()
-
-
-def _matching_pages(tif: tifffile.TiffFile, reference: OpenSlideReader) -> list[tifffile.TiffPage]:
-    tiled: dict[tuple[int, int], tifffile.TiffPage] = {}
+    except Refused:
+        return reference
+    except Exception:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile; OpenSlide reads what it opened
+        return reference
     try:
-        for page in (p.aspage() for p in tif.pages):
-            if page.is_tiled:
-                tiled.setdefault((page.imagewidth, page.imagelength), page)
-    except Exception as error:  # noqa: BLE001 - a damaged directory can fail anywhere in tifffile
-        raise Refused(f"{type(error).__name__}: {error}") from None
-    pages = [tiled.get((level.width, level.height)) for level in reference.levels]
-    if None in pages:
-        raise Refused("not every level is a tiled page")
-    found = [page for page in pages if page is not None]
-    if any(page.compression != tifffile.COMPRESSION.JPEG for page in found):
-        raise Refused("its tiles are not JPEG")
-    return found
+        reason = _difference(reader, reference)
+    except BaseException:
+        reader.close()
+        reference.close()
+        raise
+    if reason:
+        reader.close()
+        warnings.warn(f"{path.name} is read through OpenSlide, 4x slower: {reason}", SlowPathWarning, stacklevel=2)
+        return reference
+    reference.close()
+    return reader
+
+
+def matching(pages: Iterable[Directory], reference: OpenSlideReader) -> list[list[Directory]] | None:
+    """The first tiled page of each level's size; None if one has none."""
+    tiled: dict[tuple[int, int], Directory] = {}
+    for page in pages:
+        tiled.setdefault(page.size, page)
+    found = [tiled.get((level.width, level.height)) for level in reference.levels]
+    return None if None in found else [[page] for page in found if page is not None]
 
 
 def _difference(reader: TiffReader, reference: OpenSlideReader) -> str | None:

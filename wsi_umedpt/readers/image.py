@@ -1,30 +1,31 @@
-"""Flat images: PNG, JPEG and TIFF in strips, held in memory whole."""
+"""Flat images, held in memory whole: PNG, JPEG and BMP by Pillow, TIFF in strips by tifffile."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
-from wsi_umedpt.geometry import Mpp
-from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
-from wsi_umedpt.readers.tiff import open_tifffile, resolution_mpp
+from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
+from wsi_umedpt.readers.colour import Samples, check_depth, conversion, to_eight_bits
 
 MAX_PIXELS = 170_000_000
 """Half a gigabyte in memory; anything larger belongs into a tiled pyramid."""
+_BAND_ROWS = 256
+"""Rows that are converted at a time, so that an image is in memory twice only as it is stored and as RGB."""
 
 
-class ImageReader:
-    """A flat image of one level. PNG and JPEG state no scale that could be believed."""
+class _Flat:
+    """An image of one level."""
 
     name = "image"
 
-    def __init__(self, path: Path) -> None:
-        pixels, mpp = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else (_read_pil(path), None)
+    def __init__(self, pixels: Pixels, info: SlideInfo) -> None:
         self._pixels = pixels
         self.levels: tuple[Level, ...] = (Level(pixels.shape[1], pixels.shape[0], 1.0),)
-        self.info = SlideInfo(vendor="image", mpp=mpp)
+        self.info = info
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read a rectangle inside a level; see `Reader.read_level`."""
@@ -38,12 +39,26 @@ class ImageReader:
         """Nothing is held open."""
 
 
-def _check_pixels(width: int, height: int) -> None:
+class ImageReader(_Flat):
+    """A PNG, JPEG or BMP. They state no scale that could be believed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_read_pil(path), SlideInfo(vendor="image", mpp=None))
+
+
+class FlatPages(_Flat):
+    """A TIFF page in strips, or one such page a colour."""
+
+    def __init__(self, pages: Sequence[tifffile.TiffPage], info: SlideInfo) -> None:
+        super().__init__(_read_pages(pages), SlideInfo(vendor="image", mpp=info.mpp))
+
+
+def _check_pixels(width: int, height: int, bytes_each: int = 3) -> None:
     checked_size(width, height)
-    if width * height > MAX_PIXELS:
-        raise Refused(
-            f"a flat image of {width} x {height} px; over {MAX_PIXELS:,} px it must be a tiled pyramid "
-            "(vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"
+    if width * height * max(bytes_each, 3) > 3 * MAX_PIXELS:
+        raise ContentRefused(
+            f"a flat image of {width} x {height} px; over {MAX_PIXELS * 3 // max(bytes_each, 3):,} px it must be a "
+            "tiled pyramid (vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"
         )
 
 
@@ -53,37 +68,87 @@ def _read_pil(path: Path) -> Pixels:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
             opened = Image.open(path, formats=("PNG", "JPEG", "BMP"))
         with opened as image:
-            _check_pixels(*image.size)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                white = Image.new("RGBA", image.size, "white")
-                return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
-            return np.asarray(image.convert("RGB"))
+            clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            _check_pixels(*image.size, bytes_each=4 if clear or image.mode == "CMYK" else 3)
+            if image.mode == "CMYK" and "icc_profile" in image.info:
+                raise ContentRefused("its inks (CMYK) have a colour profile of their own; export it as RGB")
+            ImageOps.exif_transpose(image, in_place=True)  # upright, as every viewer shows it
+            if image.mode.startswith("I"):  # grey of 16 bits, of which Pillow keeps what is over 255 as white
+                return _grey16(np.asarray(image))
+            return _rgb(image, clear=clear)
     except Refused:
         raise
+    except OSError as error:
+        if "truncated" in str(error):
+            raise ContentRefused(f"the file is cut short ({error}); copy it again") from None
+        raise Refused(str(error)) from None
     except Exception as error:  # noqa: BLE001 - a damaged image can fail anywhere in Pillow
         raise Refused(str(error)) from None
 
 
-def _read_tiff(path: Path) -> tuple[Pixels, Mpp | None]:
-    with open_tifffile(path) as tif:
-        try:
-            page = tif.pages[0].aspage()
-            _check_pixels(page.imagewidth, page.imagelength)
-            if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4):
-                raise Refused(f"needs 8-bit grey or RGB, found {page.samplesperpixel} sample(s) of {page.dtype}")
-            photometric = page.photometric
-            pixels = page.asarray()
-            if pixels.ndim not in (2, 3):
-                raise Refused(f"its pixels have shape {pixels.shape}")
-            mpp = resolution_mpp(page)
-        except Refused:
-            raise
-        except Exception as error:  # noqa: BLE001 - a damaged TIFF can fail anywhere in tifffile
-            raise Refused(f"{type(error).__name__}: {error}") from None
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
-    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        pixels = 255 - pixels
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=-1)
-    return np.ascontiguousarray(pixels[..., :3]), mpp
+def _grey16(pixels: Samples) -> Pixels:
+    check_depth(int(pixels.max(initial=0)))
+    return np.repeat(to_eight_bits(pixels)[..., None], 3, axis=-1)
+
+
+def _rgb(image: Image.Image, *, clear: bool) -> Pixels:
+    if not clear:
+        return np.asarray(image.convert("RGB"))
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND_ROWS):
+        band = image.crop((0, top, image.width, min(top + _BAND_ROWS, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        out[top : top + band.height] = np.asarray(Image.alpha_composite(white, band).convert("RGB"))
+    return out
+
+
+def _read_pages(pages: Sequence[tifffile.TiffPage]) -> Pixels:
+    page = pages[0]
+    if any(
+        (one.imagewidth, one.imagelength, one.dtype) != (page.imagewidth, page.imagelength, page.dtype) for one in pages
+    ):
+        raise ContentRefused("the planes of its colours differ in how they are stored")
+    samples = page.samplesperpixel * len(pages)
+    convert = conversion(page, len(pages))
+    _check_pixels(page.imagewidth, page.imagelength, samples * np.dtype(page.dtype).itemsize)
+    if page.imagedepth != 1:
+        raise ContentRefused(f"is a stack of {page.imagedepth} planes")
+    if missing := sum(_missing_strips(one) for one in pages):
+        raise ContentRefused(f"{missing} of its strips are missing: what wrote it was interrupted. Export it anew")
+    planes = [np.moveaxis(one.asarray(), 0, -1) if _in_planes(one) else one.asarray() for one in pages]
+    stored: Samples = planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
+    stored = stored[..., None] if stored.ndim == 2 else stored
+    if stored.shape != (page.imagelength, page.imagewidth, samples):
+        raise ContentRefused(f"its pixels have shape {stored.shape}")
+    if page.bitspersample == 16:
+        check_depth(int(stored.max(initial=0)))
+    pixels: Pixels
+    if convert is None:
+        pixels = np.asarray(stored, np.uint8)
+    else:
+        pixels = np.empty((*stored.shape[:2], 3), np.uint8)
+        for top in range(0, len(stored), _BAND_ROWS):
+            pixels[top : top + _BAND_ROWS] = convert(stored[top : top + _BAND_ROWS])
+    return np.ascontiguousarray(_upright(pixels, int(page.tags.valueof(274, 1))))
+
+
+def _missing_strips(page: tifffile.TiffPage) -> int:
+    """Which tifffile would show as black."""
+    expected = -(-page.imagelength // max(1, page.rowsperstrip)) * (page.samplesperpixel if _in_planes(page) else 1)
+    stored = min(len(page.dataoffsets), sum(count > 0 for count in page.databytecounts))
+    return max(0, expected - stored)
+
+
+def _in_planes(page: tifffile.TiffPage) -> bool:
+    return bool(page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1)
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo TIFF's Orientation tag: which side of the image row 0 and column 0 are (TIFF 6.0, page 36)."""
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

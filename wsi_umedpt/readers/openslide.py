@@ -7,9 +7,8 @@ import numpy as np
 import openslide
 
 from wsi_umedpt.errors import PixelError
-from wsi_umedpt.geometry import Box, Mpp, level_scale
-from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
-from wsi_umedpt.readers.tiff import check_directories
+from wsi_umedpt.geometry import Box, Mpp, is_level, level_scale
+from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 
 
 class OpenSlideReader:
@@ -18,7 +17,6 @@ class OpenSlideReader:
     name = "openslide"
 
     def __init__(self, path: Path) -> None:
-        check_directories(path)
         self._path = path
         self._lock = threading.Lock()
         try:
@@ -27,9 +25,21 @@ class OpenSlideReader:
             raise Refused("not a format that OpenSlide knows") from None
         except (openslide.OpenSlideError, OSError) as error:
             raise Refused(str(error)) from None
-        size = checked_size(*self._handle.dimensions)
-        self.levels = tuple(Level(*s, level_scale(size, s)) for s in self._handle.level_dimensions)
-        self.info = _info(self._handle)
+        try:
+            size = checked_size(*self._handle.dimensions)
+            dimensions = self._handle.level_dimensions
+            if dimensions.count(size) > 1:
+                raise ContentRefused(
+                    f"holds {dimensions.count(size)} images of {size[0]} x {size[1]} px, as a stack of focal planes "
+                    "does. Which is the slide is not said: export that one to a file of its own"
+                )
+            # OpenSlide takes every tiled page for a level, a macro picture too.
+            self._numbers = [n for n, s in enumerate(dimensions) if is_level(size, s)]
+            self.levels = tuple(Level(*dimensions[n], level_scale(size, dimensions[n])) for n in self._numbers)
+            self.info = _info(self._handle)
+        except BaseException:
+            self._handle.close()
+            raise
 
     def is_exact_at(self, level: int, x: int, y: int) -> bool:
         """Whether OpenSlide can be asked for this very pixel of a level.
@@ -37,15 +47,15 @@ class OpenSlideReader:
         It takes level-0 coordinates and divides by its own downsample (4.0002, say); at
         what is then a fraction of a pixel it interpolates.
         """
-        own = self._handle.level_downsamples[level]
+        own = self._handle.level_downsamples[self._numbers[level]]
         return all(abs(round(v * own) / own - v) < 1e-9 for v in (x, y))
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Read a rectangle inside a level; see `Reader.read_level`."""
-        handle = self._handle
-        own = handle.level_downsamples[level]
+        handle, number = self._handle, self._numbers[level]
+        own = handle.level_downsamples[number]
         try:
-            rgba = handle.read_region((round(x * own), round(y * own)), level, (width, height))
+            rgba = handle.read_region((round(x * own), round(y * own)), number, (width, height))
         except (openslide.OpenSlideError, OSError) as error:
             self._reopen(handle)
             raise PixelError(f"{self._path.name}: level {level} at ({x}, {y}): {error}") from None

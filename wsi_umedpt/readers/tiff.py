@@ -1,55 +1,68 @@
-"""Tiled TIFF and BigTIFF read directly: JPEG tiles by libjpeg-turbo, others by tifffile.
+"""Tiles of a TIFF or BigTIFF read directly: JPEG by libjpeg-turbo, others by tifffile's codecs.
 
 Offsets are parsed once; a tile is then one `pread` and one decode, from any thread.
 OpenSlide composes every region anew, which costs more than three times the decoding.
 
 Read top to bottom: `TiffTiles` (the compressed tiles of one level), `TiffReader` (the
-levels of one image, be they pages or SubIFDs), `open_tiff` (which pages those are).
+levels of one image, each a page or a page a colour), `assemble`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import defusedxml.ElementTree
 import numpy as np
 import simplejpeg
 import tifffile
 
 from wsi_umedpt.errors import PixelError
 from wsi_umedpt.geometry import Mpp, level_scale
-from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
+from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
+from wsi_umedpt.readers.colour import JPEG, Samples, check_depth, conversion, says_all
+from wsi_umedpt.readers.directories import MAX_TILE_SIDE, Directory, is_tiff, read_directories
 
-_JPEG = 7
-_MAX_TILE_SIDE = 8192
+_PROBES = 4
+"""Tiles across and down that are looked at where tags do not say all that must be known."""
 # An Adobe marker tells libjpeg what the three components are: 0 is RGB, 1 is YCbCr. TIFF
 # says so in its Photometric tag, which the JPEG stream inside does not repeat.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _ADOBE_YCC = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01"
-_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
 class TiffTiles:
-    """The compressed tiles of one TIFF page."""
+    """The compressed tiles of one level: a TIFF page, or one page a colour."""
 
-    def __init__(self, file: int, name: str, page: tifffile.TiffPage) -> None:
-        self._file, self._name, self._page = file, name, page
+    def __init__(self, file: int, name: str, pages: Sequence[tifffile.TiffPage]) -> None:
+        page = pages[0]
+        self._file, self._name = file, name
         self.tile_width, self.tile_height = page.tilewidth, page.tilelength
         self.columns = -(-page.imagewidth // page.tilewidth)
         self.rows = -(-page.imagelength // page.tilelength)
-        self._offsets = np.asarray(page.dataoffsets, np.int64)
-        self._counts = np.asarray(page.databytecounts, np.int64)
-        if not len(self._offsets) == len(self._counts) == self.columns * self.rows:
-            raise Refused(f"a level of {self.columns} x {self.rows} tiles lists {len(self._offsets)} of them")
-        self._most_bytes = 64 + 8 * self.tile_width * self.tile_height  # over twice the raw pixels
-        self.scalable = page.compression == _JPEG
+        each = self.columns * self.rows
+        in_planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
+        planes = page.samplesperpixel if in_planes else 1
+        if in_planes and len(pages) > 1:
+            raise ContentRefused("its colours lie in planes of pages of their own")
+        for one in pages:
+            if not len(one.dataoffsets) == len(one.databytecounts) == each * planes:
+                raise Refused(f"a level of {self.columns} x {self.rows} tiles lists {len(one.dataoffsets)} of them")
+        self._offsets = np.concatenate([np.asarray(one.dataoffsets, np.int64) for one in pages])
+        self._counts = np.concatenate([np.asarray(one.databytecounts, np.int64) for one in pages])
+        # (page, index of its first tile in our lists, index of that tile in its own)
+        self._planes = [(one, n * each, 0) for n, one in enumerate(pages)]
+        if in_planes:
+            self._planes = [(page, n * each, n * each) for n in range(planes)]
+        self._convert = conversion(page, len(pages))
+        self.scalable = page.compression == JPEG and self._convert is None and len(self._planes) == 1
+        # Over twice the raw pixels.
+        self._most_bytes = (
+            64 + 3 * self.tile_width * self.tile_height * page.samplesperpixel * np.dtype(page.dtype).itemsize
+        )
         tables = page.jpegtables or b"\xff\xd8\xff\xd9"
         adobe = _ADOBE_YCC if page.photometric == tifffile.PHOTOMETRIC.YCBCR else _ADOBE_RGB
         self._jpeg_start = tables[:-2] + adobe  # without its end-of-image marker
-
-    @property
-    def end(self) -> int:
-        """Where the last byte of the tiles lies in the file."""
-        return int((self._offsets + self._counts).max(initial=0))
+        if not says_all(page):
+            self._probe()
 
     @property
     def sparse(self) -> bool:
@@ -59,18 +72,21 @@ class TiffTiles:
     def decode(self, col: int, row: int, *, shrink: int, buffer: Pixels) -> Pixels | None:
         """Decode one tile into `buffer`; see `NativeTiles.decode`."""
         index = row * self.columns + col
-        count = int(self._counts[index])
-        if count == 0:
+        if int(self._counts[index]) == 0:
             return None
         try:
-            data = os.pread(self._file, min(count, self._most_bytes), int(self._offsets[index]))
-            if len(data) != count:
-                raise ValueError(f"the file ends inside it ({len(data)} of {count} bytes)")
             if self.scalable:
-                return self._decode_jpeg(data, shrink, buffer)
-            return self._decode_other(data, index, buffer)
+                return self._decode_jpeg(self._stored(index), shrink, buffer)
+            return self._decode_other(index, buffer)
         except Exception as error:  # noqa: BLE001 - each codec has errors of its own
             raise PixelError(f"{self._name}: tile ({col}, {row}): {error}") from None
+
+    def _stored(self, index: int) -> bytes:
+        count = int(self._counts[index])
+        data = os.pread(self._file, min(count, self._most_bytes), int(self._offsets[index]))
+        if len(data) != count:
+            raise ValueError(f"the file ends inside it ({len(data)} of {count} bytes)")
+        return data
 
     def _decode_jpeg(self, data: bytes, shrink: int, buffer: Pixels) -> Pixels:
         stream = self._jpeg_start + data[2:]
@@ -85,18 +101,49 @@ class TiffTiles:
             raise ValueError(f"decodes to {pixels.shape}, expected {(rows, cols, 3)}")
         return pixels
 
-    def _decode_other(self, data: bytes, index: int, buffer: Pixels) -> Pixels:
-        segment = self._page.decode(data, index, jpegtables=self._page.jpegtables)[0]
-        if segment is None:
-            raise ValueError("decodes to nothing")
+    def _decode_other(self, index: int, buffer: Pixels) -> Pixels:
+        segment = self._samples(index)
+        found = self._convert(segment) if self._convert else segment[..., :3]
         # tifffile crops the tiles of the last row and column; ours are always whole.
         shape = (self.tile_height, self.tile_width, 3)
         pixels = buffer[: shape[0] * shape[1] * 3].reshape(shape)
-        found = segment[0, ..., :3]
         if found.shape[0] < shape[0] or found.shape[1] < shape[1]:
             pixels[:] = 255
         pixels[: found.shape[0], : found.shape[1]] = found
         return pixels
+
+    def _samples(self, index: int) -> Samples:
+        """A tile as it is stored: (rows, cols, samples)."""
+        planes = []
+        for page, ours, its in self._planes:
+            segment = page.decode(self._stored(ours + index), its + index, jpegtables=page.jpegtables)[0]
+            if segment is None:
+                raise ValueError("decodes to nothing")
+            planes.append(segment[0])
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+
+    def _probe(self) -> None:
+        """Look at some tiles for what tags do not say.
+
+        Raises
+        ------
+        ContentRefused
+            If pixels of 16 bits use fewer, or a channel that the file does not name is not even.
+        """
+        most = 0
+        for row in sorted({self.rows * n // _PROBES for n in range(_PROBES)}):
+            for col in sorted({self.columns * n // _PROBES for n in range(_PROBES)}):
+                try:
+                    samples = self._samples(row * self.columns + col)
+                    if self._convert:
+                        self._convert(samples)
+                except ContentRefused:
+                    raise
+                except Exception:  # noqa: BLE001, S112 - a damaged tile is found, and recorded, when it is read for use
+                    continue
+                most = max(most, int(samples.max(initial=0)))
+        if self._planes[0][0].bitspersample == 16:
+            check_depth(most)
 
 
 class TiffReader:
@@ -104,18 +151,19 @@ class TiffReader:
 
     name = "tiff"
 
-    def __init__(self, path: Path, tif: tifffile.TiffFile, pages: list[tifffile.TiffPage], info: SlideInfo) -> None:
+    def __init__(
+        self, path: Path, tif: tifffile.TiffFile, levels: Sequence[Sequence[tifffile.TiffPage]], info: SlideInfo
+    ) -> None:
         self.info = info
         self._tif = tif
-        for page in pages:
-            if reason := _why_not(page):
+        for pages in levels:
+            if reason := _why_not(pages):
                 raise Refused(reason)
-        size = checked_size(pages[0].imagewidth, pages[0].imagelength)
+        sizes = [checked_size(pages[0].imagewidth, pages[0].imagelength) for pages in levels]
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            self._tiles = tuple(TiffTiles(self._file, path.name, page) for page in pages)
-            sizes = [checked_size(page.imagewidth, page.imagelength) for page in pages]
-            self.levels = tuple(Level(*s, level_scale(size, s)) for s in sizes)
+            self._tiles = tuple(TiffTiles(self._file, path.name, pages) for pages in levels)
+            self.levels = tuple(Level(*s, level_scale(sizes[0], s)) for s in sizes)
         except BaseException:
             os.close(self._file)
             raise
@@ -154,83 +202,30 @@ def assemble(tiles: NativeTiles, x: int, y: int, width: int, height: int) -> Pix
     return out
 
 
-def open_tiff(path: Path) -> TiffReader:
-    """Open a tiled RGB TIFF, its pyramid in SubIFDs (OME) or in reduced pages.
-
-    Raises
-    ------
-    Refused
-        If the file is not a tiled 8-bit RGB TIFF.
-    """
-    tif = open_tifffile(path)
-    try:
-        series = max(tif.series, key=lambda s: _area(_keyframe(s)))
-        pages = [_keyframe(level) for level in series.levels]
-        # tifffile makes no pyramid of plain reduced pages; they are series of their own.
-        if len(pages) == 1:
-            pages += _reduced_pages(tif, pages[0])
-        if tif.is_ome:
-            info = SlideInfo(vendor="ome-tiff", mpp=_ome_mpp(tif.ome_metadata or ""))
-        else:
-            info = SlideInfo(vendor="tiff", mpp=resolution_mpp(pages[0]))
-        reader = TiffReader(path, tif, pages, info)
-        end = max(reader.native_tiles(level).end for level in range(len(pages)))
-        if end > path.stat().st_size:
-            reader.close()
-            raise Refused(f"it has {path.stat().st_size:,} bytes, but its tiles reach to {end:,}: truncated")
-        return reader
-    except Refused:
-        tif.close()
-        raise
-    except Exception as error:  # noqa: BLE001 - a damaged TIFF can fail anywhere in tifffile
-        tif.close()
-        raise Refused(f"{type(error).__name__}: {error}") from None
-
-
-def check_directories(path: Path) -> None:
-    """Refuse a TIFF whose tags claim what cannot be, before OpenSlide believes them.
-
-    OpenSlide allocates what TileWidth, TileLength and TileByteCounts ask for, and GLib ends
-    the whole process where there is not as much memory.
-
-    Raises
-    ------
-    Refused
-        If a tile is absurdly large or longer than the file, or a level lists too few tiles.
-    """
-    with path.open("rb") as file:
-        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return
-    size = path.stat().st_size
-    try:
-        with open_tifffile(path) as tif:
-            for page in (p.aspage() for p in tif.pages):
-                if page.is_tiled and (reason := _impossible(page, size)):
-                    raise Refused(reason)
-    except Refused:
-        raise
-    except Exception:  # noqa: BLE001 - a vendor's TIFF that tifffile cannot parse may still be OpenSlide's
-        return
-
-
-def _impossible(page: tifffile.TiffPage, file_size: int) -> str | None:
-    tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
-    if max(page.tilewidth, page.tilelength) > _MAX_TILE_SIDE or tiles > len(page.dataoffsets):
-        return (
-            f"its tags claim {page.imagewidth} x {page.imagelength} px in tiles of "
-            f"{page.tilewidth} x {page.tilelength} px, of which it lists {len(page.dataoffsets)}"
-        )
-    if max(page.databytecounts, default=0) > file_size:
-        return "its tags claim a tile that is longer than the file"
-    return None
-
-
 def open_tifffile(path: Path) -> tifffile.TiffFile:
-    """Open a TIFF with tifffile, or raise `Refused`."""
+    """Open a TIFF with tifffile once its directories are known to end, or raise `Refused`."""
+    if not is_tiff(path):
+        raise Refused("not a TIFF file")
+    read_directories(path)
     try:
         return tifffile.TiffFile(path)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile
         raise Refused(str(error) or type(error).__name__) from None
+
+
+def page_of(tif: tifffile.TiffFile, one: Directory) -> tifffile.TiffPage:
+    """A directory as tifffile's page, which knows how to decode it.
+
+    Raises
+    ------
+    ContentRefused
+        If tifffile cannot make sense of its tags.
+    """
+    try:
+        tif.filehandle.seek(one.offset)
+        return tifffile.TiffPage(tif, 0)
+    except Exception as error:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile
+        raise ContentRefused(f"its tags make no sense: {type(error).__name__}: {error}") from None
 
 
 def resolution_mpp(page: tifffile.TiffPage) -> Mpp | None:
@@ -242,48 +237,17 @@ def resolution_mpp(page: tifffile.TiffPage) -> Mpp | None:
     return Mpp(um_per_unit / x, um_per_unit / y, "tiff resolution")
 
 
-def _keyframe(series: tifffile.TiffPageSeries) -> tifffile.TiffPage:
-    if series.pages[0] is None:
-        raise Refused("a series of pages is empty")
-    return series.pages[0].aspage()
-
-
-def _area(page: tifffile.TiffPage) -> int:
-    return int(page.imagewidth) * int(page.imagelength)
-
-
-def _reduced_pages(tif: tifffile.TiffFile, first: tifffile.TiffPage) -> list[tifffile.TiffPage]:
-    pages, smaller_than = [], first.imagewidth
-    for page in (p.aspage() for p in tif.pages[1:]):
-        aspect = (first.imagewidth / page.imagewidth) / (first.imagelength / page.imagelength)
-        if page.is_reduced and page.is_tiled and page.imagewidth < smaller_than and 0.95 < aspect < 1.05:
-            pages.append(page)
-            smaller_than = page.imagewidth
-    return pages
-
-
-def _why_not(page: tifffile.TiffPage) -> str | None:
-    if not page.is_tiled:
+def _why_not(pages: Sequence[tifffile.TiffPage]) -> str | None:
+    page = pages[0]
+    if not all(one.is_tiled for one in pages):
         return "its pixels are in strips, not tiles"
-    if page.dtype != np.uint8 or page.samplesperpixel not in (3, 4):
-        return f"needs 8-bit RGB, found {page.samplesperpixel} sample(s) of {page.dtype}"
-    if page.planarconfig != tifffile.PLANARCONFIG.CONTIG or page.imagedepth != 1:
-        return "its colours lie in separate planes"
-    if page.compression == _JPEG and page.samplesperpixel != 3:
-        return "JPEG tiles with a fourth channel"
-    if max(page.tilewidth, page.tilelength) > _MAX_TILE_SIDE:
+    if page.imagedepth != 1 or page.tiledepth != 1:
+        return "its tiles are deep, not flat"
+    if page.dtype is None or page.samplesperpixel > 5:
+        return f"has {page.samplesperpixel} sample(s) a pixel of {page.bitspersample} bits"
+    if max(page.tilewidth, page.tilelength) > MAX_TILE_SIDE:
         return f"tiles of {page.tilewidth} x {page.tilelength} px"
+    same = ("imagewidth", "imagelength", "tilewidth", "tilelength", "dtype", "samplesperpixel", "photometric")
+    if any(getattr(one, name) != getattr(page, name) for one in pages for name in same):
+        return "the planes of its colours differ in how they are stored"
     return None
-
-
-def _ome_mpp(xml: str) -> Mpp | None:
-    """PhysicalSizeX and PhysicalSizeY of the largest image of an OME-XML header."""
-    pixels = [e for e in defusedxml.ElementTree.fromstring(xml).iter() if e.tag.rpartition("}")[2] == "Pixels"]
-    if not pixels:
-        return None
-    largest = max(pixels, key=lambda e: int(e.get("SizeX", 0)) * int(e.get("SizeY", 0)))
-    sizes = [
-        float(largest.get(f"PhysicalSize{axis}", 0)) * _UM.get(largest.get(f"PhysicalSize{axis}Unit", "µm"), 0)
-        for axis in "XY"
-    ]
-    return Mpp(sizes[0], sizes[1], "ome") if all(sizes) else None

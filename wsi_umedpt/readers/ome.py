@@ -1,0 +1,144 @@
+"""OME-TIFF: which pages are the slide, and its physical scale, as its OME-XML says.
+
+The XML is found by what the file holds, not by its name. What it does not say, or says of
+other files, is refused: another reader would take the first plane for the whole.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import defusedxml.ElementTree
+
+from wsi_umedpt.geometry import Mpp
+from wsi_umedpt.readers.base import ContentRefused
+from wsi_umedpt.readers.colour import check_colour_names
+from wsi_umedpt.readers.directories import Directories, Directory
+from wsi_umedpt.readers.tiffpages import SlidePages, levels_of
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_MOST_TEXT = 64 << 20
+
+
+def is_ome(found: Directories) -> bool:
+    """Whether a TIFF is an OME-TIFF, whatever its name."""
+    tag = found.pages[0].tags.get(270)
+    if tag is None or tag.count > _MOST_TEXT:
+        return False
+    text = found.pages[0].text(270)
+    return bool(re.search(r"<(\w+:)?OME[\s>]", text[:4096])) and text.rstrip().endswith("OME>")
+
+
+def ome_pages(found: Directories) -> SlidePages:
+    """Choose the slide among the images of an OME-TIFF: the largest.
+
+    Raises
+    ------
+    ContentRefused
+        If it is a stack, has channels that are not red, green and blue, is one of several
+        that are as large, lies in other files, or the XML contradicts the pages.
+    """
+    try:
+        root = defusedxml.ElementTree.fromstring(found.pages[0].text(270))
+        return _choose(found, root)
+    except ContentRefused:
+        raise
+    except Exception as error:  # noqa: BLE001 - XML can be wrong in any way
+        raise ContentRefused(f"its OME-XML cannot be used: {type(error).__name__}: {error}") from None
+
+
+def _choose(found: Directories, root: "Element") -> SlidePages:
+    images = list(_all(root, "Pixels"))
+    if not images:
+        raise ContentRefused("its OME-XML describes no image here (it may lie in another file)")
+    largest = max(images, key=_area)
+    if sum(_area(one) == _area(largest) for one in images) > 1:
+        raise ContentRefused(
+            "holds several images of the same size; which is the slide is not said. Export that one to its own file"
+        )
+    count = {axis: int(largest.get(f"Size{axis}", 1)) for axis in "XYZCT"}
+    if count["Z"] != 1 or count["T"] != 1:
+        raise ContentRefused(
+            f"is a stack of {count['Z']} focal planes (Z) and {count['T']} times. Which of them is the slide is not "
+            "said: export one plane to a file of its own"
+        )
+    channels = list(_all(largest, "Channel"))
+    each = int(channels[0].get("SamplesPerPixel", 1)) if channels else count["C"]
+    planes = max(1, len(channels)) if each * len(channels) == count["C"] else count["C"] // max(1, each)
+    if not (planes == 1 or (planes == 3 and each == 1)):
+        raise ContentRefused(f"has {count['C']} channels; a slide in colour has red, green and blue")
+    if planes == 3:
+        _check_colours(channels)
+    pages = tuple(_page(found, number) for number in _planes(found, root, largest, planes))
+    for page in pages:
+        if page.size != (count["X"], count["Y"]):
+            raise ContentRefused(
+                f"its OME-XML says {count['X']} x {count['Y']} px, and its page {page.width} x {page.height}: "
+                "it is damaged, or was cropped without its metadata"
+            )
+    for page in pages[:1]:
+        if page.number(277, 1) != each:
+            raise ContentRefused(f"its OME-XML says {each} samples a pixel, and its page {page.number(277, 1)}")
+    below = list(zip(*(page.subs for page in pages), strict=False))
+    if not below and planes == 1:
+        below = [(one,) for one in found.pages if one.is_reduced and one is not pages[0]]
+    return SlidePages(levels_of(pages, below), "ome-tiff", _mpp(largest))
+
+
+def _all(element: "Element", name: str) -> Iterator["Element"]:
+    return (one for one in element.iter() if one.tag.rpartition("}")[2] == name)
+
+
+def _area(pixels: "Element") -> int:
+    return int(pixels.get("SizeX", 0)) * int(pixels.get("SizeY", 0))
+
+
+def _check_colours(channels: list["Element"]) -> None:
+    check_colour_names([one.get("Name") or "" for one in channels])
+    if fluors := [str(one.get("Fluor")) for one in channels if one.get("Fluor")]:
+        raise ContentRefused(f"its channels are stains of fluorescence ({', '.join(fluors)}), not colours")
+
+
+def _planes(found: Directories, root: "Element", pixels: "Element", planes: int) -> list[int]:
+    """Numbers of the pages of an image's first planes (OME model: TiffData)."""
+    listed = list(_all(pixels, "TiffData"))
+    if not listed:
+        return list(range(planes))
+    numbers: dict[int, int] = {}
+    for one in listed:
+        for where in _all(one, "UUID"):
+            _check_here(found, root, where)
+        first, page = int(one.get("FirstC", 0)), int(one.get("IFD", 0))
+        count = int(one.get("PlaneCount", planes if one.get("IFD") is None else 1))
+        for n in range(min(count, planes)):
+            numbers.setdefault(first + n, page + n)
+    if not set(range(planes)) <= set(numbers):
+        raise ContentRefused("its OME-XML does not say where each of its planes lies")
+    return [numbers[n] for n in range(planes)]
+
+
+def _check_here(found: Directories, root: "Element", where: "Element") -> None:
+    if root.get("UUID") and (where.text or "").strip() == root.get("UUID"):
+        return
+    name = where.get("FileName")
+    if name and name != found.path.name and root.get("UUID"):
+        raise ContentRefused("is a part of an image of several files; merge them into one OME-TIFF")
+
+
+def _page(found: Directories, number: int) -> Directory:
+    if not 0 <= number < len(found.pages):
+        raise ContentRefused(f"its OME-XML names page {number}, and it has {len(found.pages)}")
+    return found.pages[number]
+
+
+def _mpp(pixels: "Element") -> Mpp | None:
+    """PhysicalSizeX and PhysicalSizeY, um/px; None if they state none."""
+    sizes = [
+        float(pixels.get(f"PhysicalSize{axis}", 0)) * _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
+        for axis in "XY"
+    ]
+    return Mpp(sizes[0], sizes[1], "ome") if all(sizes) and all(map(math.isfinite, sizes)) else None
