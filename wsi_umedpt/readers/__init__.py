@@ -70,7 +70,7 @@ def open_reader(path: Path) -> Reader:
         try:
             return entry.open(path)
         except ContentRefused as reason:
-            raise UnsupportedSlideError(f"{path.name} cannot be read as a slide: {reason}.") from None
+            raise UnsupportedSlideError(f"no reader opens {path.name}: {reason}.") from None
         except Refused as reason:
             reasons.append(f"  {entry.name}: {reason}")
     raise UnsupportedSlideError(f"no reader opens {path.name}:\n" + "\n".join(reasons))
