@@ -2,11 +2,13 @@
 
 import random
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wsi_umedpt.errors import UnsupportedSlideError
 from wsi_umedpt.readers.parts import dicom_series, parts
 from wsi_umedpt.slide import fingerprint, open_slide
 from wsi_umedpt.testing import tissue_image, write_dicom
@@ -99,6 +101,75 @@ def test_a_dicom_fingerprint_is_that_of_the_series(tmp_path):
     write_dicom(tmp_path / "one", IMAGE[::-1], series="1.9")
     assert fingerprint(first) == expected
     assert fingerprint(shutil.move(first, first.with_name("z.dcm"))) == expected
+
+
+def element(tag: int, kind: bytes, value: bytes) -> bytes:
+    """A data element as `write_dicom` writes it."""
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, kind, len(value)) + value
+
+
+def change(path: Path, tag: int, kind: bytes, old: bytes, new: bytes) -> None:
+    """Give an element of a DICOM file another value."""
+    data = path.read_bytes()
+    assert data.count(element(tag, kind, old)) == 1
+    path.write_bytes(data.replace(element(tag, kind, old), element(tag, kind, new)))
+
+
+def total(n: int) -> bytes:
+    return struct.pack("<I", n)
+
+
+CONTRADICTIONS = [
+    pytest.param(0x00480006, b"UL", total(1100), total(1500), "6 x 900|1500 x 900", id="wider"),
+    pytest.param(0x00480006, b"UL", total(1100), total(600), "600 x 900", id="narrower"),
+    pytest.param(0x00480007, b"UL", total(900), total(1900), "1100 x 1900", id="higher"),
+    pytest.param(0x00280008, b"IS", b"20", b"19", "it holds 19", id="frame-lost"),
+    pytest.param(0x00480303, b"UL", total(1), total(3), "3 focal planes", id="z-stack"),
+    pytest.param(0x00209311, b"CS", b"TILED_FULL", b"TILED_SPARSE", "do not say where", id="sparse-without-positions"),
+]
+
+
+@pytest.mark.parametrize(("tag", "kind", "old", "new", "reason"), CONTRADICTIONS)
+@pytest.mark.parametrize("opened", [0, 1])
+def test_dicom_frames_that_contradict_their_header_are_refused(tmp_path, tag, kind, old, new, reason, opened):
+    """Rows would shift, and without positions OpenSlide crashes; whichever file of the series is named."""
+    paths = write_dicom(tmp_path, IMAGE)
+    change(paths[0], tag, kind, old, new)
+    with pytest.raises(UnsupportedSlideError, match=reason):
+        open_slide(paths[opened])
+
+
+def test_a_dicom_instance_of_another_shape_is_no_level(tmp_path):
+    """Its height is 8 % less than its width asks for."""
+    paths = write_dicom(tmp_path, IMAGE)
+    change(paths[1], 0x00480007, b"UL", total(225), total(207))
+    with open_slide(paths[0]) as slide:
+        assert [(level.width, level.height) for level in slide.levels] == [(1100, 900)]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_a_dicom_file_that_is_cut_short_is_refused(tmp_path, share):
+    """Also if it is another level than the one that was named."""
+    paths = write_dicom(tmp_path, IMAGE)
+    data = paths[0].read_bytes()
+    paths[0].write_bytes(data[: int(len(data) * share)])
+    for path in paths:
+        with pytest.raises(UnsupportedSlideError, match="cut short"):
+            open_slide(path)
+
+
+@pytest.mark.parametrize("names", [("IM0", "IM1"), ("1.2.3.4", "1.2.3.5"), ("a.DCM", "b")])
+def test_a_dicom_slide_is_one_whatever_its_files_are_called(tmp_path, names):
+    """All its levels, and one fingerprint."""
+    written = write_dicom(tmp_path / "one", IMAGE)
+    expected = fingerprint(written[0])
+    paths = [path.rename(path.with_name(name)) for path, name in zip(written, names, strict=True)]
+    (tmp_path / "one" / "notes.txt").write_text("no DICOM")
+    for path in paths:
+        assert parts(path) == sorted(paths)
+        assert fingerprint(path) == expected
+        with open_slide(path) as slide:
+            assert (slide.vendor, len(slide.levels)) == ("dicom", 2)
 
 
 @pytest.mark.parametrize("seed", range(5))

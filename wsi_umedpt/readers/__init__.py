@@ -9,10 +9,12 @@ from typing import NamedTuple
 from wsi_umedpt.errors import UnsupportedSlideError
 from wsi_umedpt.readers.anytiff import open_tiff
 from wsi_umedpt.readers.base import ContentRefused, OpenReader, Reader, Refused
+from wsi_umedpt.readers.dicom import check_dicom, is_dicom
 from wsi_umedpt.readers.directories import is_tiff
 from wsi_umedpt.readers.image import ImageReader
 from wsi_umedpt.readers.omezarr import OmeZarrReader
 from wsi_umedpt.readers.openslide import OpenSlideReader
+from wsi_umedpt.readers.parts import parts
 
 __all__ = ["FOLDER_SUFFIXES", "READERS", "SLIDE_SUFFIXES", "is_slide_folder", "open_reader"]
 
@@ -23,6 +25,13 @@ class _Entry(NamedTuple):
     open: OpenReader
 
 
+def _open_openslide(path: Path) -> Reader:
+    if path.is_file() and is_dicom(path):
+        for part in parts(path):
+            check_dicom(part)
+    return OpenSlideReader(path)
+
+
 _TIFF = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".svslide")
 _OME_TIFF = (".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf")
 _OPENSLIDE = (".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".czi")
@@ -31,7 +40,7 @@ _IMAGE = (".png", ".jpg", ".jpeg", ".bmp")
 READERS: tuple[_Entry, ...] = (
     _Entry("ome-zarr", (".zarr",), OmeZarrReader),
     _Entry("tiff", (*_OME_TIFF, *_TIFF), open_tiff),
-    _Entry("openslide", _OPENSLIDE, OpenSlideReader),
+    _Entry("openslide", _OPENSLIDE, _open_openslide),
     _Entry("image", _IMAGE, ImageReader),
 )
 FOLDER_SUFFIXES = (".zarr",)
