@@ -20,6 +20,7 @@ import numpy.typing as npt
 import zarr
 
 from wsi_umedpt.errors import StoreError
+from wsi_umedpt.files import open_regular, read_regular
 from wsi_umedpt.places import RemotePath, elsewhere
 
 
@@ -62,7 +63,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         If it is not such an array, or a chunk is missing or has the wrong length.
     """
     try:
-        meta = json.loads((path / "zarr.json").read_bytes())
+        meta = json.loads(_read(path / "zarr.json"))
         shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"])
         chunks = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
         codecs = [(codec["name"], codec.get("configuration", {}).get("endian", "little")) for codec in meta["codecs"]]
@@ -85,7 +86,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         count = min(rows, shape[0] - n * rows)
         first = n * rows * row_bytes
         try:
-            with open(f"{path}/c/{n}{tail}", "rb", buffering=0) as file:
+            with open_regular(f"{path}/c/{n}{tail}") as file:
                 stored = os.fstat(file.fileno()).st_size
                 found = file.readinto(flat[first : first + count * row_bytes].data)
         except OSError as error:
@@ -104,6 +105,10 @@ def _read_remote(path: RemotePath, flat: npt.NDArray[np.uint8], size: int, chunk
             raise StoreError(f"{path}: chunk {n} has {len(content)} bytes, expected {size}")
         part = flat[n * size : (n + 1) * size]
         part[:] = np.frombuffer(content, np.uint8, count=len(part))
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if elsewhere(path) else read_regular(path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -166,7 +171,7 @@ def write_node(path: Path, attrs: dict[str, Any]) -> None:
 def read_attrs(path: Path) -> dict[str, Any]:
     """Attributes of a group or an array, or `StoreError`."""
     try:
-        attributes = dict(json.loads((path / "zarr.json").read_bytes())["attributes"])
+        attributes = dict(json.loads(_read(path / "zarr.json"))["attributes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
     return attributes

@@ -173,7 +173,7 @@ def calibration_tiles(slide: Slide, tissue: TissueMask, spec: TileSpec) -> npt.N
     fit = np.flatnonzero(grid.tissue >= grid.tissue.max() / 2)
     rows = fit[np.unique(np.linspace(0, len(fit) - 1, CALIBRATION_TILES).round().astype(int))]
     chosen = replace(grid, xy=grid.xy[rows], tissue=grid.tissue[rows])
-    found = [batch.pixels[batch.ok].copy() for batch in read_tiles(slide, chosen, threads=0)]
+    found = [batch.pixels[batch.ok].copy() for batch in read_tiles(slide, chosen, threads=1)]
     tiles = np.concatenate(found)
     if not len(tiles):
         raise SlideError(f"{slide.path.name}: none of {len(rows)} tiles that were tried can be read")

@@ -11,9 +11,13 @@ import shapely.geometry
 from PIL import Image
 
 from wsi_umedpt.errors import MaskError
+from wsi_umedpt.files import check_regular, read_regular
 from wsi_umedpt.tissue import TissueMask
 
 Mask = npt.NDArray[np.bool_]
+
+MOST_BYTES = 1 << 30
+"""Of a file that holds a mask."""
 
 
 def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float = 16.0) -> TissueMask:
@@ -47,6 +51,7 @@ def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float
             )
         return TissueMask(cells, step, None, method, parameters)
     try:
+        check_regular(path, MOST_BYTES)
         with Image.open(path, formats=("PNG", "BMP")) as image:
             drawn = np.asarray(image.convert("L")) > 0
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -72,7 +77,7 @@ def mask_from_file(path: Path, size: tuple[int, int], mpp: float, cell_um: float
 def drawn_by(path: Path, cell_um: float) -> tuple[str, dict[str, float | bool | str]]:
     """Method and parameters of a mask that the user drew; another content is another sha256."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_regular(path, MOST_BYTES)).hexdigest()
     except OSError as error:
         raise MaskError(f"the mask {path} cannot be read: {error.strerror or error}") from None
     method = "geojson" if path.suffix.lower() in (".geojson", ".json") else "png"

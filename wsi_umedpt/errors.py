@@ -21,12 +21,20 @@ class SlideError(WsiError, ValueError):
     """A slide cannot be used as asked (scale, size, format, too many bad tiles)."""
 
 
+class StalledError(SlideError):
+    """Reading a slide made no progress for so long that it was given up."""
+
+
 class UnsupportedSlideError(SlideError):
     """No reader opens the file; the message holds each reader's reason."""
 
 
 class PixelError(WsiError, OSError):
     """Pixels that the slide says it has cannot be read or decoded."""
+
+
+class NotAFileError(WsiError, OSError):
+    """Something under the name of a file is a pipe, a device or endless."""
 
 
 class MaskError(WsiError, ValueError):

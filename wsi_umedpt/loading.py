@@ -25,6 +25,7 @@ import numpy.typing as npt
 from wsi_umedpt.errors import PixelError, SlideError
 from wsi_umedpt.readers.base import NativeTiles, Pixels, default_threads
 from wsi_umedpt.slide import WHITE, Slide, shrink
+from wsi_umedpt.stalls import GRACE_S, leave_behind, stalled
 from wsi_umedpt.tiling import TileGrid
 
 Index = npt.NDArray[np.int64]
@@ -77,19 +78,39 @@ def read_tiles(
     ------
     SlideError
         If the grid's spec asks for DCT scaling where tiles are not JPEG.
+    StalledError
+        If no batch comes for `Slide.stall_s`; never with `threads` 0. What hangs is left behind, and the slide stays
+        open.
     """
     threads = default_threads() if threads is None else threads
     pool = _Pool(threads) if threads > 1 else None
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        slide.leave_open()
+
     try:
         batches = _source(slide, grid).batches(_Batches(grid, start, batch_size), pool)
-        yield from batches if threads == 0 else _read_ahead(batches, ahead)
+        yield from batches if threads == 0 else _read_ahead(batches, ahead, slide.stall_s, leave)
     finally:
         if pool:
-            pool.shutdown()
+            pool.shutdown(wait=not left, cancel_futures=left)
 
 
-def _read_ahead(batches: Iterator[TileBatch], ahead: int) -> Iterator[TileBatch]:
-    """Run an iterator in a thread of its own, which waits while `ahead` results lie unused."""
+def _read_ahead(
+    batches: Iterator[TileBatch], ahead: int, stall_s: float, leave: Callable[[], None]
+) -> Iterator[TileBatch]:
+    """Run an iterator in a thread of its own, which waits while `ahead` results lie unused.
+
+    Parameters
+    ----------
+    stall_s
+        After how many seconds without a result it is given up.
+    leave
+        Called if the thread cannot be waited for.
+    """
     waiting: queue.Queue[TileBatch | BaseException | None] = queue.Queue(ahead)
     stop = threading.Event()
 
@@ -113,14 +134,21 @@ def _read_ahead(batches: Iterator[TileBatch], ahead: int) -> Iterator[TileBatch]
 
     reader = threading.Thread(target=run, name="read-ahead", daemon=True)
     reader.start()
+    grace_s = GRACE_S
     try:
-        while (item := waiting.get()) is not None:
+        while (item := waiting.get(timeout=stall_s)) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
+    except queue.Empty:
+        grace_s = 0.0
+        raise stalled(reader, stall_s) from None
     finally:
         stop.set()
-        reader.join()
+        reader.join(grace_s)
+        if reader.is_alive():
+            leave()
+            leave_behind(reader)
 
 
 class _Buffers:

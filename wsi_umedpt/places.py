@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from wsi_umedpt.errors import RemoteError, StoreError
+from wsi_umedpt.files import is_clutter
 from wsi_umedpt.remote import Remote, is_url, name_of
 
 _AT_ONCE = 64
@@ -182,13 +183,21 @@ def find_stores(path: str | Path) -> list[Path]:
     ------
     RemoteError
         If a prefix cannot be listed.
+    StoreError
+        If a folder cannot be.
     """
     where = place(path)
     if where.suffix == ".zarr":
         return [where]
     if remote := elsewhere(where):
-        return [place((remote.base / name).url) for name in remote.base.names() if name.endswith(".zarr")]
-    return sorted(where.glob("*.zarr"))
+        names = (name for name in remote.base.names() if name.endswith(".zarr") and not is_clutter(name))
+        return [place((remote.base / name).url) for name in names]
+    try:
+        return sorted(p for p in where.iterdir() if p.name.endswith(".zarr") and not is_clutter(p.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"the folder {where} cannot be searched for stores: {error.strerror or error}") from None
 
 
 def local_path(path: str | Path) -> Path:

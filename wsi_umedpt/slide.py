@@ -17,10 +17,12 @@ import cv2
 import numpy as np
 
 from wsi_umedpt.errors import SlideError
+from wsi_umedpt.files import open_regular
 from wsi_umedpt.geometry import Box, Mpp, checked_mpp, snap_scale
 from wsi_umedpt.readers import open_reader
 from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Reader
 from wsi_umedpt.readers.parts import parts
+from wsi_umedpt.stalls import STALL_S
 
 Resampling = Literal["area", "dct"]
 """How pixels are shrunk: by exact area averaging, or, where tiles are JPEG and the factor is
@@ -53,6 +55,9 @@ class Slide:
         self._reader = reader
         self._mpp = mpp
         self._fingerprint: str | None = None
+        self._left_open = False
+        self.stall_s = STALL_S
+        """Seconds without progress after which `wsi_umedpt.loading.read_tiles` gives up."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +120,12 @@ class Slide:
 
     def close(self) -> None:
         """Free the file."""
-        self._reader.close()
+        if not self._left_open:
+            self._reader.close()
+
+    def leave_open(self) -> None:
+        """Never close the file: a thread that cannot be ended still reads it, and would crash the process."""
+        self._left_open = True
 
     def native_tiles(self, level: int) -> NativeTiles | None:
         """The level's compressed tiles, where they can be decoded alone."""
@@ -267,7 +277,7 @@ def fingerprint(path: Path) -> str:
     base = path if path.is_dir() else path.parent
 
     def read(name: str, blocks: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        with (base / name).open("rb") as file:
+        with open_regular(base / name) as file:
             for start, end in blocks:
                 file.seek(start)
                 yield file.read(end - start)

@@ -8,6 +8,7 @@ Read top to bottom: `TissueMask` (what you get), `find_tissue` (how), `mask_from
 mask of the user's instead).
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
@@ -125,7 +126,9 @@ class TissueMask:
         return np.clip(total * (self.step / side) ** 2, 0, 1).astype(np.float32)
 
 
-def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> TissueMask:
+def find_tissue(
+    slide: Slide, parameters: TissueParameters | None = None, advanced: Callable[[], None] = lambda: None
+) -> TissueMask:
     """Find tissue on the coarsest level that is fine enough.
 
     Parameters
@@ -134,6 +137,8 @@ def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> Tis
         Of any stain; background may be white, grey or black.
     parameters
         Defaults suit H&E and IHC.
+    advanced
+        Called whenever a part of the slide was read; from several threads.
 
     Returns
     -------
@@ -149,7 +154,7 @@ def find_tissue(slide: Slide, parameters: TissueParameters | None = None) -> Tis
     step = _cell(slide, p.cell_um)
     # People look at the thumbnail: that of a small slide is finer than the mask.
     fine = next((n for n in (4, 2) if step % n == 0 and max(slide.size) * n / step <= _THUMBNAIL_PX), 1)
-    thumbnail, damaged = read_thumbnail(slide, step // fine)
+    thumbnail, damaged = read_thumbnail(slide, step // fine, advanced)
     if not damaged.all() and thumbnail[~damaged].max(initial=0) <= _BLACK:
         raise SlideError(
             f"{slide.path.name} is black throughout: its pixels were never written, or were lost. Export it anew, "
@@ -171,8 +176,10 @@ def _cell(slide: Slide, cell_um: float) -> int:
     return max(1, round(base * max(1, round(wanted / base))))
 
 
-def read_thumbnail(slide: Slide, step: int) -> tuple[Pixels, Mask]:
+def read_thumbnail(slide: Slide, step: int, advanced: Callable[[], None] = lambda: None) -> tuple[Pixels, Mask]:
     """The whole slide at one pixel per `step` level-0 px, read in bands of bounded memory.
+
+    `advanced` is called, from several threads, whenever a band was read.
 
     Returns
     -------
@@ -198,8 +205,13 @@ def read_thumbnail(slide: Slide, step: int) -> tuple[Pixels, Mask]:
     out = np.empty((rows, cols, 3), np.uint8)
     damaged = np.zeros((rows, cols), bool)
     parts = [Box(0, top, cols, min(band, rows - top)) for top in range(0, rows, band)]
+
+    def read(part: Box) -> None:
+        _read_part(slide, plan, step, out, damaged, part)
+        advanced()
+
     with ThreadPoolExecutor(default_threads()) as pool:
-        list(pool.map(lambda part: _read_part(slide, plan, step, out, damaged, part), parts))
+        list(pool.map(read, parts))
     if damaged.mean() > 0.5:
         raise SlideError(f"{slide.path.name}: level {plan.level} cannot be read: the file is damaged. Copy it again.")
     return out, damaged

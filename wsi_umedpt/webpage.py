@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import whole_file
+from wsi_umedpt.printable import printable
 
 NOTHING = "\u2013"
 """Stands where there is no value: an en dash."""
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def write_webpage(path: Path, package: str, name: str, content: Mapping[str, Any]) -> None:
@@ -53,18 +52,6 @@ def write_webpage(path: Path, package: str, name: str, content: Mapping[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(page.encode("utf-8", errors="replace"))
-
-
-def printable(text: str) -> str:
-    """A text as it may be shown: what steers a terminal, or would turn the text around it, is replaced."""
-    return "".join(
-        c if c in "\n\t" or (category(c) not in ("Cc", "Cs") and c not in _TURNING) else "\ufffd" for c in text
-    )
-
-
-def printable_line(text: str) -> str:
-    """The same, on one line."""
-    return printable(text).replace("\n", " ").replace("\t", " ")
 
 
 def _policy(script: str) -> str:

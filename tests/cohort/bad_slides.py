@@ -1,7 +1,9 @@
 """Work for child processes: cheap encoders, and slides that misbehave in ways that no exception tells.
 
 A child imports this module by its name. What a slide does is in its file's name: those
-that begin with ``crash``, ``hang``, ``spin`` or ``swell`` do so when they are opened.
+that begin with ``crash``, ``hang``, ``spin`` or ``swell`` do so when they are opened; those
+that begin with ``sleep`` never come back from native code that lets Python go on, at the
+place that the name says.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,21 +69,40 @@ def staging_plan(out: Path, stage, delay: float = 0.0):
     return dataclasses.replace(plan(out, delay), stage=stage)
 
 
-def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0, stage=None, shelf=None):
+def load(out: Path, delay: float = 0.0, attempts: int = 3, lease_s: float = 180.0, stage=None, shelf=None,
+         stall_s: float = 600.0):  # fmt: skip
     """Load what a child works with."""
     from wsi_umedpt.cohort import run
     from wsi_umedpt.cohort.turns import Rules
 
-    opened = run.open_slide
+    run.open_slide = misbehaving(run.open_slide)
+    made = plan(out, delay) if stage is None else staging_plan(out, stage, delay)
+    made = dataclasses.replace(made, shelf=shelf, stall_s=stall_s)
+    return run.Embedding(made, Rules(attempts=attempts, lease_s=lease_s))
+
+
+def misbehaving(opened):
+    """A function that opens slides, some of which misbehave."""
 
     def open_slide(path: Path, **options):
         misbehave(path.name)
-        return opened(path, **options)
+        slide = opened(path, **options)
+        if path.name.startswith("sleep-in-tissue"):
+            slide._reader.read_level = sleep
+        if path.name.startswith("sleep-in-tiles"):
+            slide.native_tiles(0).decode = sleep
+        return slide
 
-    run.open_slide = open_slide
-    made = plan(out, delay) if stage is None else staging_plan(out, stage, delay)
-    made = dataclasses.replace(made, shelf=shelf)
-    return run.Embedding(made, Rules(attempts=attempts, lease_s=lease_s))
+    return open_slide
+
+
+LET_GO = threading.Event()
+"""Lets all that sleeps come back, so that a process of tests can end."""
+
+
+def sleep(*_: object, **__: object) -> None:
+    """Never come back."""
+    LET_GO.wait(600)
 
 
 class Noting:
@@ -129,6 +151,8 @@ def misbehave(name: str) -> None:
         ctypes.PyDLL(None).sleep(600)
     while name.startswith("spin"):
         pass
+    if name.startswith("sleep-in-open"):
+        sleep()
     grown = []
     while name.startswith("swell"):
         grown.append(np.ones(20_000_000, np.uint8))

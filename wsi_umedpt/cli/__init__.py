@@ -73,7 +73,9 @@ def main() -> None:
     import logging
     import os
 
+    from wsi_umedpt.cli.terminal import say, say_text
     from wsi_umedpt.errors import WsiError, reason_of
+    from wsi_umedpt.stalls import left_behind
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is in our errors
     try:
@@ -83,9 +85,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (WsiError, OSError) as error:
-        print(f"wsi-umedpt: {reason_of(error)}", file=sys.stderr)
+        say_text(f"wsi-umedpt: {reason_of(error)}", error=True)
         code = 1
     except KeyboardInterrupt:
-        print("\nwsi-umedpt: stopped by Ctrl-C. Run the same command again.", file=sys.stderr)
+        say(error=True)
+        say("wsi-umedpt: stopped by Ctrl-C. Run the same command again.", error=True)
         code = 130
+    if left_behind():  # a thread that hangs in native code would be waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
     sys.exit(code)

@@ -1,8 +1,9 @@
 """`wsi-umedpt embed`: slides to stores of embeddings, one or ten thousand."""
 
+import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +22,11 @@ from wsi_umedpt.cli.spread import (
     run_slides,
     share_cores,
 )
+from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.manifest import Failure, SlideJob
-    from wsi_umedpt.cohort.run import Embedding, EmbedPlan, Outcome
+    from wsi_umedpt.cohort.run import Embedding, EmbedPlan, Outcome, Prepared
     from wsi_umedpt.models.encoder import Encoder
     from wsi_umedpt.tiling import TileSpec
 
@@ -115,7 +117,7 @@ def embed(
     tiles, tissue = tiles or TileOptions(), tissue or TissueOptions()
     check_mpp(mpp)
     check_spread(spread, run)
-    jobs, failures = list_slides(slides)
+    jobs, failures = list_slides(slides, say)
     jobs = with_flags(jobs, mpp, mask)
     describe = dry_run or run.device == ALL_GPUS or in_children(spread)
     plan = _plan(out, model, tiles, tissue, run, spread, describe=describe)
@@ -179,14 +181,14 @@ def _print_encoders(plan: "EmbedPlan", tiles: TileOptions, run: RunOptions) -> N
     """What embeds which tiles, and where that deserves a thought."""
     for encoder, spec in zip(plan.encoders, plan.specs, strict=True):
         where = _devices(run.device, encoder.device)
-        print(f"{encoder.name}: {_words(spec)}, {encoder.engine_name} {encoder.precision} on {where}")
+        say(f"{encoder.name}: {_words(spec)}, {encoder.engine_name} {encoder.precision} on {where}")
         if tiles.tile_mpp is None and encoder.card.mpp is None:
-            print(f"{encoder.name} states no um/px; tiles at {spec.mpp:g} um/px, change with --tile-mpp")
+            say(f"{encoder.name} states no um/px; tiles at {spec.mpp:g} um/px, change with --tile-mpp")
     if len(plan.by_spec()) > 1:
-        print(
+        say(
             "warning: these encoders do not share tiles: row i of one is not the tile of row i of another, and "
             "slides are read once for each grid. To share them, give one --size and --tile-mpp with --force.",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -215,18 +217,18 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
     tiles, fresh, seconds = (sum(getattr(o, n) for o in done) for n in ("tiles", "fresh", "seconds"))
     earlier = f", {tiles - fresh} of them in an earlier run" if fresh < tiles else ""
     rate = f", {fresh / seconds:.0f} tiles/s" if fresh else ""
-    print(f"{len(done)} embedded ({tiles} tiles{earlier}{rate}), {len(already)} already there")
+    say(f"{len(done)} embedded ({tiles} tiles{earlier}{rate}), {len(already)} already there")
     _print_tiles(plan, [o.tiles_by_grid for o in (*done, *already)])
     for outcome in (*done, *already):
         if outcome.unreadable:
-            print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
+            say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
         if not outcome.tiles:
-            look = f"wsi-umedpt tissue {outcome.job.name} -o tissue.png"
-            print(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
+            look = f"wsi-umedpt tissue {shlex.quote(outcome.job.name)} -o tissue.png"
+            say(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
     if failed:
-        print(f"{len(failed)} failed:", file=sys.stderr)
+        say(f"{len(failed)} failed:", error=True)
         for name, reason in failed:
-            print(f"  {name}: {reason}", file=sys.stderr)
+            say(f"  {name}: {reason}", error=True)
     return 1 if failed else 0
 
 
@@ -236,19 +238,19 @@ def _print_tiles(plan: "EmbedPlan", counts: Sequence[tuple[int, ...]]) -> None:
     if len(grids) > 1:
         for (spec, encoders), tiles in zip(grids.items(), zip(*counts, strict=True), strict=False):
             for encoder in encoders:
-                print(f"  {encoder.name}: {sum(tiles)} {_words(spec)}, grid {spec.grid_id}")
+                say(f"  {encoder.name}: {sum(tiles)} {_words(spec)}, grid {spec.grid_id}")
 
 
 def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], plan: "EmbedPlan") -> int:
     """What would be done to each slide; the exit code."""
-    from wsi_umedpt.cohort.run import Prepared
     from wsi_umedpt.errors import reason_of
+    from wsi_umedpt.stalls import watched
 
     failed = [(f.name, f.reason) for f in failures]
     counts: list[tuple[int, ...]] = []
     for job in jobs:
         try:
-            prepared = Prepared(job, plan, read=False)
+            prepared = watched(partial(_prepared, job, plan), stall_s=plan.stall_s)
             exists = prepared.path.exists() or (plan.shelf is not None and plan.shelf.holds(prepared.path))
         except Exception as error:  # noqa: BLE001 - a plan lists every slide's trouble
             failed.append((job.name, reason_of(error)))
@@ -258,18 +260,24 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
         prepared.close()
         goes = plan.shelf.remote(prepared.path) if plan.shelf else prepared.path
         there = " (store exists)" if exists else ""
-        print(
+        say(
             f"{job.name} -> {goes}{there}: {slide.size[0]} x {slide.size[1]} px, {slide.mpp:g} um/px "
             f"({slide.mpp_source}), read by {slide.reader}, tissue {prepared.tissue.fraction:.0%}, "
             f"{' + '.join(map(str, counts[-1]))} tiles"
         )
-    print(f"{len(counts)} slides, {sum(map(sum, counts))} tiles")
+    say(f"{len(counts)} slides, {sum(map(sum, counts))} tiles")
     _print_tiles(plan, counts)
     if failed:
-        print(f"{len(failed)} would fail:", file=sys.stderr)
+        say(f"{len(failed)} would fail:", error=True)
     for name, reason in failed:
-        print(f"  {name}: {reason}", file=sys.stderr)
+        say(f"  {name}: {reason}", error=True)
     return 1 if failed else 0
+
+
+def _prepared(job: "SlideJob", plan: "EmbedPlan", pulse: Callable[[], None]) -> "Prepared":
+    from wsi_umedpt.cohort.run import Prepared
+
+    return Prepared(job, plan, read=False, pulse=pulse)
 
 
 def _one_process_per_gpu() -> int:

@@ -1,12 +1,18 @@
 """`wsi-umedpt info`: what a slide or a store is."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+_STALL_S = 120.0
+"""Seconds in which a slide must open."""
 
 
 def info(paths: list[str], /, *, mpp: float | None = None) -> int:
     """Print what slides and stores are: size, physical scale and who states it, levels, contents.
 
-    Exit code 1 if one cannot be opened, or states no physical scale that could be believed.
+    Of a folder all slides and stores in it and below it are shown. Exit code 1 if one cannot be opened, or states no
+    physical scale that could be believed.
 
     Examples
     --------
@@ -14,30 +20,55 @@ def info(paths: list[str], /, *, mpp: float | None = None) -> int:
 
         wsi-umedpt info out/slide.zarr
 
+        wsi-umedpt info slides/
+
     Parameters
     ----------
     paths
-        Slides or stores; stores may be URLs.
+        Slides, stores, or folders of them; stores may be URLs.
     mpp
         Microns per pixel, instead of what the slide states.
     """
-    from wsi_umedpt.cohort.manifest import is_store
+    from wsi_umedpt.cli.terminal import say
+    from wsi_umedpt.cohort.search import is_store
     from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.places import elsewhere, place
+    from wsi_umedpt.places import elsewhere
+    from wsi_umedpt.stalls import watched
 
+    failures: list[str] = []
     failed = 0
-    for path in map(place, paths):
+    for path in _each(paths, failures):
         try:
             stored = elsewhere(path) or is_store(path)
-            text, good = (_store(path), True) if stored else _slide(path, mpp)
+            lines, good = watched(partial(_store, path) if stored else partial(_slide, path, mpp), stall_s=_STALL_S)
         except (WsiError, OSError) as error:
-            text, good = f"{path}: {reason_of(error)}", False
-        print(text)
+            lines, good = [f"{path}: {reason_of(error)}"], False
+        for line in lines:
+            say(line)
         failed += not good
-    return 1 if failed else 0
+    for line in failures:
+        say(line, error=True)
+    return 1 if failed or failures else 0
 
 
-def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
+def _each(paths: list[str], failures: list[str]) -> Iterator[Path]:
+    """The slides and stores that are named, or lie in folders that are."""
+    from wsi_umedpt.cohort.search import below
+    from wsi_umedpt.places import elsewhere, place
+    from wsi_umedpt.readers import FOLDER_SUFFIXES
+
+    for path in map(place, paths):
+        if elsewhere(path) or path.name.lower().endswith(FOLDER_SUFFIXES) or not path.is_dir():
+            yield path
+            continue
+        before = len(failures)
+        found = list(below(path, lambda name, why: failures.append(f"{name}: {why}")))
+        yield from found
+        if not found and len(failures) == before:
+            failures.append(f"{path}: there is neither a slide nor a store in this folder")
+
+
+def _slide(path: Path, mpp: float | None, advanced: Callable[[], None]) -> tuple[list[str], bool]:
     """What a slide is, and whether its scale is known; all else is told without it."""
     from contextlib import closing
 
@@ -47,6 +78,7 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
     from wsi_umedpt.slide import fingerprint
 
     with closing(open_reader(path)) as reader:
+        advanced()
         width, height = reader.levels[0].width, reader.levels[0].height
         um = None  # a pixel's side
         size = ""
@@ -72,10 +104,10 @@ def _slide(path: Path, mpp: float | None) -> tuple[str, bool]:
             at = f", {level.scale * um:.4g} um/px" if um else ""
             smaller = "full size" if number == 0 else f"{level.scale:g} x smaller"
             lines.append(f"  level {number}     {level.width} x {level.height} px, {smaller}{at}")
-    return "\n".join(lines), um is not None
+    return lines, um is not None
 
 
-def _store(path: Path) -> str:
+def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:
     from wsi_umedpt.errors import RemoteError
     from wsi_umedpt.found import found_names, read_objects
     from wsi_umedpt.places import elsewhere
@@ -86,6 +118,7 @@ def _store(path: Path) -> str:
     if elsewhere(path) and path.name.lower().endswith(SLIDE_SUFFIXES) and path.suffix != ".zarr":
         raise RemoteError("slides elsewhere are not opened here; embed --dry-run copies them and says what they are")
     store = SlideStore.open(path)
+    advanced()
     slide = store.attrs["slide"]
     lines = [
         f"{path}",
@@ -113,4 +146,4 @@ def _store(path: Path) -> str:
         lines.append(
             f"  objects     {name}: {len(objects)} ({', '.join(objects.classes)}), by {made_by.get('model', '?')}"
         )
-    return "\n".join(lines)
+    return lines, True

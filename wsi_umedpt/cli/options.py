@@ -67,6 +67,8 @@ class RunOptions:
     """Threads that decode; by default one per core, at most 8."""
     max_unreadable: float = 0.05
     """Share of damaged tiles above which a slide fails."""
+    stall_timeout: float = 600.0
+    """Seconds without any progress after which reading a slide is given up; the others go on."""
 
 
 @Parameter(name="*")

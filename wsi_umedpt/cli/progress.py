@@ -5,11 +5,13 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher
+from wsi_umedpt.printable import printable_line
 
 
 class _Speed(ProgressColumn):
@@ -47,7 +49,9 @@ class Bars(Watcher):
 
     def slide_started(self, job: SlideJob, tiles: int) -> None:
         """Begin the slide's bar anew."""
-        self._progress.reset(self._one, total=tiles, description=job.slide_id[:30], visible=True)
+        self._progress.reset(
+            self._one, total=tiles, description=escape(printable_line(job.slide_id[:30])), visible=True
+        )
 
     def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
         """Move the slide's bar."""
@@ -65,12 +69,15 @@ class Bars(Watcher):
             "failed": "FAILED (why: in the list at the end)",
         }
         line = f"{outcome.job.slide_id}: {what[outcome.status]}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._say(line)
 
     def slide_again(self, outcome: Outcome) -> None:
         """Say why a slide waits."""
         line = f"{outcome.job.slide_id}: tried again in {outcome.again_s:.0f} s, as {outcome.reason}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)
 
     def stopped(self, out: Path, by: str = "Ctrl-C") -> None:
         """Say what Ctrl-C, or another signal, left, and how to go on."""
@@ -79,4 +86,4 @@ class Bars(Watcher):
             f"embedded of the next is kept in {out} (*.zarr.partial), in blocks of 1024 tiles. "
             "Run the same command again to go on."
         )
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._say(line)

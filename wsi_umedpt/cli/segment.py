@@ -1,5 +1,6 @@
 """`wsi-umedpt segment`: objects (nuclei, cells) over whole slides, with or without embeddings in the same pass."""
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
 from wsi_umedpt.cli.spread import check_spread, cores_each, make_output, plan_of, rules_of, run_slides, share_cores
+from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
@@ -88,19 +90,19 @@ def find_objects(
     tissue = tissue or TissueOptions()
     check_mpp(mpp)
     check_spread(spread, run)
-    jobs, failures = list_slides(slides)
+    jobs, failures = list_slides(slides, say)
     jobs = with_flags(jobs, mpp, mask)
     objects = _objects(model, heads, tiles, run, embed=embed)
     plan = plan_of(out, tissue, run, spread)
     spec = objects.spec
     names = ", ".join(h.name for h in objects.model.heads)
-    print(
+    say(
         f"{objects.made_by['model']}: {names}{' and embeddings' if embed else ''}; windows of {spec.size_px} px, "
         f"{spec.stride} px apart, at {spec.mpp:g} um/px, {objects.made_by['precision']} on {objects.made_by['device']}"
     )
     unscaled = [head.name for head in objects.model.heads if head.mpp is None]
     if tiles.tile_mpp is None and unscaled:
-        print(
+        say(
             f"{', '.join(unscaled)}: trained on images of no stated scale; look at the result, and change the windows' "
             "scale with --tile-mpp (docs/objects.md says how large objects should be)"
         )
@@ -139,8 +141,6 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
 
 
 def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> int:
-    import sys
-
     done = [o for o in outcomes if o.status == "done"]
     failed = failed + [(o.job.name, o.reason) for o in outcomes if o.status == "failed"]
     counts: dict[str, int] = {}
@@ -148,18 +148,18 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
         for name, count in outcome.objects.items():
             counts[name] = counts.get(name, 0) + count
     found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no objects"
-    print(f"{len(done)} slides done, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
+    say(f"{len(done)} slides done, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
     for outcome in outcomes:
         if outcome.status != "failed" and not outcome.tiles:
-            print(
+            say(
                 f"  {outcome.job.slide_id}: no window with enough tissue. On smears and fluorescence, where none is "
                 "found, --min-tissue 0 looks everywhere; what counts as tissue: "
-                f"wsi-umedpt tissue {outcome.job.name} -o tissue.png"
+                f"wsi-umedpt tissue {shlex.quote(outcome.job.name)} -o tissue.png"
             )
         if outcome.unreadable:
-            print(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
+            say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
     if failed:
-        print(f"{len(failed)} failed:", file=sys.stderr)
+        say(f"{len(failed)} failed:", error=True)
         for name, reason in failed:
-            print(f"  {name}: {reason}", file=sys.stderr)
+            say(f"  {name}: {reason}", error=True)
     return 1 if failed else 0

@@ -71,6 +71,7 @@ def plan_of(
         threads=run.threads,
         max_unreadable=run.max_unreadable,
         stage=stage_of(spread),
+        stall_s=run.stall_timeout,
     )
 
 

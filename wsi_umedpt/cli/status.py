@@ -95,7 +95,7 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
     from rich.text import Text
 
     from wsi_umedpt.cohort.standing import BAD, STANDINGS, seconds_since_1970
-    from wsi_umedpt.webpage import printable_line
+    from wsi_umedpt.printable import printable_line
 
     parts: list[RenderableType] = []
     counts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

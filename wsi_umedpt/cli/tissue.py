@@ -1,12 +1,19 @@
 """`wsi-umedpt tissue`: a contact sheet of tissue masks, outliers first."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import TissueOptions, check_mpp
+from wsi_umedpt.cli.terminal import say
+
+if TYPE_CHECKING:
+    from wsi_umedpt.cohort.manifest import SlideJob
+    from wsi_umedpt.tissue import TissueMask, TissueParameters
 
 MIN_SIDE = 32
 """px; a smaller slide on a sheet shows nothing."""
@@ -53,11 +60,10 @@ def tissue(
     from rich.progress import track
 
     from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.drawn import mask_from_file
     from wsi_umedpt.errors import OptionError, reason_of
     from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
-    from wsi_umedpt.slide import open_slide
-    from wsi_umedpt.tissue import TissueMask, TissueParameters, find_tissue
+    from wsi_umedpt.stalls import watched
+    from wsi_umedpt.tissue import TissueMask, TissueParameters
 
     check_name(out)
     if side < MIN_SIDE:
@@ -66,18 +72,14 @@ def tissue(
         raise OptionError(f"a sheet (--limit) must hold at least 1 slide, got {limit}")
     parameters = TissueParameters(**asdict(options or TissueOptions()))
     check_mpp(mpp)
-    jobs, failures = list_slides(slides)
+    jobs, failures = list_slides(slides, say)
     failed = [(f.name, f.reason) for f in failures]
     found: dict[str, TissueMask] = {}
     for job in track(jobs, "finding tissue", disable=not sys.stderr.isatty()):
         try:
-            with open_slide(job.path, mpp=mpp if job.mpp is None else job.mpp) as slide:
-                mask = job.mask
-                found[job.slide_id] = (
-                    mask_from_file(mask, slide.size, slide.mpp) if mask else find_tissue(slide, parameters)
-                )
+            found[job.slide_id] = watched(partial(_tissue_of, job, job.mpp or mpp, parameters))
         except Exception as error:  # noqa: BLE001 - every slide is attempted
-            failed.append((str(job.path), reason_of(error)))
+            failed.append((job.name, reason_of(error)))
     doubt = doubts({name: mask.fraction for name, mask in found.items()})
     order = sorted(found, key=lambda name: (-doubt[name], name))
     panels = [
@@ -87,10 +89,24 @@ def tissue(
     for n, first in enumerate(range(0, len(panels), limit)):
         target = out if n == 0 else out.with_name(f"{out.stem}-{n + 1}{out.suffix}")
         save(sheet(panels[first : first + limit], columns=6), target)
-        print(f"{target}: {len(panels[first : first + limit])} slides")
+        say(f"{target}: {len(panels[first : first + limit])} slides")
     for name, reason in failed:
-        print(f"{name}: {reason}", file=sys.stderr)
+        say(f"{name}: {reason}", error=True)
     return 1 if failed else 0
+
+
+def _tissue_of(
+    job: "SlideJob", mpp: float | None, parameters: "TissueParameters", advanced: Callable[[], None]
+) -> "TissueMask":
+    from wsi_umedpt.drawn import mask_from_file
+    from wsi_umedpt.slide import open_slide
+    from wsi_umedpt.tissue import find_tissue
+
+    with open_slide(job.path, mpp=mpp) as slide:
+        advanced()
+        if job.mask:
+            return mask_from_file(job.mask, slide.size, slide.mpp)
+        return find_tissue(slide, parameters, advanced)
 
 
 def doubts(fractions: dict[str, float]) -> dict[str, float]:

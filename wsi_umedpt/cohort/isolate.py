@@ -35,6 +35,7 @@ from wsi_umedpt.cohort.records import Record, begun, now, read_record, write_rec
 from wsi_umedpt.cohort.stopping import Stopped, stoppable
 from wsi_umedpt.cohort.turns import Rules, failed, store_path
 from wsi_umedpt.errors import EncoderError, OptionError, SpreadError, StoreError, WsiError, reason_of
+from wsi_umedpt.stalls import left_behind
 
 Load = Callable[[], SlideWork]
 """Loads encoders, in the child; must be picklable."""
@@ -157,7 +158,10 @@ class Isolated:
                 if child.pipe.poll(_POLL_S):
                     word, *values = child.pipe.recv()
                     if word == "ended":
-                        outcome: Outcome | None = values[0]
+                        outcome: Outcome | None
+                        outcome, spent = values
+                        if spent:  # by the next slide there is another
+                            self._drop()
                         return outcome
                     getattr(watcher, word)(job, *values)
                 elif reason := self._over_limit(child, time.monotonic() - began):
@@ -343,7 +347,8 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], folder: Path, log:
         with contextlib.closing(work), contextlib.suppress(EOFError, ConnectionError):
             pipe.send(("ready",))
             for job in _jobs(pipe, work):
-                pipe.send(("ended", work.attempt(job, _Teller(pipe))))
+                outcome = work.attempt(job, _Teller(pipe))
+                pipe.send(("ended", outcome, left_behind()))
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to clear up
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from wsi_umedpt.cohort.manifest import SlideJob, url_id
 from wsi_umedpt.errors import RemoteError
+from wsi_umedpt.files import is_clutter
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
 from wsi_umedpt.readers.parts import INDEX_BYTES, named_in
 from wsi_umedpt.remote import Remote, check_relative, name_of, plain
@@ -78,7 +79,7 @@ def _matching(url: str) -> Iterator[SlideJob]:
 
 def _slides(remote: Remote, sizes: Iterable[str]) -> Iterator[str]:
     """The slides among files, each by the name it is opened by."""
-    names = sorted(name for name in sizes if not any(part.startswith(".") for part in name.split("/")[:-1]))
+    names = sorted(name for name in sizes if not any(is_clutter(part) for part in name.split("/")))
     owned = _owned(remote, names)
     seen = set[str]()
     for name in names:
@@ -89,7 +90,7 @@ def _slides(remote: Remote, sizes: Iterable[str]) -> Iterator[str]:
             if slide not in seen and not _is_store(remote, slide):
                 yield slide
             seen.add(slide)
-        elif parts[-1].startswith(".") or name in owned or not name.lower().endswith(SLIDE_SUFFIXES):
+        elif name in owned or not name.lower().endswith(SLIDE_SUFFIXES):
             continue
         elif name.lower().endswith(".dcm"):
             if (folder := name.rpartition("/")[0] + "/.dcm") not in seen:

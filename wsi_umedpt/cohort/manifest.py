@@ -8,26 +8,29 @@ are refused (docs/decisions/0004).
 A bad entry never stops the others: it becomes a `Failure` that the run lists at its end.
 """
 
-import contextlib
 import csv
 import glob
 import hashlib
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wsi_umedpt.arrays import read_attrs
-from wsi_umedpt.errors import ManifestError, RemoteError, StoreError
+from wsi_umedpt.cohort.search import is_store as is_store
+from wsi_umedpt.cohort.search import matching, slides_below
+from wsi_umedpt.errors import ManifestError, RemoteError
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
-from wsi_umedpt.readers.parts import dicom_series, parts
+from wsi_umedpt.readers.parts import dicom_series
 from wsi_umedpt.remote import is_url, name_of, plain
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_ID_BYTES = 150
 COLUMNS = ("slide", "slide_id", "mpp", "mask")
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+"""Formats of slides that are more often of previews beside them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Failure:
     reason: str
 
 
-def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
+def list_slides(
+    inputs: Iterable[str], say: Callable[[str], None] = lambda _: None
+) -> tuple[list[SlideJob], list[Failure]]:
     """Find all slides that the user named.
 
     Parameters
@@ -71,6 +76,8 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
         or CSV files with a column ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``;
         paths in a CSV are relative to it. The files of a DICOM series that lie in one folder are one slide,
         and any of them stands for it.
+    say
+        Told what was left out that is no failure: pictures beside a slide that have its name.
 
     Returns
     -------
@@ -89,14 +96,18 @@ def list_slides(inputs: Iterable[str]) -> tuple[list[SlideJob], list[Failure]]:
     for text in inputs:
         found = list(_expand(text, failures))
         for job in found:
-            first = jobs.setdefault(_slide_of(job.path) if job.url is None else job.path, job)
+            try:
+                first = jobs.setdefault(_slide_of(job.path) if job.url is None else job.path, job)
+            except (OSError, RuntimeError) as error:  # a link that leads to itself
+                failures.append(Failure(job.name, f"cannot be seen: {error}"))
+                continue
             if (first.slide_id, first.mpp, first.mask) != (job.slide_id, job.mpp, job.mask):
                 failures.append(Failure(job.name, f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}"))
         if not found and not any(f.name.startswith(plain(text) if is_url(text) else text) for f in failures):
             failures.append(Failure(plain(text) if is_url(text) else text, "no slide found there"))
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
-    return list(_unshared(list(jobs.values()), failures)), failures
+    return list(_unshared(_without_previews(list(jobs.values()), say), failures)), failures
 
 
 def with_flags(jobs: list[SlideJob], mpp: float | None, mask: Path | None) -> list[SlideJob]:
@@ -174,16 +185,25 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
         except RemoteError as error:
             failures.append(Failure(plain(text), str(error)))
         return
+
+    def fail(name: str, reason: str) -> None:
+        failures.append(Failure(name, reason))
+
     path = Path(text)
-    if path.suffix.lower() == ".csv" and path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # what it lies in may not be entered
+        fail(text, error.strerror or str(error))
+        return
+    if path.suffix.lower() == ".csv" and is_file:
         yield from _read_csv(path, failures)
-    elif path.is_dir() and not text.rstrip("/").lower().endswith(FOLDER_SUFFIXES):
-        for found in _search(path):
+    elif is_folder and not text.rstrip("/").lower().endswith(FOLDER_SUFFIXES):
+        for found in slides_below(path, fail):
             yield SlideJob(found, default_id(found))
-    elif path.exists():
+    elif os.path.lexists(path):
         yield SlideJob(path, default_id(path))
     elif glob.has_magic(text):
-        for name in sorted(glob.glob(text, recursive=True)):
+        for name in matching(text, fail):
             yield from _expand(name, failures)
 
 
@@ -191,39 +211,6 @@ def _slide_of(path: Path) -> Path:
     """What is the same for all names of a slide: its path without links, or its folder and DICOM series."""
     series = dicom_series(path) if path.suffix.lower() == ".dcm" else None
     return path.parent.resolve() / series if series else path.resolve()
-
-
-def _search(folder: Path) -> Iterator[Path]:
-    paths = sorted(folder.iterdir())
-    owned = set(_vms_pictures(paths))
-    for path in paths:
-        name = path.name.lower()
-        if path.name.startswith(".") or path in owned:
-            continue
-        if path.is_dir():
-            if name.endswith(FOLDER_SUFFIXES):
-                if not is_store(path):
-                    yield path
-            elif not path.with_name(path.name + ".mrxs").exists():  # the data of a MRXS slide
-                yield from _search(path)
-        elif name.endswith(SLIDE_SUFFIXES):
-            yield path
-
-
-def _vms_pictures(paths: list[Path]) -> Iterator[Path]:
-    """The pictures that VMS slides are made of: no slides of their own."""
-    for path in paths:
-        if path.suffix.lower() in (".vms", ".vmu") and path.is_file():
-            with contextlib.suppress(OSError):  # opening the slide will say why
-                yield from parts(path)[1:]
-
-
-def is_store(path: Path) -> bool:
-    """Whether a zarr folder is a store of ours rather than an OME-Zarr slide."""
-    try:
-        return {"schema", "slide"} <= read_attrs(path).keys()
-    except StoreError:
-        return False
 
 
 def _read_csv(path: Path, failures: list[Failure]) -> Iterator[SlideJob]:
@@ -266,6 +253,25 @@ def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
         raise ManifestError("masks are files on this machine; download it and name the copy")
     mask = table.parent / value["mask"] if value["mask"] else None
     return SlideJob(slide, value["slide_id"] or (default_id(slide) if url is None else url_id(url)), mpp, mask, url)
+
+
+def _without_previews(jobs: list[SlideJob], say: Callable[[str], None]) -> list[SlideJob]:
+    """Jobs without the pictures that lie beside a slide and have its name: where exactly one of them is a slide format.
+
+    An id that the user gave is no file's name: what shares it is refused.
+    """
+    named: dict[tuple[Path, str], list[SlideJob]] = {}
+    for job in jobs:
+        if job.slide_id == (default_id(job.path) if job.url is None else url_id(job.url)):
+            named.setdefault((job.path.parent, job.slide_id.lower()), []).append(job)
+    previews = set[str]()
+    for group in named.values():
+        slides = [job for job in group if not job.path.name.lower().endswith(_PICTURES)]
+        if len(slides) == 1 and len(group) > 1:
+            pictures = [job.name for job in group if job is not slides[0]]
+            previews.update(pictures)
+            say(f"{', '.join(pictures)}: no slide but a picture of {slides[0].path.name}, which lies beside it")
+    return [job for job in jobs if job.name not in previews]
 
 
 def _unshared(jobs: list[SlideJob], failures: list[Failure]) -> Iterator[SlideJob]:

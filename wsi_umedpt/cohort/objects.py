@@ -9,9 +9,9 @@ from typing import Any
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
-from wsi_umedpt.cohort.run import EmbedPlan, Prepared, failure, is_of, once_free, publish_made, publish_store, store_of
+from wsi_umedpt.cohort.run import EmbedPlan, Opening, Ready, failure, is_of, once_free, publish_store, store_of
 from wsi_umedpt.cohort.staging import Stage
-from wsi_umedpt.cohort.turns import Rules, Turn, Turns
+from wsi_umedpt.cohort.turns import Rules, Turns
 from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide, whole_objects
 from wsi_umedpt.errors import StoreBusyError
 from wsi_umedpt.store import SlideStore
@@ -54,17 +54,18 @@ class Segmenting:
 
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Find one slide's objects; None if another process has it."""
-        try:
-            turn = self._turns.take(job, lambda job: self._already(job, self._plan))
-        except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-            return failure(job, error)
-        if not isinstance(turn, Turn):
-            return turn
         began = time.perf_counter()
+        opening = Opening(job, self._plan, self._turns, self._stage, self._already, read=False)
         try:
-            if already := publish_made(turn, self._plan, self._already):
-                return already
-            done = self._segment(turn, watcher)
+            ready = opening.result()
+        except BaseException:  # Ctrl-C, or SIGTERM
+            opening.close()
+            raise
+        if not isinstance(ready, Ready):
+            return ready
+        turn = ready.turn
+        try:
+            done = self._segment(ready, watcher)
             publish_store(turn, self._plan)
         except StoreBusyError:
             return None
@@ -76,7 +77,7 @@ class Segmenting:
                 time.perf_counter() - began, objects=done.objects,
             ))  # fmt: skip
         finally:
-            turn.hand_back()
+            ready.close()
 
     def _already(self, job: SlideJob, plan: EmbedPlan) -> Outcome | None:
         """What a slide's store holds, if it holds all that is asked for."""
@@ -92,30 +93,29 @@ class Segmenting:
         windows = lay_grid(tuple(slide["size"]), slide["mpp"], objects.spec, within=store.tissue(), whole=False)
         return Outcome(job, "already", len(windows), objects=counts)
 
-    def _segment(self, turn: Turn, watcher: Watcher) -> Segmented:
-        job, plan, objects = turn.job, self._plan, self._objects
-        with closing(Prepared(job, plan, self._stage, read=False)) as prepared:
-            slide = prepared.slide
-            grid = lay_grid(slide.size, slide.mpp, objects.spec, within=prepared.tissue)
-            watcher.slide_started(job, len(grid))
+    def _segment(self, ready: Ready, watcher: Watcher) -> Segmented:
+        turn, plan, objects = ready.turn, self._plan, self._objects
+        slide, tissue = ready.prepared.slide, ready.prepared.tissue
+        grid = lay_grid(slide.size, slide.mpp, objects.spec, within=tissue)
+        watcher.slide_started(turn.job, len(grid))
 
-            def progress(done: int, total: int) -> None:
-                turn.check()
-                watcher.tiles_done(job, done, total)
+        def progress(done: int, total: int) -> None:
+            turn.check()
+            watcher.tiles_done(turn.job, done, total)
 
-            with SlideStore.create(prepared.path, slide, prepared.tissue, grid, turn.hold) as store:
-                return segment_slide(
-                    slide,
-                    store,
-                    objects.model,
-                    objects.spec,
-                    objects.made_by,
-                    features=objects.features,
-                    batch_size=plan.batch_size,
-                    threads=plan.threads,
-                    max_unreadable=plan.max_unreadable,
-                    progress=progress,
-                )
+        with SlideStore.create(ready.prepared.path, slide, tissue, grid, turn.hold) as store:
+            return segment_slide(
+                slide,
+                store,
+                objects.model,
+                objects.spec,
+                objects.made_by,
+                features=objects.features,
+                batch_size=plan.batch_size,
+                threads=plan.threads,
+                max_unreadable=plan.max_unreadable,
+                progress=progress,
+            )
 
 
 def segment_slides(

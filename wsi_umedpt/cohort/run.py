@@ -5,13 +5,11 @@ decoded. Several processes may share one output folder: each takes slides that n
 claimed, and waits at the end for those that others are writing.
 """
 
-import contextlib
 import itertools
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,12 +25,13 @@ from wsi_umedpt.cohort.stopping import Stopped
 from wsi_umedpt.cohort.turns import PASSING_S, Rules, Turn, Turns, store_path, will_pass
 from wsi_umedpt.drawn import drawn_by, mask_from_file
 from wsi_umedpt.encode import MAX_UNREADABLE, Embedded, check_run, encode_slide
-from wsi_umedpt.errors import StoreBusyError, reason_of
+from wsi_umedpt.errors import StalledError, StoreBusyError, reason_of
 from wsi_umedpt.growing import awaits_commit, work_folder
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.remote import NoRangesError, StopAskingError, asking_until, without_secrets
 from wsi_umedpt.slide import Slide, open_slide
+from wsi_umedpt.stalls import GRACE_S, STALL_S, Pulse, Task, check_stall
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.storedtissue import stored_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec, lay_grid
@@ -66,9 +65,12 @@ class EmbedPlan:
     """Which slides are copied before they are opened."""
     shelf: Shelf | None = None
     """Where stores are published; `out` is then the work folder that they are made in."""
+    stall_s: float = STALL_S
+    """Seconds without progress after which a slide is given up."""
 
     def __post_init__(self) -> None:
         check_run(self.batch_size, self.threads, self.max_unreadable)
+        check_stall(self.stall_s)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -112,32 +114,11 @@ class Embedding:
 
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Embed one slide; None if another process has it."""
-        return self.embed(job, self.prepare(job), watcher)
+        return self.embed(job, self.begin(job).result(), watcher)
 
-    def prepare(self, job: SlideJob) -> "Outcome | Ready | None":
-        """Take a slide's turn, open it and begin to read; what is to be said instead, or None, if it is not ours."""
-        try:
-            with asking_until(self._stage.stopped):
-                turn = self._turns.take(job, lambda job: _already(job, self._plan))
-        except StopAskingError:
-            raise Stopped from None
-        except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
-            return failure(job, error)
-        if not isinstance(turn, Turn):
-            return turn
-        try:
-            with asking_until(self._stage.stopped):
-                if done := publish_made(turn, self._plan, _already):
-                    return done
-                return Ready(turn, Prepared(job, self._plan, self._stage))
-        except StopAskingError:
-            turn.hand_back()
-            raise Stopped from None
-        except Exception as error:  # noqa: BLE001 - as above
-            return turn.end(failure(job, error), error)
-        except BaseException:
-            turn.hand_back()
-            raise
+    def begin(self, job: SlideJob) -> "Opening":
+        """Begin to make a slide ready, in a thread of its own."""
+        return Opening(job, self._plan, self._turns, self._stage, _already)
 
     def embed(self, job: SlideJob, ready: "Outcome | Ready | None", watcher: Watcher) -> Outcome | None:
         """Embed a slide that was prepared, and let go of it; None if another process has it."""
@@ -210,15 +191,34 @@ def embed_slides(
 
     with ExitStack() as opened:
         work = opened.enter_context(closing(Embedding(plan, rules)))
-        ahead = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="next-slide"))
-        upcoming = (ahead.submit(work.prepare, job) for job in jobs)
-        slides = opened.enter_context(closing(_one_ahead(upcoming)))
+        slides = opened.enter_context(closing(one_ahead(jobs, work.begin)))
         opened.callback(work.stop)
-        for job, ready in zip(jobs, slides, strict=True):
-            settle(job, work.embed(job, ready.result(), watcher))
+        for job, ready in slides:
+            settle(job, work.embed(job, ready, watcher))
         for job, outcome in once_free(busy, work, watcher):
             settle(job, outcome)
     return in_order(jobs, outcomes)
+
+
+def one_ahead(
+    jobs: Sequence[SlideJob], begin: Callable[[SlideJob], "Opening"]
+) -> Generator[tuple[SlideJob, "Outcome | Ready | None"]]:
+    """Make each slide ready while the one before it is used, and no more: each holds an open slide.
+
+    Closed before its end, as by Ctrl-C, it lets go of the slide that nobody will take.
+    """
+    upcoming = iter(jobs)
+    job = next(upcoming, None)
+    opening = begin(job) if job else None
+    try:
+        while job and opening:
+            ready, taken = opening.result(), job
+            job = next(upcoming, None)
+            opening = begin(job) if job else None
+            yield taken, ready
+    finally:
+        if opening:
+            opening.close()
 
 
 def once_free(busy: list[SlideJob], work: SlideWork, watcher: Watcher) -> Iterator[tuple[SlideJob, Outcome]]:
@@ -252,17 +252,97 @@ class Ready:
             self.turn.hand_back()
 
 
-class Prepared:
-    """A slide that is open, with tissue found, grids laid, and its first tiles being read."""
+class Opening:
+    """A slide that is made ready in a thread of its own, which is left behind if reading makes no progress.
 
-    def __init__(self, job: SlideJob, plan: EmbedPlan, stage: Stage | None = None, *, read: bool = True) -> None:
+    Parameters
+    ----------
+    already
+        What the slide's store holds, if it holds all that is asked for.
+    read
+        Whether its first tiles are read, too.
+    """
+
+    def __init__(
+        self, job: SlideJob, plan: EmbedPlan, turns: Turns, stage: Stage,
+        already: Callable[[SlideJob, EmbedPlan], Outcome | None], *, read: bool = True,
+    ) -> None:  # fmt: skip
+        self._job, self._plan, self._turns, self._stage = job, plan, turns, stage
+        self._already, self._read = already, read
+        self._turn: Turn | None = None
+        self._task = Task[Outcome | Ready | None](
+            self._prepare, stall_s=plan.stall_s, name="next-slide", discard=_close_ready
+        )
+
+    def result(self) -> Outcome | Ready | None:
+        """The slide, open; what is to be said instead; or None if another process has it."""
+        try:
+            return self._task.result()
+        except StalledError as error:
+            outcome = failure(self._job, error)
+            return self._turn.end(outcome, error) if self._turn else outcome
+
+    def close(self) -> None:
+        """Let go of the slide, which nobody will take as the run ends; what hangs is not waited for."""
+        self._stage.stop()
+        if not self._task.leave(GRACE_S) and self._turn:
+            self._turn.hand_back()
+
+    def _prepare(self, pulse: Pulse) -> Outcome | Ready | None:
+        """Take the slide's turn, open it and begin to read."""
+        job, plan = self._job, self._plan
+        try:
+            with asking_until(self._stage.stopped):
+                turn = self._turns.take(job, lambda job: self._already(job, plan))
+        except StopAskingError:
+            raise Stopped from None
+        except Exception as error:  # noqa: BLE001 - whatever one slide does must not end the run
+            return failure(job, error)
+        if not isinstance(turn, Turn):
+            return turn
+        self._turn = turn
+        try:
+            pulse()
+            with asking_until(self._stage.stopped):
+                if done := publish_made(turn, plan, self._already):
+                    return done
+                return Ready(turn, Prepared(job, plan, self._stage, read=self._read, pulse=pulse))
+        except StopAskingError:
+            turn.hand_back()
+            raise Stopped from None
+        except Exception as error:  # noqa: BLE001 - as above
+            return turn.end(failure(job, error), error)
+        except BaseException:
+            turn.hand_back()
+            raise
+
+
+def _close_ready(made: Outcome | Ready | None) -> None:
+    if isinstance(made, Ready):
+        made.close()
+
+
+class Prepared:
+    """A slide that is open, with tissue found, grids laid, and its first tiles being read.
+
+    `pulse` is called whenever that advances.
+    """
+
+    def __init__(
+        self, job: SlideJob, plan: EmbedPlan, stage: Stage | None = None, *, read: bool = True,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.path = store_path(plan.out, job)
         self._open = ExitStack()
         try:
             stage = stage or self._open.enter_context(closing(Stage(plan.stage)))
-            file = self._open.enter_context(stage.at_hand(job))
+            file = self._open.enter_context(stage.at_hand(job, pulse))
+            pulse()
             self.slide: Slide = self._open.enter_context(open_slide(file, mpp=job.mpp))
-            self.tissue = self._tissue(job, plan)
+            self.slide.stall_s = plan.stall_s
+            pulse()
+            self.tissue = self._tissue(job, plan, pulse)
+            pulse()
             self.grids: list[TileGrid] = [
                 lay_grid(self.slide.size, self.slide.mpp, spec, within=self.tissue) for spec in plan.by_spec()
             ]
@@ -278,13 +358,13 @@ class Prepared:
     def _begun(self) -> bool:
         return self.path.exists() or work_folder(self.path).exists()
 
-    def _tissue(self, job: SlideJob, plan: EmbedPlan) -> TissueMask:
+    def _tissue(self, job: SlideJob, plan: EmbedPlan, pulse: Callable[[], None]) -> TissueMask:
         if known := stored_tissue(self.path, self.slide, *_mask_asked_for(job, plan)):
             return known
         if job.mask:
             drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
-            return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step)[0])
-        return find_tissue(self.slide, plan.tissue)
+            return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step, pulse)[0])
+        return find_tissue(self.slide, plan.tissue, pulse)
 
     def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
         tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
@@ -377,22 +457,3 @@ def _outcome(
     tiles, fresh, unreadable = (sum(getattr(p, n) for p in parts) for n in ("tiles", "fresh", "unreadable"))
     seconds, failed = time.perf_counter() - began, failed or Outcome(job, status)
     return Outcome(job, status, tiles, fresh, unreadable, seconds, failed.reason, by_grid, traceback=failed.traceback)
-
-
-def _one_ahead(futures: Iterator["Future[Outcome | Ready | None]"]) -> Generator["Future[Outcome | Ready | None]"]:
-    """Start the next before the current is used, and no more: each holds an open slide.
-
-    Closed before its end, as by Ctrl-C, it closes the slides that nobody will take.
-    """
-    started = deque(itertools.islice(futures, 1))
-    try:
-        while started:
-            started.extend(itertools.islice(futures, 1))
-            yield started[0]
-            started.popleft()
-    finally:
-        for future in started:
-            if not future.cancel():
-                with contextlib.suppress(Stopped):  # its copy was ended
-                    if isinstance(left := future.result(), Ready):
-                        left.close()

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from wsi_umedpt.cohort.manifest import SlideJob, slide_suffix
 from wsi_umedpt.errors import RemoteError
+from wsi_umedpt.files import check_regular, open_regular
 from wsi_umedpt.readers import FOLDER_SUFFIXES
 from wsi_umedpt.readers.parts import INDEX_BYTES, dicom_series, named_in, parts
 from wsi_umedpt.remote import TRIES, Remote, check_relative, name_of
@@ -50,7 +51,7 @@ class SlideFile:
             if isinstance(self.source, Remote):
                 self.source.download("", target, tick)
             else:
-                with self.source.open("rb") as file, target.open("wb") as copy:
+                with open_regular(self.source) as file, target.open("wb") as copy:
                     while block := file.read(_BLOCK):
                         tick()
                         copy.write(block)
@@ -95,7 +96,8 @@ def files_of(job: SlideJob) -> SlideFiles:
     """
     if job.url is not None:
         return _elsewhere(job, Remote(job.url))
-    folder = job.path.is_dir()
+    if not (folder := job.path.is_dir()):
+        check_regular(job.path)
     base = job.path if folder else job.path.parent
     found = {p.relative_to(base).as_posix(): (p, p.stat().st_size) for p in parts(job.path)}
     return _renamed(job, job.path.name, found, folder=folder)

@@ -69,6 +69,12 @@ class _Ahead:
     job: SlideJob
     stop: threading.Event = field(default_factory=threading.Event)
     future: "Future[_Copy | None]" = field(default_factory=Future)
+    steps: int = 0
+    """How often copying advanced."""
+
+    def advance(self) -> None:
+        """Copying advanced."""
+        self.steps += 1
 
 
 class Stage:
@@ -85,8 +91,10 @@ class Stage:
         self._thread: ThreadPoolExecutor | None = None
 
     @contextlib.contextmanager
-    def at_hand(self, job: SlideJob) -> Iterator[Path]:
+    def at_hand(self, job: SlideJob, advanced: Callable[[], None] = lambda: None) -> Iterator[Path]:
         """Where to open a slide, for as long as the context lasts.
+
+        `advanced` is called while it is copied, and while there is no room for it.
 
         Raises
         ------
@@ -102,7 +110,7 @@ class Stage:
         if not self._rule.applies(job):
             yield job.path
             return
-        copy = self._take(job)
+        copy = self._take(job, advanced)
         try:
             self._held += 1
             self._begin_ahead()
@@ -152,21 +160,25 @@ class Stage:
             self._next = _Ahead(hint[0])
             self._next.future = self._thread.submit(self._fetch_ahead, self._next, hint[1])
 
-    def _take(self, job: SlideJob) -> _Copy:
+    def _take(self, job: SlideJob, advanced: Callable[[], None]) -> _Copy:
         with self._guard:
             known = self._next if self._next and self._next.job == job else None
             self._next = None if known else self._next
             if self._hint and self._hint[0] == job:
                 self._hint = None
         if known:
+            seen = -1
             while not known.future.done():
+                if known.steps != seen:
+                    seen = known.steps
+                    advanced()
                 time.sleep(_ROOM_S / 4)
             if copy := known.future.result():
                 return copy
         elif self._next and not self._next.future.done():
             self._drop()  # something else is asked for first
         try:
-            return self._copy(job, self.stopped, self._drop)
+            return self._copy(job, self.stopped, self._drop, advanced)
         except StopAskingError:
             raise Stopped from None
 
@@ -178,7 +190,7 @@ class Stage:
             with asking_until(stopped):
                 if stopped() or not wanted():
                     return None
-                return self._copy(ahead.job, stopped, lambda: None)
+                return self._copy(ahead.job, stopped, lambda: None, ahead.advance)
         except Exception:  # noqa: BLE001 - who asks for the slide tries again, and says what is wrong
             return None
 
@@ -191,10 +203,13 @@ class Stage:
             if not dropped.future.cancel() and (copy := dropped.future.result()):
                 self._room.free(copy.folder)
 
-    def _copy(self, job: SlideJob, stopped: Callable[[], bool], make_room: Callable[[], None]) -> _Copy:
+    def _copy(
+        self, job: SlideJob, stopped: Callable[[], bool], make_room: Callable[[], None], advanced: Callable[[], None]
+    ) -> _Copy:
         def look() -> None:
             if stopped():
                 raise StopAskingError
+            advanced()
 
         files, room = files_of(job), self._room
         room.check(files.size)

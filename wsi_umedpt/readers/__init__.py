@@ -14,7 +14,7 @@ from wsi_umedpt.readers.directories import is_tiff
 from wsi_umedpt.readers.image import ImageReader
 from wsi_umedpt.readers.omezarr import OmeZarrReader
 from wsi_umedpt.readers.openslide import OpenSlideReader
-from wsi_umedpt.readers.parts import parts
+from wsi_umedpt.readers.parts import parts, strange_part
 
 __all__ = ["FOLDER_SUFFIXES", "READERS", "SLIDE_SUFFIXES", "is_slide_folder", "open_reader"]
 
@@ -71,6 +71,8 @@ def open_reader(path: Path) -> Reader:
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no slide at {path}")
+    if strange := strange_part(path):
+        raise UnsupportedSlideError(strange)
     name = path.name.lower()
     if path.is_dir() and not is_slide_folder(path):
         raise UnsupportedSlideError(f"{path} is a folder, not a slide. Name what lies in it, as in {path}/*")

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from wsi_umedpt.chunkfiles import ChunkFiles
 from wsi_umedpt.errors import PixelError
+from wsi_umedpt.files import read_regular
 from wsi_umedpt.geometry import level_scale
 from wsi_umedpt.readers.base import Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 from wsi_umedpt.readers.colour import check_colour_names
@@ -100,7 +102,7 @@ class OmeZarrReader:
 def _metadata(path: Path, *names: str) -> dict[str, Any]:
     for name in names:
         try:
-            found = json.loads((path / name).read_bytes())
+            found = json.loads(read_regular(path / name))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -160,7 +162,7 @@ def _open_array(root: Path, name: str) -> "zarr.Array[Any]":
     if strange := _codecs(metadata) - _SAFE_CODECS:
         raise Refused(f"uses codecs that are not trusted: {sorted(strange)}")
     try:
-        array = zarr.open_array(path, mode="r")
+        array = zarr.open_array(ChunkFiles(path, read_only=True), mode="r")
     except Exception as error:  # noqa: BLE001 - damaged metadata can fail anywhere in zarr
         raise Refused(f"level {name!r}: {error}") from None
     if math.prod(array.chunks) > _MAX_CHUNK_BYTES:  # inner ones, where they lie in shards

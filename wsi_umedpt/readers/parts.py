@@ -7,6 +7,7 @@ a DICOM header nothing is kept but the series it belongs to.
 
 from pathlib import Path
 
+from wsi_umedpt.files import open_regular, why_not_regular
 from wsi_umedpt.readers.dicom import dicom_series as dicom_series
 from wsi_umedpt.readers.dicom import may_be_dicom
 
@@ -28,13 +29,34 @@ def parts(path: Path) -> list[Path]:
     if suffix == ".mrxs":
         return [path, *_below(path.with_suffix(""))]
     if suffix in (".vms", ".vmu"):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             named = named_in(file.read(INDEX_BYTES))
         return [path, *(p for p in sorted(path.parent.iterdir()) if p.name in named and p.is_file())]
     if may_be_dicom(path) and (series := dicom_series(path)):
         beside = (p for p in sorted(path.parent.iterdir()) if may_be_dicom(p) and p.is_file())
         return [p for p in beside if p == path or dicom_series(p) == series]
     return [path]
+
+
+def strange_part(path: Path) -> str | None:
+    """What a slide's file, or one that would be read with it, is that is no regular file; None if there is none.
+
+    Pipes and devices are waited for without end. Chunks of an OME-Zarr are looked at when they are read.
+    """
+    suffix = path.suffix.lower()
+    beside: list[Path] = []
+    if suffix == ".mrxs" and path.with_suffix("").is_dir():
+        beside = sorted(path.with_suffix("").rglob("*"))
+    elif suffix == ".dcm":
+        beside = [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() == ".dcm"]
+    elif suffix in (".vms", ".vmu") and not why_not_regular(path):
+        with open_regular(path) as file:
+            named = named_in(file.read(INDEX_BYTES))
+        beside = [p for p in sorted(path.parent.iterdir()) if p.name in named]
+    for part in (path, *beside):
+        if not part.is_dir() and part.exists() and (words := why_not_regular(part)):
+            return f"{part} is {words}, not a file: it is never read"
+    return None
 
 
 def named_in(index: bytes) -> set[str]:

@@ -18,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from wsi_umedpt.webpage import printable
+from wsi_umedpt.printable import printable
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222",
