@@ -76,6 +76,10 @@ class Bars(Watcher):
         line = f"{outcome.job.slide_id}: tried again in {outcome.again_s:.0f} s, as {outcome.reason}"
         self._say(line)
 
+    def slide_waits(self, job: SlideJob, holder: str) -> None:
+        """Say whom the run waits for."""
+        self._say(f"{job.slide_id}: waits for {holder}")
+
     def _say(self, line: str) -> None:
         self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)
 

@@ -16,6 +16,10 @@ knows that a claim made on this machine is a dead process's.
 **Fenced.** A holder that was suspended for longer than a lease may wake up and write. Its
 successor has renamed the work folder before it began, so what is written goes nowhere, and
 a commit, which is a rename of that folder, fails.
+
+**Stopped.** A process that is stopped (Ctrl-Z, SIGSTOP) keeps the store's lock for as long as
+it exists. So a claim that was not renewed for a lease is taken over also where the lock is
+held, if by the claim's own holder: its successor works as on a file system without locks.
 """
 
 import contextlib
@@ -27,11 +31,13 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 
 from wsi_umedpt.errors import StoreBusyError
 from wsi_umedpt.growing import work_folder
@@ -48,6 +54,11 @@ _BEATS = 6
 def clock() -> float:
     """Seconds that no one can set, also those in which the machine slept where the system counts them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def awake_clock() -> float:
+    """The same, without those in which the machine slept."""
+    return time.monotonic()
 
 
 def machine() -> str:
@@ -137,6 +148,8 @@ class Claims:
         self._held: set[Claim] = set()
         self._seen: dict[Path, tuple[str, float]] = {}
         """Of claims of others: how they looked, and since when by our clock."""
+        self._seen_awake: dict[Path, tuple[str, float]] = {}
+        """The same, of those whose lock is held."""
         self._guard = threading.Lock()
         self._closed = threading.Event()
         self._beat: threading.Thread | None = None
@@ -150,13 +163,16 @@ class Claims:
             If the folder cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        over = False
         try:
             lock = lock_where_possible(store)
         except StoreBusyError:
-            return None
+            if not self._sleeps(slide_id):
+                return None
+            lock, over = None, True
         claim = None
         try:
-            claim = self._take(slide_id, store, lock)
+            claim = self._take(slide_id, store, lock, over=over)
         finally:
             if claim is None and lock:
                 lock.release()
@@ -182,7 +198,10 @@ class Claims:
         """Whether a claim's file is there, of whomever."""
         return (self._folder / f"{slide_id}.claim").exists()
 
-    def _take(self, slide_id: str, store: Path, lock: filelock.BaseFileLock | None) -> Claim | None:
+    def _take(
+        self, slide_id: str, store: Path, lock: filelock.BaseFileLock | None, *, over: bool = False
+    ) -> Claim | None:
+        """Take a slide; `over` where a claim that is there is known to be."""
         path = self._folder / f"{slide_id}.claim"
         token = uuid.uuid4().hex
         usual = work_folder(store)
@@ -195,12 +214,24 @@ class Claims:
         except FileNotFoundError:
             return None  # given back just now
         dead = lock is not None and found.get("locked") is True and found.get("machine") == machine()
-        if not (dead or self._silent(path, f"{found['token']} {found['renewed']}")):
+        if not (dead or over or self._silent(path, f"{found['token']} {found['renewed']}")):
             return None
         # Of a process that may wake up again, not even the folder's name is shared.
         work = usual if dead else usual.with_name(f"{usual.name}-{token[:12]}")
         left = [name for name in (found.get("work"), *found.get("left", ())) if isinstance(name, str)]
         return self._take_over(path, found["token"], Claim(path, token, store, work, lock, self._lease_s), left)
+
+    def _sleeps(self, slide_id: str) -> bool:
+        """Whether a store's lock is held by a claim's holder that was silent for a lease: a process that is stopped."""
+        path = self._folder / f"{slide_id}.claim"
+        try:
+            found = _read(path)
+        except OSError:  # the lock is of one that adds to a whole store, and ends soon
+            return False
+        if found.get("machine") == machine() and not _is_there(found.get("pid")):
+            return False  # likewise: the claim's holder is dead
+        # Of a machine that slept the holder did too, and wakes up with us.
+        return self._silent(path, f"{found['token']} {found['renewed']}", self._seen_awake, awake_clock)
 
     def _take_over(self, path: Path, old: str, claim: Claim, left: list[str]) -> Claim | None:
         ticket = _ticket(path, old)
@@ -220,16 +251,21 @@ class Claims:
         finally:
             ticket.unlink(missing_ok=True)
         self._seen.pop(path, None)
+        self._seen_awake.pop(path, None)
         _adopt(claim.store, claim.work, left)
         return claim
 
-    def _silent(self, path: Path, looks: str) -> bool:
+    def _silent(
+        self, path: Path, looks: str, seen: dict[Path, tuple[str, float]] | None = None,
+        now: Callable[[], float] | None = None,
+    ) -> bool:  # fmt: skip
         """Whether a file was seen unchanged for a lease."""
-        known, since = self._seen.setdefault(path, (looks, clock()))
+        seen, now = self._seen if seen is None else seen, now or clock
+        known, since = seen.setdefault(path, (looks, now()))
         if known != looks:
-            self._seen[path] = (looks, clock())
+            seen[path] = (looks, now())
             return False
-        return clock() - since > self._lease_s
+        return now() - since > self._lease_s
 
     def _content(self, token: str, work: Path, left: list[str], lock: filelock.BaseFileLock | None) -> dict[str, Any]:
         job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID")
@@ -268,6 +304,39 @@ class Claims:
                 held = list(self._held)
             for claim in held:
                 claim.renew()
+
+
+def holder_of(out: Path, slide_id: str) -> str:
+    """Who works on a slide, in words for one who waits: its process and machine, and how to go on if that was stopped.
+
+    Empty if nobody claims it.
+    """
+    try:
+        found = _read(out / RUNS / f"{slide_id}.claim")
+    except OSError:
+        return ""
+    pid, host = found.get("pid"), found.get("host")
+    if not isinstance(pid, int) or not isinstance(host, str):
+        return "a process that left no name"
+    job = f", job {found['job']}" if found.get("job") else ""
+    who = f"process {pid} on {host}{job}"
+    if found.get("machine") == machine() and _is_stopped(pid):
+        who += (
+            f", which is stopped (Ctrl-Z, SIGSTOP): kill -CONT {pid} lets it go on, kill -KILL {pid} ends it; "
+            f"{LEASE_S:.0f} s after its last sign of life the slide is taken over"
+        )
+    return who
+
+
+def _is_there(pid: object) -> bool:
+    return isinstance(pid, int) and bool(psutil.pid_exists(pid))
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP))
+    except psutil.Error:
+        return False
 
 
 def _ticket(path: Path, token: str) -> Path:

@@ -102,6 +102,11 @@ class Isolated:
         self._pipe = threading.Lock()
 
     @property
+    def out(self) -> Path:
+        """Folder of the stores."""
+        return self._out
+
+    @property
     def pid(self) -> int | None:
         """Of the child; None if there is none now."""
         return self._child.process.pid if self._child else None

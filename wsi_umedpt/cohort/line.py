@@ -7,10 +7,13 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
+from wsi_umedpt.cohort.claims import holder_of
 from wsi_umedpt.cohort.isolate import Isolated
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
+from wsi_umedpt.cohort.outcome import Outcome, Waiting, Watcher, in_order
 
 BUSY_S = 2.0
 """How long to wait before asking again for a slide that another process has."""
@@ -19,10 +22,16 @@ PASSING_PATIENCE_S = 600.0
 
 
 class Line:
-    """Slides that wait, and the outcomes of those that are through."""
+    """Slides that wait, and the outcomes of those that are through.
 
-    def __init__(self, jobs: Sequence[SlideJob], watcher: Watcher, *, busy_s: float = BUSY_S) -> None:
+    `out`, the folder of stores, tells who has those that others work on.
+    """
+
+    def __init__(
+        self, jobs: Sequence[SlideJob], watcher: Watcher, out: Path | None = None, *, busy_s: float = BUSY_S
+    ) -> None:
         self._jobs, self._watcher, self._busy_s = jobs, watcher, busy_s
+        self._waiting_for = Waiting(watcher, partial(holder_of, out) if out else lambda _: "")
         self._number = itertools.count()
         self._waiting = [(0.0, next(self._number), job) for job in jobs]
         self._outcomes: dict[str, Outcome] = {}
@@ -59,6 +68,7 @@ class Line:
     def settle(self, job: SlideJob, outcome: Outcome | None) -> None:
         """Say what became of a slide that was taken; None if another process has it."""
         if outcome is None:
+            self._waiting_for.busy(job)
             self.put_back(job, self._busy_s)
         elif outcome.again_s is not None and not self._in_vain(outcome):
             self._watcher.slide_again(outcome)
@@ -88,7 +98,7 @@ def run_line(jobs: Sequence[SlideJob], isolated: Isolated, watcher: Watcher) -> 
     list of Outcome
         One per job, in the order of `jobs`.
     """
-    line = Line(jobs, watcher)
+    line = Line(jobs, watcher, isolated.out)
     try:
         while line.open:
             if job := line.next():

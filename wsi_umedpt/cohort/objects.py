@@ -150,7 +150,7 @@ def segment_slides(
                 continue
             outcomes[job.slide_id] = outcome
             watcher.slide_ended(outcome)
-        for job, outcome in once_free(busy, work, watcher):
+        for job, outcome in once_free(busy, work, watcher, plan.out):
             outcomes[job.slide_id] = outcome
             watcher.slide_ended(outcome)
     return in_order(jobs, outcomes)

@@ -1,6 +1,6 @@
 """What becomes of a slide, and who is told: no torch, no pixels, so that every process of a run can afford it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -45,6 +45,30 @@ class Watcher:
 
     def slide_again(self, outcome: Outcome) -> None:
         """A slide failed and will be tried again."""
+
+    def slide_waits(self, job: SlideJob, holder: str) -> None:
+        """Another process has a slide, and the run waits for it; told once of each holder."""
+
+
+class Waiting:
+    """Tells a run's watcher whom it waits for, once of each.
+
+    Parameters
+    ----------
+    holder
+        Says who has a slide; empty if nobody is known to.
+    """
+
+    def __init__(self, watcher: Watcher, holder: Callable[[str], str]) -> None:
+        self._watcher, self._holder = watcher, holder
+        self._told: set[str] = set()
+
+    def busy(self, job: SlideJob) -> None:
+        """Another process has this slide."""
+        holder = self._holder(job.slide_id)
+        if holder and holder not in self._told:
+            self._told.add(holder)
+            self._watcher.slide_waits(job, holder)
 
 
 class SlideWork(Protocol):

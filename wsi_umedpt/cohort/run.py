@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from wsi_umedpt import __version__
+from wsi_umedpt.cohort.claims import holder_of
 from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Watcher, in_order
+from wsi_umedpt.cohort.outcome import Outcome, SlideWork, Waiting, Watcher, in_order
 from wsi_umedpt.cohort.publishing import Shelf
 from wsi_umedpt.cohort.slidefiles import fingerprint_at
 from wsi_umedpt.cohort.staging import Stage, StageRule
@@ -195,7 +197,7 @@ def embed_slides(
         opened.callback(work.stop)
         for job, ready in slides:
             settle(job, work.embed(job, ready, watcher))
-        for job, outcome in once_free(busy, work, watcher):
+        for job, outcome in once_free(busy, work, watcher, plan.out):
             settle(job, outcome)
     return in_order(jobs, outcomes)
 
@@ -221,9 +223,10 @@ def one_ahead(
             opening.close()
 
 
-def once_free(busy: list[SlideJob], work: SlideWork, watcher: Watcher) -> Iterator[tuple[SlideJob, Outcome]]:
+def once_free(busy: list[SlideJob], work: SlideWork, watcher: Watcher, out: Path) -> Iterator[tuple[SlideJob, Outcome]]:
     """Attempt slides that other processes have, again and again until each is somebody's outcome."""
     waiting, pause = deque(busy), _PAUSE_S
+    tell = Waiting(watcher, partial(holder_of, out))
     while waiting:
         for _ in range(len(waiting)):
             job = waiting.popleft()
@@ -232,6 +235,7 @@ def once_free(busy: list[SlideJob], work: SlideWork, watcher: Watcher) -> Iterat
                 yield job, outcome
             else:
                 waiting.append(job)
+                tell.busy(job)
         if waiting:
             time.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_S)

@@ -112,7 +112,7 @@ def spread_slides(
         What `load` says.
     """
     watcher = watcher or Watcher()
-    line = Line(jobs, watcher)
+    line = Line(jobs, watcher, out)
     line.sort(_bytes)
     devices = gpus() if cluster.kind == "local" else []
     plugin = SlidePlugin(load, out.absolute(), limits or Limits(), rules or Rules(), Path.cwd(), devices)
