@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from wsi_umedpt.errors import OptionError, SlideError
 from wsi_umedpt.geometry import Box, snap_scale
 from wsi_umedpt.slide import Resampling
 from wsi_umedpt.tissue import TissueMask
+
+Edge = Literal["drop", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class TileSpec:
     """How pixels are shrunk: 'area' averages exactly; 'dct' shrinks JPEG tiles by 2, 4 or 8 while decoding."""
     upsample: bool = False
     """Whether a slide coarser than `mpp` is magnified; otherwise it is refused."""
+    edge: Edge = "drop"
+    """Tiles that cross the right or lower edge of the slide: 'drop' leaves them out, 'pad' goes on in white."""
 
     def __post_init__(self) -> None:
         for value, unit, what in (
@@ -58,6 +62,8 @@ class TileSpec:
             raise OptionError(
                 f"how pixels are shrunk (resampling, --resampling) is 'area' or 'dct', got {self.resampling!r}"
             )
+        if self.edge not in ("drop", "pad"):
+            raise OptionError(f"tiles at the slide's edge (edge, --edge) are 'drop' or 'pad', got {self.edge!r}")
 
     @property
     def stride(self) -> int:
@@ -65,8 +71,11 @@ class TileSpec:
         return self.size_px if self.stride_px is None else self.stride_px
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, the stride filled in."""
-        return {**asdict(self), "stride_px": self.stride}
+        """All fields, the stride filled in; `edge` where it is 'pad', so that grids are named as they always were."""
+        fields = {**asdict(self), "stride_px": self.stride}
+        if self.edge == "drop":
+            del fields["edge"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -91,6 +100,9 @@ class TileGrid(Sequence[Box]):
     """(tile, 2) top left corners, level-0 px."""
     tissue: npt.NDArray[np.float32]
     """(tile,) share of the tile's area that is tissue."""
+    left_out: int = 0
+    """How many tiles more there would be that hold enough tissue, and cross the right or lower edge; of a grid that was
+    just laid."""
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -115,7 +127,7 @@ class TileGrid(Sequence[Box]):
 def lay_grid(
     size: tuple[int, int], slide_mpp: float, spec: TileSpec, *, within: TissueMask | None = None, whole: bool = True
 ) -> TileGrid:
-    """Lay tiles over a slide, dropping those that cross its edge or hold too little tissue.
+    """Lay tiles over a slide, dropping those that hold too little tissue, and those that cross its edge.
 
     Parameters
     ----------
@@ -126,8 +138,8 @@ def lay_grid(
     within
         Tissue; without it every tile counts as all tissue.
     whole
-        Whether tiles that cross the right or lower edge are dropped; otherwise they go on in white, and
-        the whole slide is covered.
+        Whether tiles that cross the right or lower edge are dropped, where `spec.edge` is 'drop'; otherwise they
+        go on in white, and the whole slide is covered.
 
     Returns
     -------
@@ -153,24 +165,30 @@ def lay_grid(
             "or have the slide magnified (--upsample)."
         )
     side = spec.size_px * scale
-    xs, ys = (_starts(extent, side, spec.stride * scale, whole=whole) for extent in size)
+    starts = [_starts(extent, side, spec.stride * scale) for extent in size]
     # meshgrid's "xy" order makes x vary fastest once raveled: reading order.
-    x, y = (axis.ravel() for axis in np.meshgrid(xs, ys, indexing="xy"))
+    x, y = (axis.ravel() for axis in np.meshgrid(*(all_ for all_, _ in starts), indexing="xy"))
+    inside = np.logical_and(*(a.ravel() for a in np.meshgrid(*(whole_ for _, whole_ in starts), indexing="xy")))
     if within is None:
         tissue = np.ones(len(x), np.float32)
     else:
         tissue = within.covered(x.astype(float), y.astype(float), side)
         # Of a tile that crosses the edge, what counts is its part on the slide.
-        inside = np.clip((size[0] - x) / side, 0, 1) * np.clip((size[1] - y) / side, 0, 1)
-        keep = tissue >= spec.min_tissue * inside
-        x, y, tissue = x[keep], y[keep], tissue[keep]
-    return TileGrid(spec, side, np.stack([x, y], axis=1).astype(np.int32), tissue)
+        part = np.clip((size[0] - x) / side, 0, 1) * np.clip((size[1] - y) / side, 0, 1)
+        keep = tissue >= spec.min_tissue * part
+        x, y, tissue, inside = x[keep], y[keep], tissue[keep], inside[keep]
+    left_out = 0
+    if whole and spec.edge == "drop":
+        left_out = int((~inside).sum())
+        x, y, tissue = x[inside], y[inside], tissue[inside]
+    return TileGrid(spec, side, np.stack([x, y], axis=1).astype(np.int32), tissue, left_out)
 
 
-def _starts(extent: int, side: float, stride: float, *, whole: bool) -> npt.NDArray[np.int64]:
+def _starts(extent: int, side: float, stride: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where tiles begin along a side of a slide, the last one reaching its edge; and which of them lie on it whole."""
     # Each start is rounded on its own: rounding the stride would drift along the slide.
-    if not whole:  # the last one reaches the edge
-        return np.round(np.arange(max(1, math.ceil((extent - side) / stride - 1e-9) + 1)) * stride).astype(np.int64)
-    count = max(0, int((extent - side) / stride + 1e-9) + 1) if extent >= side else 0
+    count = max(1, math.ceil((extent - side) / stride - 1e-9) + 1)
     starts = np.round(np.arange(count) * stride).astype(np.int64)
-    return starts[starts + side <= extent + 1e-6]
+    starts = starts[(starts < extent) | (starts == 0)]  # where tiles lie apart, the last may lie beyond the slide
+    most = max(0, int((extent - side) / stride + 1e-9) + 1) if extent >= side else 0
+    return starts, (np.arange(len(starts)) < most) & (starts + side <= extent + 1e-6)

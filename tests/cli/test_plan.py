@@ -1,11 +1,14 @@
 """What `embed` says before it works: which encoder sees which tiles, and where."""
 
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import write_pyramid
 
 TEN, EIGHTEEN = ("-m", "timm:resnet10t@random"), ("-m", "timm:resnet18@random")
 FAST = (*TEN, "--device", "cpu", "--threads", "1")
@@ -76,3 +79,43 @@ def test_encoders_that_share_tiles_are_not_warned_of(say, small_svs):
     assert (code, err) == (0, "")
     assert out.count("tiles of 176 px at 0.5 um/px") == 2
     assert "grid" not in out
+
+
+@pytest.fixture
+def ragged(tmp_path) -> Path:
+    """A folder of a slide all of tissue that ends within tiles, under two names, and another one."""
+    image = np.random.default_rng(3).integers(90, 200, (300, 520, 3), np.uint8)
+    image[..., 1] //= 2  # as eosin is
+    folder = tmp_path / "ragged"
+    folder.mkdir()
+    write_pyramid(folder / "one.svs", image, tile=128)
+    shutil.copyfile(folder / "one.svs", folder / "two.svs")
+    write_pyramid(folder / "other.svs", image[:, ::-1].copy(), tile=128)
+    return folder
+
+
+def test_one_slide_under_two_names_is_said(say, ragged):
+    """By a plan and by a run, also when all is there already; it is no failure."""
+    for words in (["--dry-run"], [], []):
+        code, _, err = say("embed", ragged, "-o", "out", *FAST, *words)
+        assert code == 0
+        (line,) = [line for line in err.splitlines() if "same slide" in line]
+        assert line.startswith("warning: one, two are the same slide under 2 names")
+        assert "other" not in line
+
+
+def test_tiles_that_cross_the_edge_are_counted_or_embedded(say, ragged):
+    """520 x 300 px hold 2 tiles of 176, and 4 more that begin in it; `--edge pad` embeds these, on white."""
+    slide = ragged / "other.svs"
+    for words in (["--dry-run"], []):
+        code, out, _ = say("embed", slide, "-o", "out", *FAST, *words)
+        assert code == 0
+        assert "4 tiles with tissue that cross the right or lower edge of 1 slide are left out; --edge pad" in out
+    code, out, _ = say("embed", slide, "-o", "padded", *FAST, "--edge", "pad")
+    assert code == 0
+    assert "are left out" not in out
+    store = SlideStore.open("padded/other.zarr")
+    assert store.grid().xy.tolist() == [[0, 0], [176, 0], [352, 0], [0, 176], [176, 176], [352, 176]]
+    assert store.grid().spec.edge == "pad"
+    whole = SlideStore.open("out/other.zarr").bag().features.astype(np.float32)
+    assert np.allclose(store.bag().features.astype(np.float32)[:2], whole, atol=0.02)

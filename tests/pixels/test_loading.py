@@ -28,6 +28,8 @@ SPECS = [
     pytest.param(TileSpec(mpp=2.0, size_px=96), id="level-1"),
     pytest.param(TileSpec(mpp=3.0, size_px=64, stride_px=32), id="overlap-between-levels"),
     pytest.param(TileSpec(mpp=0.25, upsample=True), id="magnified"),
+    pytest.param(TileSpec(edge="pad"), id="padded"),
+    pytest.param(TileSpec(mpp=0.9, size_px=100, edge="pad"), id="padded-fraction"),
 ]
 
 

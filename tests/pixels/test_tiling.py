@@ -1,5 +1,7 @@
 """Laws of the grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,6 +98,7 @@ def test_equal_specs_have_one_name_and_others_another():
         pytest.param({"stride_px": 0}, "--stride", id="stride"),
         pytest.param({"min_tissue": 1.5}, "--min-tissue", id="tissue"),
         pytest.param({"resampling": "cubic"}, "--resampling", id="resampling"),
+        pytest.param({"edge": "mirror"}, "--edge", id="edge"),
     ],
 )
 def test_a_bad_spec_is_refused(fields, flag):
@@ -104,3 +107,36 @@ def test_a_bad_spec_is_refused(fields, flag):
     with pytest.raises(OptionError, match=rf"\({field}, {flag}\)") as refused:
         TileSpec(**fields)
     assert isinstance(refused.value, ValueError)
+
+
+@given(width=st.integers(1, 3000), height=st.integers(1, 3000), slide_mpp=st.floats(0.1, 0.25), spec=SPECS)
+def test_padded_tiles_cover_the_slide_and_dropped_ones_are_counted(width, height, slide_mpp, spec):
+    """Where tiles do not lie apart every pixel is in one; the whole ones are the grid that drops the others."""
+    dropped = lay_grid((width, height), slide_mpp, spec)
+    padded = lay_grid((width, height), slide_mpp, replace(spec, edge="pad"))
+    assert padded.left_out == 0
+    assert dropped.left_out == len(padded) - len(dropped)
+    assert {tuple(xy) for xy in dropped.xy.tolist()} <= {tuple(xy) for xy in padded.xy.tolist()}
+    assert (padded.xy < [width, height]).all()
+    if spec.stride <= spec.size_px:
+        assert (padded.xy.max(axis=0) + padded.side >= np.array([width, height]) - 1).all()
+
+
+def test_only_tiles_with_enough_tissue_count_as_left_out():
+    """Glass at the edge is no loss; of a tile across the edge its part on the slide decides."""
+    mask = TissueMask(np.zeros((10, 10), bool), step=50)
+    assert lay_grid((500, 448), 0.5, TileSpec(), within=mask).left_out == 0
+    mask.mask[:, 9:] = True  # the slide's last 50 px, of which 448 to 500 is a tile's part
+    grid = lay_grid((500, 448), 0.5, TileSpec(), within=mask)
+    assert (len(grid), grid.left_out) == (0, 2)
+    padded = lay_grid((500, 448), 0.5, TileSpec(edge="pad"), within=mask)
+    assert padded.xy.tolist() == [[448, 0], [448, 224]]
+
+
+def test_grids_are_named_as_before_where_the_edge_is_dropped():
+    """So that stores of earlier versions are gone on with; padded ones are others."""
+    assert "edge" not in TileSpec().to_dict()
+    assert TileSpec().grid_id == "224px_0.5mpp_3d5f2ade"
+    padded = TileSpec(edge="pad")
+    assert padded.grid_id != TileSpec().grid_id
+    assert TileSpec.from_dict(padded.to_dict()) == replace(padded, stride_px=224)

@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,6 +171,7 @@ def _spec(encoder: "Encoder", tiles: TileOptions) -> "TileSpec":
         min_tissue=TileSpec.min_tissue if tiles.min_tissue is None else tiles.min_tissue,
         resampling=tiles.resampling,
         upsample=tiles.upsample,
+        edge=tiles.edge,
     )
     if not tiles.force:
         check_fit(encoder, spec)
@@ -225,11 +226,38 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
         if not outcome.tiles:
             look = f"wsi-umedpt tissue {shlex.quote(outcome.job.name)} -o tissue.png"
             say(f"  {outcome.job.slide_id}: no tile with enough tissue; look at it with: {look}")
+    _print_left_out([o.left_out for o in done])
+    say_same({o.job.slide_id: o.fingerprint for o in (*done, *already)})
     if failed:
         say(f"{len(failed)} failed:", error=True)
         for name, reason in failed:
             say(f"  {name}: {reason}", error=True)
     return 1 if failed else 0
+
+
+def _print_left_out(counts: Sequence[int]) -> None:
+    """How many tiles were not laid as they cross the edges of slides."""
+    if left_out := sum(counts):
+        slides = sum(map(bool, counts))
+        say(
+            f"  {left_out} tiles with tissue that cross the right or lower edge of {slides} slide{'s'[: slides != 1]} "
+            "are left out; --edge pad embeds them, white beyond the edge"
+        )
+
+
+def say_same(fingerprints: Mapping[str, str]) -> None:
+    """Say which slides are one under several names: their files have the same content."""
+    named: dict[str, list[str]] = {}
+    for slide_id, fingerprint in fingerprints.items():
+        if fingerprint:
+            named.setdefault(fingerprint, []).append(slide_id)
+    for names in named.values():
+        if len(names) > 1:
+            say(
+                f"warning: {', '.join(names)} are the same slide under {len(names)} names: it counts {len(names)} "
+                "times, and may lie on both sides of a split. Keep one of them.",
+                error=True,
+            )
 
 
 def _print_tiles(plan: "EmbedPlan", counts: Sequence[tuple[int, ...]]) -> None:
@@ -248,6 +276,8 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
 
     failed = [(f.name, f.reason) for f in failures]
     counts: list[tuple[int, ...]] = []
+    fingerprints: dict[str, str] = {}
+    left_out: list[int] = []
     for job in jobs:
         try:
             prepared = watched(partial(_prepared, job, plan), stall_s=plan.stall_s)
@@ -257,6 +287,8 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
             continue
         slide = prepared.slide
         counts.append(tuple(map(len, prepared.grids)))
+        left_out.append(sum(grid.left_out for grid in prepared.grids))
+        fingerprints[job.slide_id] = slide.fingerprint
         prepared.close()
         goes = plan.shelf.remote(prepared.path) if plan.shelf else prepared.path
         there = " (store exists)" if exists else ""
@@ -267,6 +299,8 @@ def _print_slides(jobs: Sequence["SlideJob"], failures: Sequence["Failure"], pla
         )
     say(f"{len(counts)} slides, {sum(map(sum, counts))} tiles")
     _print_tiles(plan, counts)
+    _print_left_out(left_out)
+    say_same(fingerprints)
     if failed:
         say(f"{len(failed)} would fail:", error=True)
     for name, reason in failed:

@@ -25,6 +25,8 @@ class TileOptions:
     """How pixels are shrunk: exact averages, or faster inside the JPEG decoder."""
     upsample: bool = False
     """Magnify slides that are coarser than the tiles; otherwise they are refused."""
+    edge: Literal["drop", "pad"] = "drop"
+    """Tiles that cross the right or lower edge of the slide: left out and counted, or embedded on white."""
     force: bool = False
     """Cut tiles that do not fit the encoder's card all the same."""
 

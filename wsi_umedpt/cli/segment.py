@@ -134,13 +134,15 @@ def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptio
         raise EncoderError("heads run on the engine torch, not compiled; leave --engine and --compile out")
     windows = Windows(
         size_px=tiles.size, mpp=tiles.tile_mpp, stride_px=tiles.stride, min_tissue=tiles.min_tissue,
-        resampling=tiles.resampling, upsample=tiles.upsample,
+        resampling=tiles.resampling, upsample=tiles.upsample, edge=tiles.edge if embed else "drop",
     )  # fmt: skip
     heads = [n for name in names for n in name.split(",")]
     return plan_objects(model, heads, windows, device=run.device, precision=run.precision, embed=embed)
 
 
 def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> int:
+    from wsi_umedpt.cli.embed import say_same
+
     done = [o for o in outcomes if o.status == "done"]
     failed = failed + [(o.job.name, o.reason) for o in outcomes if o.status == "failed"]
     counts: dict[str, int] = {}
@@ -158,6 +160,7 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
             )
         if outcome.unreadable:
             say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
+    say_same({o.job.slide_id: o.fingerprint for o in outcomes})
     if failed:
         say(f"{len(failed)} failed:", error=True)
         for name, reason in failed:

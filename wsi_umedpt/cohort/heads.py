@@ -16,7 +16,7 @@ from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.slide import Resampling
 from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_heads
-from wsi_umedpt.tiling import TileSpec
+from wsi_umedpt.tiling import Edge, TileSpec
 
 OVERLAP_PX = 64
 """By how much windows overlap, where their distance is not given."""
@@ -37,6 +37,8 @@ class Windows:
     min_tissue: float | None = None
     resampling: Resampling = "area"
     upsample: bool = False
+    edge: Edge = "drop"
+    """Of windows that are embedded; objects are looked for up to the slide's edge in any case."""
 
 
 def plan_objects(
@@ -79,6 +81,7 @@ def plan_objects(
         min_tissue=MIN_TISSUE if windows.min_tissue is None else windows.min_tissue,
         resampling=windows.resampling,
         upsample=windows.upsample,
+        edge=windows.edge,
     )
     if not embed and size % 32 == 0:  # another side is refused
         spec = window_spec(spec, OVERLAP_PX)

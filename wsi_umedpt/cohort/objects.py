@@ -74,7 +74,7 @@ class Segmenting:
         else:
             return turn.end(Outcome(
                 job, "done" if done.added else "already", done.windows, done.fresh, done.unreadable,
-                time.perf_counter() - began, objects=done.objects,
+                time.perf_counter() - began, objects=done.objects, fingerprint=ready.prepared.slide.fingerprint,
             ))  # fmt: skip
         finally:
             ready.close()
@@ -91,7 +91,7 @@ class Segmenting:
             return None
         slide = store.attrs["slide"]
         windows = lay_grid(tuple(slide["size"]), slide["mpp"], objects.spec, within=store.tissue(), whole=False)
-        return Outcome(job, "already", len(windows), objects=counts)
+        return Outcome(job, "already", len(windows), objects=counts, fingerprint=slide["fingerprint"])
 
     def _segment(self, ready: Ready, watcher: Watcher) -> Segmented:
         turn, plan, objects = ready.turn, self._plan, self._objects

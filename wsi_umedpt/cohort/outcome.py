@@ -23,6 +23,10 @@ class Outcome:
     """Parts of `tiles`, in the order of `EmbedPlan.by_spec`."""
     objects: dict[str, int] = field(default_factory=dict)
     """Number of objects of each kind, where they were looked for."""
+    fingerprint: str = ""
+    """Of the slide, where it was opened or has a store; the same for one slide under two names."""
+    left_out: int = 0
+    """Tiles with enough tissue that were not laid as they cross the right or lower edge; where the slide was opened."""
     traceback: str = ""
     """Where it failed."""
     again_s: float | None = None

@@ -138,7 +138,10 @@ class Embedding:
             outcome = _outcome(job, "failed", parts, began, failure(job, error))
             return ready.turn.end(outcome, error)
         else:
-            return ready.turn.end(_outcome(job, "done", parts, began, by_grid=by_grid))
+            outcome = _outcome(job, "done", parts, began, by_grid=by_grid)
+            prepared = ready.prepared
+            left_out = sum(grid.left_out for grid in prepared.grids)
+            return ready.turn.end(replace(outcome, fingerprint=prepared.slide.fingerprint, left_out=left_out))
         finally:
             ready.close()
 
@@ -439,7 +442,10 @@ def _already(job: SlideJob, plan: EmbedPlan) -> Outcome | None:
         unreadable += int((status != 0).sum())
     if not is_of(store, job):
         return None
-    return Outcome(job, "already", sum(tiles), unreadable=unreadable, tiles_by_grid=tuple(tiles))
+    return Outcome(
+        job, "already", sum(tiles), unreadable=unreadable, tiles_by_grid=tuple(tiles),
+        fingerprint=store.attrs["slide"]["fingerprint"],
+    )  # fmt: skip
 
 
 def failure(job: SlideJob, error: Exception) -> Outcome:
