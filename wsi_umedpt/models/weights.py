@@ -29,6 +29,7 @@ from torch import nn
 from wsi_umedpt.config import build
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.cards import ENCODERS, EncoderCard
+from wsi_umedpt.models.hub import asked_where_it_answers
 from wsi_umedpt.models.release import SHIPPED, load_release, release_card, shipped
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 
@@ -93,6 +94,11 @@ def network_of(card: EncoderCard) -> nn.Module:
 
 def create(timm_name: str) -> nn.Module:
     """A timm network without classifier and with random weights."""
+    if timm_name.startswith(("hf-hub:", "hf_hub:")):
+        raise EncoderError(
+            f"{timm_name} names a repository of the hub, and timm: takes names of timm's models. Download its weights, "
+            "and give the architecture and the file, as in timm:vit_large_patch16_224@weights.safetensors."
+        )
     if not timm.is_model(timm_name.split(".")[0]):
         near = timm.list_models(f"*{timm_name.split('_')[0].split('.')[0]}*")[:5]
         raise EncoderError(f"timm has no model {timm_name!r}. Near: {', '.join(near) or 'none'}.")
@@ -169,13 +175,18 @@ def _config(network: nn.Module) -> dict[str, Any]:
 
 
 def _from_hub(timm_name: str) -> nn.Module:
-    try:
-        network: nn.Module = timm.create_model(timm_name, pretrained=True, num_classes=0)
-    except Exception as error:  # noqa: BLE001 - hub, cache and network each fail their own way
-        raise EncoderError(
-            f"timm cannot load weights of {timm_name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}\n"
-            f"Offline, give a file: timm:{timm_name}@weights.safetensors; or random weights: timm:{timm_name}@random."
-        ) from None
+    with asked_where_it_answers() as answers:
+        try:
+            network: nn.Module = timm.create_model(timm_name, pretrained=True, num_classes=0)
+        except Exception as error:  # noqa: BLE001 - hub, cache and network each fail their own way
+            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            if not answers:
+                why = "the hub does not answer from this machine, and its cache here does not hold them"
+            raise EncoderError(
+                f"timm cannot load weights of {timm_name}: {why}\n"
+                f"Offline, give a file: timm:{timm_name}@weights.safetensors; or random weights: "
+                f"timm:{timm_name}@random."
+            ) from None
     return network
 
 
