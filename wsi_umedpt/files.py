@@ -96,8 +96,9 @@ def read_regular(path: str | Path, most: int = MOST_METADATA) -> bytes:
     OSError
         If it cannot be read.
     """
+    check_regular(path, most)
     with open_regular(path) as file:
         content = file.read(most + 1)
-    if len(content) > most:
+    if len(content) > most:  # it grows, or its system does not say how long it is
         raise NotAFileError(f"{path} has more than {most:,} bytes, and no more are read of such a file")
     return content

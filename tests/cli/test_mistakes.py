@@ -72,8 +72,8 @@ def test_a_reader_that_has_read_enough_is_no_error(say, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        pytest.param(["info", "empty"], "empty is a folder, not a slide. Name what lies in it", id="info-empty"),
-        pytest.param(["info", "full"], "full is a folder, not a slide. Name what lies in it", id="info-stores"),
+        pytest.param(["info", "empty"], "empty: there is neither a slide nor a store in this folder", id="info-empty"),
+        pytest.param(["info", "full"], "full/a.zarr: no reader opens a.zarr", id="info-stores"),
         pytest.param(["picture", "empty", "-o", "x.png"], "It holds none either", id="picture-empty"),
         pytest.param(
             ["picture", "full", "-o", "x.png"], "one of the stores in it, as full/a.zarr", id="picture-stores"

@@ -1,6 +1,7 @@
 """Folders as users have them: loops of links, trash, folders that may not be listed, previews beside slides."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from wsi_umedpt.cohort.manifest import list_slides
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.files import is_clutter
 from wsi_umedpt.places import find_stores
+from wsi_umedpt.testing import tissue_image, write_pyramid
 
 
 def make(folder: Path, *names: str) -> None:
@@ -136,6 +138,24 @@ def test_a_picture_beside_a_slide_is_its_preview(preview, named, tmp_path):
     (line,) = told
     assert "a.svs, which lies beside it" in line
     assert all(name in line for name in preview)
+
+
+def test_info_takes_folders(say, tmp_path):
+    """Slides and stores below them, each once; what is wrong with one does not hide the others."""
+    folder = tmp_path / "all"
+    (folder / "deep").mkdir(parents=True)
+    write_pyramid(folder / "deep" / "good.svs", tissue_image(256, 256)[0], tile=128)
+    shutil.copytree(Path(__file__).parents[1] / "golden" / "store_v1.zarr", folder / "store.zarr")
+    make(folder, "bad.svs", "._good.svs")
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "me.svs").symlink_to("me.svs")
+    code, out, err = say("info", folder)
+    assert code == 1
+    assert out.count("deep/good.svs\n  size        256 x 256 px") == 1
+    assert out.count("store.zarr\n  slide") == 1
+    assert "bad.svs: no reader opens bad.svs" in out
+    assert err == f"{folder}/me.svs: it is a link that leads back to itself\n"
+    assert say("info", folder / "deep" / "good.svs")[0] == 0
 
 
 def test_previews_of_a_whole_folder_cost_no_slide(tmp_path):

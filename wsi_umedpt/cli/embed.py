@@ -128,7 +128,8 @@ def embed(
         return _print_slides(jobs, failures, plan)
     folder = make_output(out, spread)
     load = partial(load_embedding, out, model, tiles, tissue, run, spread)
-    outcomes = run_slides(jobs, folder, spread, load, lambda bars, rules: embed_slides(jobs, plan, bars, rules))
+    given = slides, failures
+    outcomes = run_slides(jobs, folder, spread, load, lambda bars, rules: embed_slides(jobs, plan, bars, rules), given)
     return outcomes if isinstance(outcomes, int) else summary(outcomes, failures, plan)
 
 

@@ -1,5 +1,6 @@
 """Progress bars: slides of the run, tiles of the slide, tiles per second and time left."""
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,9 +10,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from wsi_umedpt.cohort.forecast import Forecast, in_words
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher
 from wsi_umedpt.printable import printable_line
+
+_TOLD_S = 60.0
+"""How often the time left is told where there is no terminal."""
 
 
 class _Speed(ProgressColumn):
@@ -20,18 +25,37 @@ class _Speed(ProgressColumn):
         return Text(f"{speed:.0f} {task.fields['unit']}/s" if speed and task.fields["unit"] == "tiles" else "")
 
 
-class Bars(Watcher):
-    """Draws a run; on no terminal it prints a line per slide instead."""
+class _Left(ProgressColumn):
+    """Time left: of the run by its tiles, of a slide by its own."""
 
-    def __init__(self, slides: int) -> None:
+    def __init__(self, forecast: Forecast) -> None:
+        super().__init__()
+        self._forecast, self._of_slide = forecast, TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        if task.fields["unit"] == "tiles":
+            return self._of_slide.render(task)
+        seconds = self._forecast.seconds_left
+        return Text("" if seconds is None or task.finished else f"{in_words(seconds)} left", "progress.remaining")
+
+
+class Bars(Watcher):
+    """Draws a run; on no terminal it prints a line per slide instead, and every minute the time left.
+
+    `forecast` is told all that this is.
+    """
+
+    def __init__(self, slides: int, forecast: Forecast | None = None) -> None:
         self._console = Console(stderr=True)
         self._slides, self._whole = slides, 0
+        self._forecast = forecast or Forecast({})
+        self._told = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             _Speed(),
-            TimeRemainingColumn(),
+            _Left(self._forecast),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -49,16 +73,20 @@ class Bars(Watcher):
 
     def slide_started(self, job: SlideJob, tiles: int) -> None:
         """Begin the slide's bar anew."""
+        self._forecast.slide_started(job, tiles)
         self._progress.reset(
             self._one, total=tiles, description=escape(printable_line(job.slide_id[:30])), visible=True
         )
 
     def tiles_done(self, job: SlideJob, done: int, total: int) -> None:
         """Move the slide's bar."""
+        self._forecast.tiles_done(job, done, total)
+        self._tell_left()
         self._progress.update(self._one, completed=done, total=total)
 
     def slide_ended(self, outcome: Outcome) -> None:
         """Move the run's bar, and say what became of the slide."""
+        self._forecast.slide_ended(outcome)
         self._whole += outcome.status != "failed"
         self._progress.advance(self._all)
         earlier = f" ({outcome.tiles - outcome.fresh} in an earlier run)" if outcome.fresh < outcome.tiles else ""
@@ -70,6 +98,7 @@ class Bars(Watcher):
         }
         line = f"{outcome.job.slide_id}: {what[outcome.status]}"
         self._say(line)
+        self._tell_left()
 
     def slide_again(self, outcome: Outcome) -> None:
         """Say why a slide waits."""
@@ -79,6 +108,13 @@ class Bars(Watcher):
     def slide_waits(self, job: SlideJob, holder: str) -> None:
         """Say whom the run waits for."""
         self._say(f"{job.slide_id}: waits for {holder}")
+
+    def _tell_left(self) -> None:
+        if not self._console.is_terminal and time.monotonic() - self._told > _TOLD_S:
+            self._told = time.monotonic()
+            seconds, left = self._forecast.seconds_left, self._forecast.slides_left
+            if seconds is not None and left:
+                self._say(f"{self._slides - left} of {self._slides} slides, about {in_words(seconds)} left")
 
     def _say(self, line: str) -> None:
         self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)

@@ -109,7 +109,12 @@ def find_objects(
     folder = make_output(out, spread)
     load = partial(load_segmenting, out, model, heads, tiles, tissue, run, spread, embed)
     outcomes = run_slides(
-        jobs, folder, spread, load, lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules)
+        jobs,
+        folder,
+        spread,
+        load,
+        lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules),
+        (slides, failures),
     )
     return outcomes if isinstance(outcomes, int) else _summary(outcomes, [(f.name, f.reason) for f in failures])
 

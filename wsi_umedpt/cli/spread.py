@@ -8,7 +8,7 @@ from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TissueOptions
 
 if TYPE_CHECKING:
     from wsi_umedpt.cohort.isolate import Load
-    from wsi_umedpt.cohort.manifest import SlideJob
+    from wsi_umedpt.cohort.manifest import Failure, SlideJob
     from wsi_umedpt.cohort.outcome import Outcome, Watcher
     from wsi_umedpt.cohort.publishing import Shelf
     from wsi_umedpt.cohort.run import EmbedPlan
@@ -154,6 +154,7 @@ def run_slides(
     spread: SpreadOptions,
     load: "Load",
     here: "Callable[[Watcher, Rules], list[Outcome]]",
+    given: "tuple[Sequence[str], Sequence[Failure]]" = ((), ()),
 ) -> "list[Outcome] | int":
     """Work on all slides, with progress; an exit code if it was stopped.
 
@@ -163,11 +164,16 @@ def run_slides(
         Loads the encoders in another process; see `cohort.isolate.Load`.
     here
         Does all the work in this process.
+    given
+        What the user named, and what of it cannot be used; `status` shows it.
     """
     from wsi_umedpt.cli.progress import Bars
+    from wsi_umedpt.cohort.forecast import Forecast
+    from wsi_umedpt.cohort.runs import announced
     from wsi_umedpt.cohort.stopping import EXIT_CODE, Stopped, stoppable
 
-    with Bars(len(jobs)) as bars:
+    forecast = Forecast.of(jobs)
+    with Bars(len(jobs), forecast) as bars, announced(out, jobs, given[1], given[0], forecast):
         try:
             with stoppable():
                 if in_children(spread):

@@ -1,5 +1,6 @@
 """`wsi-umedpt status`: how the slides of an output folder stand, while runs are at work or after."""
 
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from wsi_umedpt.cohort.runs import RunNote
     from wsi_umedpt.cohort.standing import Board
 
 
@@ -23,7 +25,7 @@ def status(
     """Show how the slides of an output folder stand: whole, running, failed and why, tiles per second, time left.
 
     Shown anew until Ctrl-C; on no terminal, and with --once, printed once. Exit code 1 if any slide failed,
-    or has a record that says done and no store.
+    has a record that says done and no store, or could not be used by a run, as where two share an id.
 
     Examples
     --------
@@ -36,7 +38,7 @@ def status(
     out
         Folder of the stores, as given to `embed -o`.
     slides
-        The slides that were given to `embed`: those that were not begun are counted, and the time left is told.
+        Those that count; by default the slides that the runs were given that are at work, or else the last one.
     once
         Print once and exit.
     every
@@ -50,6 +52,7 @@ def status(
     from rich.live import Live
 
     from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.cohort.runs import read_runs
     from wsi_umedpt.cohort.standing import BAD, look
     from wsi_umedpt.errors import OptionError, StoreError
 
@@ -57,28 +60,41 @@ def status(
         raise OptionError(f"the time between looks (--every) must be over 0 seconds, got {every:g}")
     if not out.is_dir():
         raise StoreError(f"there is no folder {out}; name the one that was given to embed -o")
-    asked = {job.slide_id for job in list_slides(slides)[0]} if slides else None
+    named = {job.slide_id for job in list_slides(slides)[0]} if slides else None
+
+    def show(board: "Board", most: int, *, brief: bool = False) -> "RenderableType":
+        runs = read_runs(out)
+        return shown(board, slides_of(runs) if named is None else named, most, runs, brief=brief)
+
     console = Console()
     if not console.is_terminal:
         console.width = 120
     board = look(out)
     if once or not console.is_terminal:
-        console.print(shown(board, asked, failures))
+        console.print(show(board, failures))
     else:
         try:
             # What does not fit on the screen would be cut off at its end, which failures are.
             failures = max(1, min(failures, console.height // 2 - 7))
-            with Live(shown(board, asked, failures, brief=True), console=console, auto_refresh=False) as live:
+            with Live(show(board, failures, brief=True), console=console, auto_refresh=False) as live:
                 while True:
                     time.sleep(every)
                     board = look(out, board)
-                    live.update(shown(board, asked, failures, brief=True), refresh=True)
+                    live.update(show(board, failures, brief=True), refresh=True)
         except KeyboardInterrupt:
             pass  # how one ends looking
-    return 1 if board.having(*BAD) else 0
+    return 1 if board.having(*BAD) or any(run.failures for run in read_runs(out)) else 0
 
 
-def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = False) -> "RenderableType":
+def slides_of(runs: "Sequence[RunNote]") -> frozenset[str] | None:
+    """Ids of the slides that runs were given: those that are at work, else the last one; None where no run said it."""
+    counted = [run for run in runs if run.live] or runs[-1:]
+    return frozenset[str]().union(*(run.slides for run in counted)) if counted else None
+
+
+def shown(
+    board: "Board", asked: Set[str] | None, most: int, runs: "Sequence[RunNote]" = (), *, brief: bool = False
+) -> "RenderableType":
     """What is printed of a look at a folder.
 
     Parameters
@@ -87,6 +103,8 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
         Ids of the slides that are to be done, where they are known.
     most
         Failures, and running slides, that are listed.
+    runs
+        What runs say of themselves.
     brief
         A line for each failure.
     """
@@ -94,6 +112,7 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
     from rich.table import Table
     from rich.text import Text
 
+    from wsi_umedpt.cohort.forecast import in_words
     from wsi_umedpt.cohort.standing import BAD, STANDINGS, seconds_since_1970
     from wsi_umedpt.printable import printable_line
 
@@ -112,11 +131,7 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
         stand = {slide_id: board.slides[slide_id].standing for slide_id in asked if slide_id in board.slides}
         left = sum(stand.get(slide_id) not in ("whole", "quarantined") for slide_id in asked)
     parts.append(counts if counts.row_count else Text("no slide was begun here yet"))
-    slides_s, tiles_s = board.speed()
-    if slides_s:
-        rest = "" if left is None else f", {_duration(left / slides_s)} left" if left else ", all done"
-        rest = rest if board.having("running") or not left else f", {left} to do and nothing running"
-        parts.append(Text(f"{tiles_s:.0f} tiles/s, {60 * slides_s:.3g} slides/min in the last minutes{rest}"))
+    parts += _speed(board, runs, left)
     if running := board.having("running"):
         table = Table(box=None, title="running", title_justify="left", title_style="bold", padding=(0, 2, 0, 0))
         for heading in ("slide", "for", "attempt", "on"):
@@ -124,29 +139,52 @@ def shown(board: "Board", asked: set[str] | None, most: int, *, brief: bool = Fa
         for seen in sorted(running, key=lambda seen: seen.record.started if seen.record else "")[:most]:
             record = seen.record
             since = seconds_since_1970(record.started) if record else None
-            long = _duration(max(0.0, board.at - since)) if since is not None else ""
+            long = in_words(max(0.0, board.at - since)) if since is not None else ""
             where = printable_line(f"{record.host}, process {record.pid}") if record else ""
             attempts = str(record.attempts) if record else ""
             table.add_row(Text(printable_line(seen.slide_id)), long, attempts, Text(where))
         parts += [Text(), table]
         parts += [Text(f"and {len(running) - most} more")] if len(running) > most else []
-    if bad := board.having(*BAD):
+    bad = [(seen.slide_id, str(seen.standing), seen.reason) for seen in board.having(*BAD)]
+    bad += [
+        (slide_id, "not used", reason) for slide_id, reason in dict.fromkeys(f for run in runs for f in run.failures)
+    ]
+    if bad:
         table = Table(box=None, title="last failures", title_justify="left", title_style="bold", padding=(0, 2, 0, 0))
         for heading in ("slide", "", "why"):
             table.add_column(heading, overflow="fold")
-        for seen in bad[:most]:
-            why = Text(" ".join(printable_line(seen.reason).split())[:500], no_wrap=brief)
+        for slide_id, standing, reason in bad[:most]:
+            why = Text(" ".join(printable_line(reason).split())[:500], no_wrap=brief)
             why.overflow = "ellipsis" if brief else "fold"
-            table.add_row(Text(printable_line(seen.slide_id)), Text(seen.standing, "red"), why)
+            table.add_row(Text(printable_line(slide_id)), Text(standing, "red"), why)
         parts += [Text(), table]
         parts += [Text(f"and {len(bad) - most} more: wsi-umedpt report")] if len(bad) > most else []
     return Group(*parts)
 
 
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if hours < 1:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+def _speed(board: "Board", runs: "Sequence[RunNote]", left: int | None) -> "list[RenderableType]":
+    """How fast it goes, and how long it will still take: by tiles, where runs that are at work tell of them."""
+    from rich.text import Text
+
+    from wsi_umedpt.cohort.forecast import in_words
+    from wsi_umedpt.cohort.runs import seconds_left
+
+    slides_s, tiles_s = board.speed()
+    live = sum(run.tiles_per_s for run in runs if run.live)
+    if not slides_s and not live:
+        return []
+    words = [f"{tiles_s if slides_s else live:.0f} tiles/s"]
+    words += [f"{60 * slides_s:.3g} slides/min in the last minutes"] if slides_s else []
+    running = len(board.having("running"))
+    if left and not running:
+        words.append(f"{left} to do and nothing running")
+    elif left:
+        # Of a slide that is worked on half is done, by and large.
+        tiles = [seen.record.tiles for seen in board.having("whole") if seen.record and seen.record.tiles is not None]
+        seconds = seconds_left(runs, left - running / 2, sum(tiles) / len(tiles) if tiles else None)
+        if seconds is None and slides_s:
+            seconds = left / slides_s
+        words += [f"{in_words(seconds)} left"] if seconds is not None else []
+    elif left == 0:
+        words.append("all done")
+    return [Text(", ".join(words))]

@@ -62,6 +62,10 @@ class Failure:
 
     name: str
     reason: str
+    slide_id: str = ""
+    """Its id, where it has one."""
+    noted: str = "an entry that was named cannot be used; why is said where the run was started"
+    """The reason as the output folder may hold it: names of files and folders may be a patient's."""
 
 
 def list_slides(
@@ -102,9 +106,11 @@ def list_slides(
                 failures.append(Failure(job.name, f"cannot be seen: {error}"))
                 continue
             if (first.slide_id, first.mpp, first.mask) != (job.slide_id, job.mpp, job.mask):
-                failures.append(Failure(job.name, f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}"))
+                reason = f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}"
+                failures.append(Failure(job.name, reason, job.slide_id, reason))
         if not found and not any(f.name.startswith(plain(text) if is_url(text) else text) for f in failures):
-            failures.append(Failure(plain(text) if is_url(text) else text, "no slide found there"))
+            name, noted = plain(text) if is_url(text) else text, "an input that was named holds no slide"
+            failures.append(Failure(name, "no slide found there", noted=noted))
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
     return list(_unshared(_without_previews(list(jobs.values()), say), failures)), failures
@@ -187,7 +193,7 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
         return
 
     def fail(name: str, reason: str) -> None:
-        failures.append(Failure(name, reason))
+        failures.append(Failure(name, reason, noted=f"an entry among the inputs cannot be seen: {reason}"))
 
     path = Path(text)
     try:
@@ -287,6 +293,10 @@ def _unshared(jobs: list[SlideJob], failures: list[Failure]) -> Iterator[SlideJo
                 f"shares the id {job.slide_id!r} with {others[0]}{more}. Give each an id of its own in a CSV with "
                 "columns slide and slide_id, or name only one of them."
             )
-            failures.append(Failure(job.name, reason))
+            noted = (
+                f"{len(others) + 1} slides share this id. Give each an id of its own in a table with columns slide and "
+                "slide_id, or name only one of them."
+            )
+            failures.append(Failure(job.name, reason, job.slide_id, noted))
         else:
             yield job

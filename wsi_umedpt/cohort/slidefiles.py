@@ -103,6 +103,20 @@ def files_of(job: SlideJob) -> SlideFiles:
     return _renamed(job, job.path.name, found, folder=folder)
 
 
+def bytes_of(job: SlideJob) -> float:
+    """How large a slide is, roughly; 0 where that cannot be said without effort, as of a folder."""
+    if job.url is not None:
+        return job.url_bytes
+    try:
+        if job.path.is_dir():
+            return 0.0
+        beside = job.path.with_suffix("") if job.path.suffix.lower() == ".mrxs" else None
+        files = [job.path, *(beside.iterdir() if beside and beside.is_dir() else ())]
+        return float(sum(file.stat().st_size for file in files))
+    except OSError:
+        return 0.0
+
+
 def fingerprint_at(job: SlideJob) -> str:
     """A slide's fingerprint; of one that lies elsewhere it takes a megabyte a file.
 

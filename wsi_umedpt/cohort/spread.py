@@ -31,6 +31,7 @@ from wsi_umedpt.cohort.isolate import Isolated, Limits, Load
 from wsi_umedpt.cohort.line import Line
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher
+from wsi_umedpt.cohort.slidefiles import bytes_of
 from wsi_umedpt.cohort.turns import Rules
 from wsi_umedpt.errors import OptionError, SpreadError, WsiError, reason_of
 
@@ -305,13 +306,4 @@ def attempt_slide(job: SlideJob, run: str) -> Outcome | None:
 
 def _bytes(job: SlideJob) -> float:
     """How large a slide is, roughly; a folder counts as the largest."""
-    if job.url is not None:
-        return job.url_bytes
-    try:
-        if job.path.is_dir():
-            return float("inf")
-        beside = job.path.with_suffix("") if job.path.suffix.lower() == ".mrxs" else None
-        files = [job.path, *(beside.iterdir() if beside and beside.is_dir() else ())]
-        return float(sum(file.stat().st_size for file in files))
-    except OSError:
-        return 0.0
+    return float("inf") if job.url is None and job.path.is_dir() else bytes_of(job)
