@@ -153,10 +153,10 @@ def shown(
         table = Table(box=None, title="last failures", title_justify="left", title_style="bold", padding=(0, 2, 0, 0))
         for heading in ("slide", "", "why"):
             table.add_column(heading, overflow="fold")
-        for slide_id, standing, reason in bad[:most]:
+        for slide_id, how, reason in bad[:most]:
             why = Text(" ".join(printable_line(reason).split())[:500], no_wrap=brief)
             why.overflow = "ellipsis" if brief else "fold"
-            table.add_row(Text(printable_line(slide_id)), Text(standing, "red"), why)
+            table.add_row(Text(printable_line(slide_id)), Text(how, "red"), why)
         parts += [Text(), table]
         parts += [Text(f"and {len(bad) - most} more: wsi-umedpt report")] if len(bad) > most else []
     return Group(*parts)
