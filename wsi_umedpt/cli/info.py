@@ -43,6 +43,8 @@ def info(paths: list[str], /, *, mpp: float | None = None) -> int:
             lines, good = watched(partial(_store, path) if stored else partial(_slide, path, mpp), stall_s=_STALL_S)
         except (WsiError, OSError) as error:
             lines, good = [f"{path}: {reason_of(error)}"], False
+        except (LookupError, TypeError, AttributeError) as error:  # a store that says less than stores do
+            lines, good = [f"{path}: its metadata cannot be used: {reason_of(error)}"], False
         for line in lines:
             say(line)
         failed += not good
@@ -135,7 +137,7 @@ def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:
             made = store.feature_attrs(encoder_id, grid_id)
             lines.append(
                 f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} "
-                f"{made['precision']}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
+                f"{made.get('precision', '?')}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
             )
         for of_grid, name in score_ids(store):
             if of_grid == grid_id:

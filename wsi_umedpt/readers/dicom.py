@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from wsi_umedpt.files import open_regular
 from wsi_umedpt.readers.base import ContentRefused
 
 _MOST_ELEMENTS = 10_000  # of a header; one that goes on is no header
@@ -63,7 +64,7 @@ def dicom_series(path: Path) -> str | None:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(132)[128:] == b"DICM"
 
 
@@ -83,7 +84,7 @@ def read_header(path: Path, until: int = _PIXELS) -> Header | None:
     """Walk the data elements of a file up to a tag; None if it is no DICOM that could be a slide."""
     header = Header()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(132)[128:] != b"DICM":
                 return None
             _walk(file, header, until)
@@ -194,7 +195,7 @@ def _check_end(path: Path, header: Header, raw: int) -> None:
         if size < raw:
             raise ContentRefused(f"{path.name} is cut short ({size:,} of over {raw:,} bytes); copy it again")
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(0, size - _TAIL_BYTES))
         tail = file.read()
     # Compressed frames are a sequence of items that ends with a delimiter; after it comes padding, if anything.

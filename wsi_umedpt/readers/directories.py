@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from wsi_umedpt.files import open_regular
 from wsi_umedpt.readers.base import ContentRefused, checked_size
 
 MOST_DIRECTORIES = 10_000
@@ -160,14 +161,14 @@ class Directories:
         """
         if start + count > self.size:
             raise _cut(f"a tag's values reach to byte {start + count:,}", self.size)
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(start)
             return file.read(count)
 
 
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF or BigTIFF does, whatever it is called."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -179,7 +180,7 @@ def read_directories(path: Path) -> Directories:
     ContentRefused
         If they form a loop, are too many, or lie outside the file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return _Walk(path, file).walk()
 
 
