@@ -1,11 +1,11 @@
 """Folders as users have them: loops of links, trash, folders that may not be listed, previews beside slides."""
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 import pytest
+from drawn_stores import draw_store
 
 from wsi_umedpt.cohort.manifest import list_slides
 from wsi_umedpt.errors import StoreError
@@ -145,7 +145,7 @@ def test_info_takes_folders(say, tmp_path):
     folder = tmp_path / "all"
     (folder / "deep").mkdir(parents=True)
     write_pyramid(folder / "deep" / "good.svs", tissue_image(256, 256)[0], tile=128)
-    shutil.copytree(Path(__file__).parents[1] / "golden" / "store_v1.zarr", folder / "store.zarr")
+    draw_store(folder / "store.zarr")
     make(folder, "bad.svs", "._good.svs")
     (folder / "deep" / "up").symlink_to(folder)
     (folder / "me.svs").symlink_to("me.svs")

@@ -134,10 +134,11 @@ def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:
         bad = int((store.status(grid_id) != 0).sum())
         lines.append(f"  grid        {grid_id}: {len(grid)} tiles, {bad} unreadable, {grid.side:g} level-0 px each")
         for encoder_id in store.encoder_ids(grid_id):
-            made = store.feature_attrs(encoder_id, grid_id)
+            made = {"engine": "?", "precision": "?", "weights_sha256": "?", **store.feature_attrs(encoder_id, grid_id)}
+            card = {"dim": "?", "licence": "licence not stated", **made.get("card", {})}
             lines.append(
-                f"    features  {encoder_id}: {made['card']['dim']} numbers a tile, {made['engine']} "
-                f"{made.get('precision', '?')}, weights {made['weights_sha256'][:12]}, {made['card']['licence']}"
+                f"    features  {encoder_id}: {card['dim']} numbers a tile, {made['engine']} {made['precision']}, "
+                f"weights {made['weights_sha256'][:12]}, {card['licence']}"
             )
         for of_grid, name in score_ids(store):
             if of_grid == grid_id:
