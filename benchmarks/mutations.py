@@ -1,12 +1,18 @@
 """A corpus of damaged slides: each opened, its tissue found, its tiles read, and embedded, in processes that may die.
 
 Usage: python benchmarks/mutations.py [--each 130] [--seed 1] [--formats svs dicom ...] [--keep FOLDER]
+                                      [--structure [KIND ...]] [--every 1]
 
 Slides of every format that we can write are damaged in every way that tests/faults/conftest.py knows
 (bytes flipped, cut, zeroed; tags and JSON that lie about sizes), by a seed that the tests do not use. A mutant
 may give pixels, unreadable tiles, or an error of ours. What it may not: raise any other exception, end its
 process, take over 20 seconds, leave files open, or leave a store that is not whole. `--keep` keeps those that did. The
 exit code is 1 if one did; the last line is JSON.
+
+`--structure` uses instead what tests/faults/structure.py knows: tags, planes, offsets, counts, directories, ratios,
+DICOM totals and OME-Zarr metadata changed on purpose, about 2,900 files (of which every `--every`-th). There a mutant
+may not take over 10 seconds or 1 GB, end its process, raise another exception, have a level of another shape, or
+show pixels that are neither OpenSlide's nor tifffile's where one of them reads it.
 """
 
 import argparse
@@ -28,6 +34,8 @@ from wsi_umedpt.testing import Pixels, tissue_image, write_dicom, write_pyramid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "faults"))
 from conftest import Lab, mutant
+from structure import KINDS as STRUCTURES
+from structure import mutations_of, prepared
 from test_mutations import FORMATS as TESTED
 
 SLOW_S = 10.0
@@ -92,6 +100,36 @@ def run_format(
     return counts, [f"{kind} mutant {number}: {what}" for number, what in wrong]
 
 
+def run_structures(lab: Lab, kind: str, every: int, folder: Path) -> tuple[Counter[str], list[str]]:
+    """Use the structural mutants of a kind; how many behaved in which way, and what was wrong."""
+    name, write = STRUCTURES[kind]
+    place = folder / f"structure-{kind}"
+    scratch, log = place / "scratch", place / "log"
+    scratch.mkdir(parents=True)
+    original = place / name
+    write(original)
+    todo = list(range(0, len(mutations_of(original)), every))
+    request = {"task": "use_structures", "original": str(original), "scratch": str(scratch), "log": str(log)}
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    while todo:
+        batch = todo[:40]
+        log.unlink(missing_ok=True)
+        answer = lab.run(**request, numbers=batch, seconds=600)
+        if answer.code == 0:
+            for result in answer.value:
+                counts[result["how"].split(":")[0]] += 1
+                wrong += [f"{kind} {result['number']} ({result['what']}): {fault}" for fault in result["wrong"]]
+            todo = todo[len(batch) :]
+            continue
+        died = int(log.read_text())
+        counts["timeout" if answer.code == -signal.SIGALRM else "crash"] += 1
+        _, what = prepared(original, died, scratch)
+        wrong.append(f"{kind} {died} ({what}): its process ended with {answer.code}")
+        todo.remove(died)
+    return counts, wrong
+
+
 def _faults(result: dict[str, Any]) -> list[str]:
     found = [result["how"]] if result["how"].startswith(("ESCAPED", "wrong")) else []
     found += [result["store"]] if result["store"] else []
@@ -107,14 +145,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=[*FORMATS])
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--structure", nargs="*", choices=STRUCTURES)
+    parser.add_argument("--every", type=int, default=1)
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="wsi-umedpt-mutations-"))
     lab, began = Lab(), time.perf_counter()
     found: dict[str, dict[str, int]] = {}
     wrong: list[str] = []
     try:
-        for kind in asked.formats:
-            counts, faults = run_format(lab, kind, asked.each, asked.seed, folder, asked.keep)
+        structure = asked.structure is not None
+        for kind in (asked.structure or STRUCTURES) if structure else asked.formats:
+            if structure:
+                counts, faults = run_structures(lab, kind, asked.every, folder)
+            else:
+                counts, faults = run_format(lab, kind, asked.each, asked.seed, folder, asked.keep)
             found[kind] = {name: count for name, count in sorted(counts.items()) if count}
             wrong += faults
             print(f"{kind}: {found[kind]}", *faults, sep="\n  ", flush=True)

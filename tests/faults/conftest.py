@@ -272,6 +272,23 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
     return results
 
 
+def use_structures(original: str, numbers: list[int], scratch: str, log: str) -> list[dict[str, Any]]:
+    """Use some of the mutants of `structure.mutations_of`, and say how each behaved; `log` holds the last one begun."""
+    import logging
+
+    from structure import judge, prepared
+
+    results = []
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    for number in numbers:
+        Path(log).write_text(str(number))
+        signal.alarm(20)
+        path, what = prepared(Path(original), number, Path(scratch))
+        results.append({"number": number, "what": what, **judge(path)})
+    signal.alarm(0)
+    return results
+
+
 def _use(path: Path) -> str:
     from wsi_umedpt.errors import WsiError
     from wsi_umedpt.loading import read_tiles
@@ -464,8 +481,11 @@ def _mutate_json(path: Path, rng: random.Random) -> str:
 # ---- the server, and the test's side of it ----
 
 TASKS: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (embed, embed_killed_at, embed_with_errors, embed_and_lose, embed_limited, use_mutants)
-}
+    f.__name__: f
+    for f in (
+        embed, embed_killed_at, embed_with_errors, embed_and_lose, embed_limited, use_mutants, use_structures,
+    )
+}  # fmt: skip
 
 
 def _serve() -> None:

@@ -72,7 +72,7 @@ class TiffTiles:
     def decode(self, col: int, row: int, *, shrink: int, buffer: Pixels) -> Pixels | None:
         """Decode one tile into `buffer`; see `NativeTiles.decode`."""
         index = row * self.columns + col
-        if int(self._counts[index]) == 0:
+        if int(self._counts[index]) == 0 and not any(self._counts[n + index] for _, n, _ in self._planes):
             return None
         try:
             if self.scalable:
@@ -83,6 +83,8 @@ class TiffTiles:
 
     def _stored(self, index: int) -> bytes:
         count = int(self._counts[index])
+        if count == 0:
+            raise ValueError("one of its colours is missing")
         data = os.pread(self._file, min(count, self._most_bytes), int(self._offsets[index]))
         if len(data) != count:
             raise ValueError(f"the file ends inside it ({len(data)} of {count} bytes)")
