@@ -391,7 +391,7 @@ def _read(path: Path) -> tuple[str, list[str]]:
     except Exception as error:  # noqa: BLE001 - what is looked for
         return "escaped", [f"{type(error).__name__}: {error}"]
     ratios = [abs(levels[0][0] * h / (levels[0][1] * w) - 1) for w, h in levels if min(w, h) > 50]
-    wrong = [f"levels {levels}"] if max(ratios) > 0.02 else []
+    wrong = [f"levels {levels}"] if max(ratios, default=0) > 0.02 else []
     if whole is not None and (difference := _difference(path, whole)):
         wrong.append(f"read by {reader}, but {difference}")
     return f"pixels by {reader}", wrong

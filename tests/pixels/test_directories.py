@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from wsi_umedpt.errors import HeatmapError, SlideError, UnsupportedSlideError
 from wsi_umedpt.heatraster import read_raster
@@ -146,6 +147,18 @@ def test_of_a_file_that_is_cut_in_its_tiles_the_bytes_are_counted(tmp_path):
         whole = sum(tif.pages[0].databytecounts)
     with pytest.raises(UnsupportedSlideError, match=rf"cut short \({whole - 1000:,} of {whole:,} bytes of tile data\)"):
         open_slide(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_a_flat_picture_that_is_cut_short_says_so(tmp_path, suffix, share):
+    """Whatever its decoder calls that."""
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(IMAGE).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UnsupportedSlideError, match=r"cut short.*copy it again"):
+        open_slide(path, mpp=0.5)
 
 
 def overwrite(path, code: int, values, page: int = 0) -> None:

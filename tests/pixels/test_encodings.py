@@ -13,7 +13,7 @@ from wsi_umedpt.errors import UnsupportedSlideError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.readers.colour import to_eight_bits
 from wsi_umedpt.slide import open_slide
-from wsi_umedpt.testing import tissue_image
+from wsi_umedpt.testing import tissue_image, write_pyramid
 
 RGB, _ = tissue_image(520, 390)
 PIL = Image.fromarray(RGB)
@@ -233,6 +233,10 @@ def test_the_slide_is_the_largest_page(tmp_path, tiled):
     assert np.array_equal(read(tmp_path / "a.tif"), RGB)
 
 
+def write_aperio_stack(path):
+    write_pyramid(path, RGB, tile=128, scales=(1, 1))
+
+
 STACKS = {
     "ome-z": lambda path: tifffile.imwrite(
         path, np.stack([255 - RGB, RGB]), ome=True, metadata={"axes": "ZYXS"}, photometric="rgb", tile=(128, 128)
@@ -244,6 +248,7 @@ STACKS = {
         path, np.stack([RGB, RGB]), photometric="rgb", tile=(128, 128), **SCALE
     ),
     "strip-pages": lambda path: tifffile.imwrite(path, np.stack([RGB, RGB]), photometric="rgb", **SCALE),
+    "aperio": write_aperio_stack,
     "imagej": lambda path: tifffile.imwrite(path, np.stack([RGB, RGB]), imagej=True, photometric="rgb"),
 }
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from wsi_umedpt.errors import UnsupportedSlideError
-from wsi_umedpt.readers.parts import dicom_series, parts
+from wsi_umedpt.readers.dicom import dicom_series
+from wsi_umedpt.readers.parts import parts
 from wsi_umedpt.slide import fingerprint, open_slide
 from wsi_umedpt.testing import tissue_image, write_dicom
 

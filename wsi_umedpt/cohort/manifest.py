@@ -21,8 +21,8 @@ from pathlib import Path
 from wsi_umedpt.cohort.search import is_store as is_store
 from wsi_umedpt.cohort.search import matching, slides_below
 from wsi_umedpt.errors import ManifestError, RemoteError
-from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
-from wsi_umedpt.readers.parts import dicom_series
+from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES, is_slide_folder
+from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
 from wsi_umedpt.remote import is_url, name_of, plain
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
@@ -132,10 +132,12 @@ def with_flags(jobs: list[SlideJob], mpp: float | None, mask: Path | None) -> li
 def default_id(path: Path) -> str:
     """A slide's id where none is given: its file's name without the suffix, made safe.
 
-    A DICOM slide is a folder of files, and has the folder's name.
+    A DICOM slide is a folder of files, and has the folder's name. An image within an OME-Zarr has the name of both.
     """
-    if path.suffix.lower() == ".dcm" and dicom_series(path):
+    if may_be_dicom(path) and dicom_series(path):
         return safe_id(path.parent.resolve().name)
+    if path.parent.name.lower().endswith(FOLDER_SUFFIXES) and is_slide_folder(path):
+        return safe_id(f"{stem(path.parent)}-{path.name}")
     return safe_id(stem(path))
 
 
@@ -203,7 +205,7 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
         return
     if path.suffix.lower() == ".csv" and is_file:
         yield from _read_csv(path, failures)
-    elif is_folder and not text.rstrip("/").lower().endswith(FOLDER_SUFFIXES):
+    elif is_folder and not is_slide_folder(path):
         for found in slides_below(path, fail):
             yield SlideJob(found, default_id(found))
     elif os.path.lexists(path):
@@ -215,7 +217,7 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
 
 def _slide_of(path: Path) -> Path:
     """What is the same for all names of a slide: its path without links, or its folder and DICOM series."""
-    series = dicom_series(path) if path.suffix.lower() == ".dcm" else None
+    series = dicom_series(path) if may_be_dicom(path) else None
     return path.parent.resolve() / series if series else path.resolve()
 
 

@@ -17,6 +17,7 @@ from wsi_umedpt.arrays import read_attrs
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.files import is_clutter
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
+from wsi_umedpt.readers.dicom import is_dicom_slide, may_be_dicom
 from wsi_umedpt.readers.parts import parts
 
 Fail = Callable[[str, str], None]
@@ -58,7 +59,7 @@ def below(folder: Path, fail: Fail, seen: _Seen | None = None) -> Iterator[Path]
                 fail(str(path), _why(error))
             continue
         if not is_folder:
-            if name.endswith(SLIDE_SUFFIXES):
+            if name.endswith(SLIDE_SUFFIXES) or (may_be_dicom(path) and is_dicom_slide(path)):
                 yield path
         elif name.endswith(FOLDER_SUFFIXES):
             yield path

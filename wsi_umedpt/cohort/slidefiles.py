@@ -13,7 +13,8 @@ from wsi_umedpt.cohort.manifest import SlideJob, slide_suffix
 from wsi_umedpt.errors import RemoteError
 from wsi_umedpt.files import check_regular, open_regular
 from wsi_umedpt.readers import FOLDER_SUFFIXES
-from wsi_umedpt.readers.parts import INDEX_BYTES, dicom_series, named_in, parts
+from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
+from wsi_umedpt.readers.parts import INDEX_BYTES, named_in, parts
 from wsi_umedpt.remote import TRIES, Remote, check_relative, name_of
 from wsi_umedpt.slide import fingerprint, fingerprint_of
 
@@ -148,7 +149,7 @@ def check_series(copy: Path) -> None:
     RemoteError
         If it does.
     """
-    if copy.suffix.lower() == ".dcm":
+    if may_be_dicom(copy) and dicom_series(copy):
         series = {dicom_series(path) for path in copy.parent.iterdir()}
         if len(series) > 1:
             raise RemoteError(

@@ -78,8 +78,8 @@ def _read_pil(path: Path) -> Pixels:
             return _rgb(image, clear=clear)
     except Refused:
         raise
-    except OSError as error:
-        if "truncated" in str(error):
+    except (OSError, SyntaxError) as error:
+        if "truncated" in str(error).lower():
             raise ContentRefused(f"the file is cut short ({error}); copy it again") from None
         raise Refused(str(error)) from None
     except Exception as error:  # noqa: BLE001 - a damaged image can fail anywhere in Pillow

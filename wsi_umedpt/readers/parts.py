@@ -8,8 +8,7 @@ a DICOM header nothing is kept but the series it belongs to.
 from pathlib import Path
 
 from wsi_umedpt.files import open_regular, why_not_regular
-from wsi_umedpt.readers.dicom import dicom_series as dicom_series
-from wsi_umedpt.readers.dicom import may_be_dicom
+from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
 
 INDEX_BYTES = 1 << 20  # of a VMS file, which is some lines of text
 
@@ -47,8 +46,8 @@ def strange_part(path: Path) -> str | None:
     beside: list[Path] = []
     if suffix == ".mrxs" and path.with_suffix("").is_dir():
         beside = sorted(path.with_suffix("").rglob("*"))
-    elif suffix == ".dcm":
-        beside = [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() == ".dcm"]
+    elif may_be_dicom(path) and dicom_series(path):
+        beside = sorted(path.parent.iterdir())  # OpenSlide looks into each for more of the series
     elif suffix in (".vms", ".vmu") and not why_not_regular(path):
         with open_regular(path) as file:
             named = named_in(file.read(INDEX_BYTES))
