@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
-from wsi_umedpt.readers.colour import Samples, check_depth, conversion, to_eight_bits
+from wsi_umedpt.readers.colour import Conversion, Samples, check_depth, conversion, to_eight_bits
 
 MAX_PIXELS = 170_000_000
 """Half a gigabyte in memory; anything larger belongs into a tiled pyramid."""
@@ -88,7 +88,14 @@ def _read_pil(path: Path) -> Pixels:
 
 def _grey16(pixels: Samples) -> Pixels:
     check_depth(int(pixels.max(initial=0)))
-    return np.repeat(to_eight_bits(pixels)[..., None], 3, axis=-1)
+    return _in_bands(pixels, lambda band: np.repeat(to_eight_bits(band)[..., None], 3, axis=-1))
+
+
+def _in_bands(stored: Samples, convert: Conversion) -> Pixels:
+    out = np.empty((*stored.shape[:2], 3), np.uint8)
+    for top in range(0, len(out), _BAND_ROWS):
+        out[top : top + _BAND_ROWS] = convert(stored[top : top + _BAND_ROWS])
+    return out
 
 
 def _rgb(image: Image.Image, *, clear: bool) -> Pixels:
@@ -122,13 +129,7 @@ def _read_pages(pages: Sequence[tifffile.TiffPage]) -> Pixels:
         raise ContentRefused(f"its pixels have shape {stored.shape}")
     if page.bitspersample == 16:
         check_depth(int(stored.max(initial=0)))
-    pixels: Pixels
-    if convert is None:
-        pixels = np.asarray(stored, np.uint8)
-    else:
-        pixels = np.empty((*stored.shape[:2], 3), np.uint8)
-        for top in range(0, len(stored), _BAND_ROWS):
-            pixels[top : top + _BAND_ROWS] = convert(stored[top : top + _BAND_ROWS])
+    pixels = _in_bands(stored, convert) if convert else np.asarray(stored, np.uint8)
     return np.ascontiguousarray(_upright(pixels, int(page.tags.valueof(274, 1))))
 
 
