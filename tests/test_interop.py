@@ -12,8 +12,9 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_umedpt.annotationfiles import jsontext
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop import geojson, json_text, qupath
+from wsi_umedpt.interop import geojson, qupath
 from wsi_umedpt.interop.geoparquet import read_geoparquet, write_geoparquet
 from wsi_umedpt.interop.qupath import MEASUREMENTS, read_geojson, write_geojson
 from wsi_umedpt.objects import MEASURES, Objects
@@ -82,7 +83,7 @@ def test_geojson_gives_back_what_was_written(tmp_path_factory, name, seed, count
     path = tmp_path_factory.mktemp("geojson") / name
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(geojson, "BLOCK", block)
-        patch.setattr(json_text.JsonText, "_PIECE", 7 * block)
+        patch.setattr(jsontext.JsonText, "_PIECE", 7 * block)
         write_geojson(path, objects, slide_id="s")
         found = read_geojson(path)
     assert names_of(found) == names_of(objects)

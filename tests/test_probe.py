@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from wsi_umedpt.annotations import Point, Region, read_points, read_regions
+from wsi_umedpt.annotations import Point, Region, read_drawn_labels, read_points
 from wsi_umedpt.errors import AnnotationError, CheckpointError, ProbeError, StoreError
 from wsi_umedpt.probe import PENALTY, LabelledTiles, Probe, fit_probe, label_tiles, score_store
 from wsi_umedpt.scores import read_scores, write_scores
@@ -226,12 +226,13 @@ def test_scores_that_do_not_fit_are_refused_and_asked_for_by_name(store):
         pytest.param('{"type": "FeatureCollection"}', "features", id="no-features"),
         pytest.param("not json", "cannot be read", id="not-json"),
         pytest.param(
-            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {"name": "a"}}',
-            "Point without area", id="a-point",
+            '{"type": "Feature", "geometry": {"type": "LineString", "coordinates": [[1, 2], [3, 4]]},'
+            '"properties": {"name": "a"}}',
+            r"labels nothing \(skipped: 1 lines\)", id="a-line",
         ),
         pytest.param(
             '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0,0],[1,0],[1,1],[0,0]]]}}',
-            "has no name", id="no-name",
+            r"labels nothing \(skipped: 1 without a class\): give areas", id="no-name",
         ),
     ],
 )  # fmt: skip
@@ -240,7 +241,7 @@ def test_regions_that_cannot_be_used_are_refused(tmp_path, content, reason):
     path = tmp_path / "r.geojson"
     path.write_text(content)
     with pytest.raises(AnnotationError, match=reason):
-        read_regions(path)
+        read_drawn_labels(path, "s")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
-"""What people drew on a slide: named regions from GeoJSON, labelled points from CSV.
+"""What people drew on a slide as labels: regions and points of annotation files, labelled points from CSV.
 
-Coordinates are level-0 pixels, as QuPath exports them.
+Coordinates are level-0 pixels, counted from the corner of the whole slide; see
+`wsi_umedpt.annotationfiles.reading` for files that count from elsewhere.
 """
 
 import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import shapely
-import shapely.geometry
 
+from wsi_umedpt.annotationfiles.annotation import FRAME, Corner, Geometry, Origin, is_starred, skipped_words
+from wsi_umedpt.annotationfiles.filling import Work, holds, share_within
+from wsi_umedpt.annotationfiles.reading import read_annotation_file
 from wsi_umedpt.errors import AnnotationError
 
 POINT_COLUMNS = ("slide_id", "x", "y", "label")
@@ -21,8 +25,8 @@ class Region(NamedTuple):
     """An area and what it was called."""
 
     label: str
-    area: shapely.geometry.base.BaseGeometry
-    """Level-0 px."""
+    area: Geometry
+    """Polygon or MultiPolygon, level-0 px, as it was drawn: it may cross itself."""
 
 
 class Point(NamedTuple):
@@ -37,37 +41,139 @@ class Point(NamedTuple):
     """Empty where the table has no column ``patient``."""
 
 
-def read_regions(path: Path) -> list[Region]:
-    """Read named polygons from GeoJSON: a FeatureCollection, a list of features, or one feature.
+class DrawnLabels(NamedTuple):
+    """The labels in a file of annotations."""
 
-    The name is QuPath's ``properties.classification.name``, else ``properties.name``.
+    regions: list[Region]
+    """Those of starred classes of QuPath (Ignore*) among them: they leave out what lies in them, see `labels_at`."""
+    points: list[Point]
+    note: str
+    """What was left out, for people; empty where nothing was."""
+
+
+def read_drawn_labels(path: Path, slide_id: str, corner: Corner = (0, 0), origin: Origin | None = None) -> DrawnLabels:
+    """Read classified areas and points that were drawn with QuPath, ASAP, ImageScope or HALO.
+
+    The label is the class; in GeoJSON, where there is none, the name.
+
+    Parameters
+    ----------
+    slide_id
+        Of the points.
+    corner, origin
+        As `wsi_umedpt.annotationfiles.reading.read_annotation_file` takes them.
 
     Raises
     ------
     AnnotationError
-        If the file is no GeoJSON, or a polygon has no name or no area.
+        If the file cannot be read, or holds nothing that has a class.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return list(_regions(content))
-    except (
-        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, shapely.errors.ShapelyError,
-    ) as error:  # fmt: skip
-        raise AnnotationError(f"{path} cannot be read as named regions: {error}") from None
+    found = read_annotation_file(path, corner, origin)
+    regions, points, skipped = [], [], found.skipped.copy()
+    for one in found.annotations:
+        label = one.name or (one.title if found.format == "GeoJSON" else "")
+        if one.shape == "line":
+            skipped["lines"] += 1
+        elif not label:
+            skipped["without a class"] += 1
+        elif label == FRAME or (one.shape == "point" and is_starred(label)):
+            skipped[f"of the class {label}"] += 1
+        elif one.shape == "area":
+            regions.append(Region(label, one.geometry))
+        else:
+            points += [Point(slide_id, x, y, label, "") for x, y in shapely.get_coordinates(one.geometry).tolist()]
+    note = skipped_words(skipped)
+    if not points and all(is_starred(region.label) for region in regions):
+        raise AnnotationError(
+            f"{path} labels nothing{f' ({note})' if note else ''}: give areas or points a class before exporting, as "
+            "with Set class in QuPath; classes whose names end in * do not count"
+        )
+    return DrawnLabels(regions, points, note)
 
 
-def _regions(content: Any) -> Iterator[Region]:
-    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        content = content["features"]
-    for number, feature in enumerate(content if isinstance(content, list) else [content], start=1):
-        properties = feature.get("properties") or {}
-        name = (properties.get("classification") or {}).get("name") or properties.get("name")
-        area = shapely.make_valid(shapely.geometry.shape(feature["geometry"]))
-        if area.area == 0:
-            raise AnnotationError(f"feature {number} is a {area.geom_type} without area; regions are polygons")
-        if not name:
-            raise AnnotationError(f"feature {number} has no name; give it a class in QuPath before exporting")
-        yield Region(str(name), area)
+def labels_at(regions: Sequence[Region], xy: npt.NDArray[np.floating]) -> tuple[list[str], list[Region]]:
+    """What places are called: by the region that they lie in, of nested ones the innermost.
+
+    Parameters
+    ----------
+    regions
+        Those of a starred class give no label to what lies in them, unless that lies in a further region within.
+    xy : (place, 2) level-0 px
+
+    Returns
+    -------
+    labels
+        Of each place; empty where there is none.
+    lost
+        Regions with a label that hold none of the places.
+
+    Raises
+    ------
+    AnnotationError
+        If a place lies in two regions with different labels of which neither lies in the other.
+    """
+    work = Work()
+    held = [np.flatnonzero(holds(region.area, xy, work)) for region in regions]
+    if (pairs := sum(map(len, held))) > _MOST_PAIRS:
+        raise AnnotationError(
+            f"{len(regions):,} regions hold {pairs:,} tiles together: they lie over each other. Merge them."
+        )
+    lost = [
+        region for region, rows in zip(regions, held, strict=True) if not len(rows) and not is_starred(region.label)
+    ]
+    labels = [""] * len(xy)
+    within = _Nesting(regions)
+    over: dict[int, list[int]] = {}
+    for number, rows in enumerate(held):
+        for row in rows.tolist():
+            over.setdefault(row, []).append(number)
+    known: dict[tuple[int, ...], str | None] = {}
+    for row, numbers in over.items():
+        at = tuple(numbers)
+        if at not in known:
+            known[at] = within.label(at)
+        if (label := known[at]) is None:
+            one, other = sorted({regions[n].label for n in at if not is_starred(regions[n].label)})[:2]
+            x, y = xy[row]
+            raise AnnotationError(
+                f"the place at {x:g}, {y:g} is labelled both {one!r} and {other!r}; regions of different classes must "
+                "not overlap, unless one lies in the other"
+            )
+        labels[row] = label
+    return labels, lost
+
+
+_MOST_PAIRS = 20_000_000
+_NESTED = 0.95
+"""Share of a region that lies in another which it is drawn within: hands cross outlines by a little."""
+
+
+class _Nesting:
+    """Which region lies in which."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._regions = regions
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def label(self, numbers: tuple[int, ...]) -> str | None:
+        """What a place in all of these regions is called; None if they contradict each other."""
+        names = {n: self._regions[n].label for n in numbers}
+        starred = [n for n in numbers if is_starred(names[n])]
+        counting = [n for n in numbers if n not in starred and all(self._within(n, star) for star in starred)]
+        if not counting:
+            return ""
+        for n in counting:
+            others = [m for m in counting if names[m] != names[n]]
+            if all(self._within(n, m) and not self._within(m, n) for m in others):
+                return names[n]
+        return None
+
+    def _within(self, inner: int, outer: int) -> bool:
+        key = inner, outer
+        if key not in self._known:
+            share = share_within(self._regions[inner].area, self._regions[outer].area)
+            self._known[key] = share >= _NESTED
+        return self._known[key]
 
 
 def read_points(path: Path) -> list[Point]:

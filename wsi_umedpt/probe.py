@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from wsi_umedpt import __version__, checkpoint
-from wsi_umedpt.annotations import Point, Region
+from wsi_umedpt.annotations import Point, Region, labels_at
 from wsi_umedpt.bag import SlideBag
-from wsi_umedpt.errors import ProbeError
+from wsi_umedpt.errors import AnnotationError, ProbeError
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tiling import TileSpec
@@ -127,6 +126,8 @@ def label_tiles(
 ) -> LabelledTiles:
     """Find the labelled tiles of a slide: those whose centre lies in a region, or that hold a point.
 
+    Of regions that lie in one another the innermost counts; see `wsi_umedpt.annotations.labels_at`.
+
     Parameters
     ----------
     store, bag
@@ -143,25 +144,27 @@ def label_tiles(
     ProbeError
         If a tile gets two different labels, a region or a point holds no tile, or the slide gets two patients.
     """
-    centres = shapely.points(bag.xy + side / 2)
     found: dict[int, str] = {}
 
     def put(row: int, label: str) -> None:
         if found.setdefault(row, label) != label:
             x, y = bag.xy[row]
             raise ProbeError(
-                f"{store.slide_id}: the tile at {x}, {y} is labelled both {found[row]!r} and {label!r}; "
-                "regions of different classes must not overlap"
+                f"{store.slide_id}: the tile at {x}, {y} is labelled both {found[row]!r} and {label!r}; a point must "
+                "not contradict another point or the region that it lies in"
             )
 
+    try:
+        labels, missed = labels_at(regions, bag.xy + side / 2)
+    except AnnotationError as error:
+        raise ProbeError(f"{store.slide_id}: {error}") from None
     lost = []
-    for region in regions:
-        rows = np.flatnonzero(shapely.contains(region.area, centres))
-        if not len(rows):
-            left, top, right, bottom = region.area.bounds
-            lost.append(f"region {region.label!r}, x {left:g} to {right:g}, y {top:g} to {bottom:g}")
-        for row in rows:
-            put(int(row), region.label)
+    for region in missed:
+        left, top, right, bottom = region.area.bounds
+        lost.append(f"region {region.label!r}, x {left:g} to {right:g}, y {top:g} to {bottom:g}")
+    for row, label in enumerate(labels):
+        if label:
+            put(row, label)
     for point in points:
         rows = np.flatnonzero(((bag.xy <= (point.x, point.y)) & ((point.x, point.y) < bag.xy + side)).all(axis=1))
         if not len(rows):

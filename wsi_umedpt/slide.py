@@ -107,6 +107,11 @@ class Slide:
         return self._reader.info.bounds
 
     @property
+    def corner(self) -> tuple[int, int]:
+        """(x, y) of the bounds, level-0 px, from which QuPath counts; (0, 0) where the slide states none."""
+        return (self.bounds.x, self.bounds.y) if self.bounds else (0, 0)
+
+    @property
     def reader(self) -> str:
         """Name of the reader: 'tiff' is the direct path, 'openslide' the general one."""
         return self._reader.name

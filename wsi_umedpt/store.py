@@ -137,6 +137,12 @@ class SlideStore:
         """Root attributes: schema, slide (fingerprint, size, mpp, ...), software."""
         return read_attrs(self.path if self.path.exists() else self._work)
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """(x, y) of the slide's bounds, level-0 px, from which QuPath counts; (0, 0) where it states none."""
+        stated = self.attrs["slide"].get("bounds")
+        return (int(stated[0]), int(stated[1])) if stated else (0, 0)
+
     # ---- reading ----
 
     @property

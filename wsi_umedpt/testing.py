@@ -1,7 +1,8 @@
 """Shipped helpers for tests: slides whose every pixel is known, in every TIFF variant that scanners write.
 
 `tissue_image` draws tissue on glass with known places; `write_pyramid` saves any image as
-an Aperio-like or plain pyramid, `write_dicom` as a DICOM series; `flip_bytes` damages a file as disks do.
+an Aperio-like or plain pyramid, `write_dicom` as a DICOM series, `write_scn` as a part of a slide; `flip_bytes`
+damages a file as disks do.
 """
 
 import os
@@ -267,3 +268,55 @@ def _sequence_of(tag: int, item: bytes) -> bytes:
 
 def _even(value: bytes, pad: bytes = b"\0") -> bytes:
     return value + pad * (len(value) % 2)
+
+
+def write_scn(path: Path, image: Pixels, *, corner: tuple[int, int], size: tuple[int, int], mpp: float = 0.5) -> Path:
+    """Write a Leica SCN whose scanned area is a part of the slide, so that OpenSlide states bounds.
+
+    Parameters
+    ----------
+    path
+        ``.scn``.
+    image : uint8 (rows, cols, 3)
+        The scanned area at level 0; its sides must be multiples of 4.
+    corner : (x, y), level-0 px
+        Where it lies.
+    size : (width, height), level-0 px
+        Of the whole slide.
+    mpp : um/px
+
+    Returns
+    -------
+    Path
+        `path`, for convenience.
+    """
+    rows, cols = image.shape[:2]
+    nm = round(mpp * 1000)
+    space = "http://www.leica-microsystems.com/scn/2010/10/01"
+    levels = "".join(
+        f'<dimension sizeX="{cols // s}" sizeY="{rows // s}" r="{r}" ifd="{r}"/>' for r, s in enumerate((1, 4))
+    )
+    description = (
+        f'<?xml version="1.0" encoding="utf-8"?><scn xmlns="{space}" uuid="urn:uuid:1"><collection name="c" '
+        f'uuid="urn:uuid:2" sizeX="{size[0] * nm}" sizeY="{size[1] * nm}"><image name="i" uuid="urn:uuid:3">'
+        "<creationDate>2012-01-01T00:00:00Z</creationDate>"
+        f'<device model="test" version="1"/><pixels sizeX="{cols}" sizeY="{rows}">{levels}</pixels>'
+        f'<view sizeX="{cols * nm}" sizeY="{rows * nm}" offsetX="{corner[0] * nm}" offsetY="{corner[1] * nm}" '
+        'spacingZ="0"/><scanSettings><objectiveSettings><objective>20</objective></objectiveSettings>'
+        "<illuminationSettings><numericalAperture>0.4</numericalAperture><illuminationSource>brightfield"
+        "</illuminationSource></illuminationSettings></scanSettings></image></collection></scn>"
+    )
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for scale in (1, 4):
+            writer.write(
+                image if scale == 1 else cv2.resize(image, (cols // 4, rows // 4), interpolation=cv2.INTER_AREA),
+                photometric="rgb",
+                tile=(256, 256),
+                compression="deflate",
+                metadata=None,
+                description=description if scale == 1 else None,
+                subfiletype=0 if scale == 1 else 1,
+                resolution=(1e4 / (mpp * scale),) * 2,
+                resolutionunit="CENTIMETER",
+            )
+    return path

@@ -78,6 +78,8 @@ class TissueMask:
     """The slide, (rows, cols, 3), if the mask was made from it: a cell is 1, 2 or 4 px wide."""
     method: str = METHOD
     parameters: dict[str, float | bool | str] = field(default_factory=dict)
+    note: str = field(default="", compare=False)
+    """What was left out of a mask that the user drew, for people; it is not stored."""
 
     @property
     def origin(self) -> str:

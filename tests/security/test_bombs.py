@@ -176,10 +176,10 @@ def test_packed_geojson(tmp_path, inside, monkeypatch):
 
     The size below which that is of no interest is lowered, to spare time.
     """
-    from wsi_umedpt.interop import geojson
+    from wsi_umedpt.annotationfiles import features
     from wsi_umedpt.interop.qupath import read_geojson
 
-    monkeypatch.setattr(geojson, "_SMALL", 8 << 20)
+    monkeypatch.setattr(features, "_SMALL", 8 << 20)
 
     path = tmp_path / "a.geojson.gz"
     ring = [[0, 0], [0, 9], [9, 9], [0, 0]]
@@ -225,7 +225,7 @@ def test_json_that_nests_without_end(tmp_path):
     """Models, stores, GeoJSON, annotations: an error of ours, not one of Python's stack."""
     from drawn_slides import draw_stored
 
-    from wsi_umedpt.annotations import read_regions
+    from wsi_umedpt.annotations import read_drawn_labels
     from wsi_umedpt.checkpoint import load
     from wsi_umedpt.drawn import mask_from_file
     from wsi_umedpt.interop.qupath import read_geojson
@@ -242,7 +242,7 @@ def test_json_that_nests_without_end(tmp_path):
     with pytest.raises(MaskError):
         mask_from_file(tmp_path / "a.geojson", (100, 100), 0.5)
     with pytest.raises(AnnotationError):
-        read_regions(tmp_path / "a.geojson")
+        read_drawn_labels(tmp_path / "a.geojson", "a")
     store, grid_id = draw_stored(tmp_path / "s.zarr")
     node = store.path / "grids" / grid_id / "xy" / "zarr.json"
     node.write_text(deep)

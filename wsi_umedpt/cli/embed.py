@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.options import (
+    Bounds,
+    RunOptions,
+    SpreadOptions,
+    TileOptions,
+    TissueOptions,
+    check_mpp,
+    origin_of,
+)  # fmt: skip
 from wsi_umedpt.cli.segment import find_objects
 from wsi_umedpt.cli.spread import (
     check_spread,
@@ -41,6 +49,7 @@ def embed(
     model: Annotated[tuple[str, ...], Parameter(alias="-m", show_default=False)] = (),
     mpp: float | None = None,
     mask: Path | None = None,
+    bounds: Bounds = None,
     heads: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
@@ -91,7 +100,11 @@ def embed(
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask
-        Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide. For many, use the CSV.
+        Your own tissue mask for one slide: annotations of QuPath (GeoJSON), ASAP, ImageScope or HALO in level-0 pixels,
+        or a PNG of the whole slide. For many, use the CSV.
+    bounds
+        Whether masks count from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By default
+        GeoJSON does, as QuPath crops slides to them, and so does ImageScope; ASAP and HALO count from the whole slide.
     heads
         Also find these objects, in the same pass of a UMedPT model over overlapping tiles; see `wsi-umedpt segment`.
     tiles
@@ -113,12 +126,14 @@ def embed(
     if heads:
         if len(model) > 1 or dry_run or run.device == ALL_GPUS:
             raise EncoderError("--heads goes with one UMedPT model on one device, and without --dry-run")
-        return find_objects(slides, out, "".join(model), heads, mpp, mask, tiles, tissue, run, spread, embed=True)
+        return find_objects(
+            slides, out, "".join(model), heads, mpp, mask, bounds, tiles, tissue, run, spread, embed=True
+        )
     tiles, tissue = tiles or TileOptions(), tissue or TissueOptions()
     check_mpp(mpp)
     check_spread(spread, run)
     jobs, failures = list_slides(slides, say)
-    jobs = with_flags(jobs, mpp, mask)
+    jobs = with_flags(jobs, mpp, mask, origin_of(bounds))
     describe = dry_run or run.device == ALL_GPUS or in_children(spread)
     plan = _plan(out, model, tiles, tissue, run, spread, describe=describe)
     if run.device == ALL_GPUS and not dry_run:
@@ -222,6 +237,8 @@ def summary(outcomes: Sequence["Outcome"], failures: Sequence["Failure"], plan: 
     say(f"{len(done)} embedded ({tiles} tiles{earlier}{rate}), {len(already)} already there")
     _print_tiles(plan, [o.tiles_by_grid for o in (*done, *already)])
     for outcome in (*done, *already):
+        if outcome.note:
+            say(f"  {outcome.job.slide_id}: of its mask {outcome.note}")
         if outcome.unreadable:
             say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} tiles unreadable, left out")
         if not outcome.tiles:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import stores_in
+from wsi_umedpt.cli.options import ForQuPath, stores_in
 
 if TYPE_CHECKING:
     from wsi_umedpt.store import SlideStore
@@ -21,6 +21,7 @@ def export(
     features: Literal["clam", "trident", "stamp", "anndata"] | None = None,
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     grid: str | None = None,
+    bounds: ForQuPath = True,
 ) -> int:
     """Write what stores hold for other tools: objects, how many there are, or features of tiles.
 
@@ -59,6 +60,9 @@ def export(
         Which features, where stores hold several.
     grid
         Whose tiles are counted or written, where a store holds several grids.
+    bounds
+        Count positions in GeoJSON from the corner of the slide's bounds, where a scanner states them (MRXS, SCN):
+        QuPath crops slides to them. --no-bounds counts from the corner of the whole slide.
     """
     from wsi_umedpt.errors import InteropError, OptionError
     from wsi_umedpt.places import place
@@ -81,20 +85,25 @@ def export(
         return _write_table(opened, out, table, objects, grid)
     if len(opened) > 1:
         raise InteropError(f"outlines are exported of one store at a time, and {len(opened)} were named (or --table)")
-    return _write_objects(opened[0], out, objects)
+    return _write_objects(opened[0], out, objects, bounds=bounds)
 
 
-def _write_objects(store: "SlideStore", out: Path, objects: str | None) -> int:
+def _write_objects(store: "SlideStore", out: Path, objects: str | None, *, bounds: bool) -> int:
     from wsi_umedpt.found import read_objects
     from wsi_umedpt.interop.geoparquet import write_geoparquet
     from wsi_umedpt.interop.qupath import write_geojson
 
     found, about = read_objects(store, objects)
+    said = ""
     if out.suffix == ".parquet":
         write_geoparquet(out, found, slide_id=store.slide_id, mpp=store.attrs["slide"]["mpp"], made_by=about)
     else:
-        write_geojson(out, found, slide_id=store.slide_id)
-    print(f"{out}: {len(found)} {about['head']}")
+        corner = store.corner if bounds else (0, 0)
+        write_geojson(out, found, slide_id=store.slide_id, corner=corner)
+        said = (
+            f"; positions count from the slide's bounds at {corner[0]}, {corner[1]}, as QuPath's" if any(corner) else ""
+        )
+    print(f"{out}: {len(found)} {about['head']}{said}")
     return 0
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.options import ForQuPath
+
 if TYPE_CHECKING:
     from wsi_umedpt.heatmap import Scaling
     from wsi_umedpt.scores import Scores
@@ -20,6 +22,7 @@ def heatmap(
     column: str | None = None,
     grid: str | None = None,
     scaling: Literal["raw", "minmax", "percentile", "signed"] | None = None,
+    bounds: ForQuPath = True,
 ) -> None:
     """Write the scores of a store's tiles as a heatmap; the suffix of the file says as what.
 
@@ -53,6 +56,9 @@ def heatmap(
         What the colours of a picture mean; its legend says it. raw: 0 to 1 as stored. minmax: least to greatest.
         percentile: rank. signed: symmetric about zero. By default signed for contributions and where a score is
         negative, percentile for attention, raw within 0 and 1, else minmax. Files hold raw scores.
+    bounds
+        Count positions in GeoJSON from the corner of the slide's bounds, where a scanner states them (MRXS, SCN):
+        QuPath crops slides to them. --no-bounds counts from the corner of the whole slide.
     """
     import numpy as np
 
@@ -81,7 +87,8 @@ def heatmap(
         made_by = {key: value for key, value in about.items() if key != "sha256"}
         write_raster(out, Raster(heats, opened.slide_id, opened.attrs["slide"]["mpp"], made_by))
     elif name.endswith(GEOJSON):
-        write_tiles(out, tiles.xy, tiles.side, columns, slide_id=opened.slide_id)
+        corner = opened.corner if bounds else (0, 0)
+        write_tiles(out, tiles.xy, tiles.side, columns, slide_id=opened.slide_id, corner=corner)
     else:
         write_tile_table(out, tiles.xy, tiles.side, columns)
     lost = max(int(np.isnan(values).sum()) for values in columns.values())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.options import ForQuPath
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, varied
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def explain(
     *stores: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     leave_out: bool = False,
+    bounds: ForQuPath = True,
     features: FeatureOptions | None = None,
 ) -> int:
     """Draw which tiles a prediction rests on: pictures, a raster with its place, and tiles for QuPath.
@@ -287,6 +289,9 @@ def explain(
         Folder to write to.
     leave_out
         Also how much each output falls without each tile.
+    bounds
+        Count positions in SLIDE.geojson.gz from the corner of a slide's bounds, where a scanner states them (MRXS,
+        SCN): QuPath crops slides to them. --no-bounds counts from the corner of the whole slide.
     """
     from wsi_umedpt.errors import WsiError, reason_of
     from wsi_umedpt.interop.banks import find_usable
@@ -300,7 +305,7 @@ def explain(
     failures = len(troubles)
     for slide, source in sources.items():
         try:
-            for path in write_maps(loaded, source, out, leave_out=leave_out):
+            for path in write_maps(loaded, source, out, leave_out=leave_out, bounds=bounds):
                 print(path)
         except (WsiError, OSError) as error:
             failures += 1

@@ -7,6 +7,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+Bounds = Annotated[bool | None, Parameter(negative="--no-bounds", show_default=False)]
+"""--bounds or --no-bounds: the corner that positions of a foreign file count from; None as its format does."""
+ForQuPath = Annotated[bool, Parameter(name="--bounds", negative="--no-bounds")]
+"""Whether positions in files for QuPath count from the corner of the slide's bounds."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,11 @@ class SpreadOptions:
     work: Path | None = None
     """With --out URL: folder where stores are made before they are published, with claims and records; keep it to go on
     after an interruption, and share it between runs that share the output."""
+
+
+def origin_of(bounds: bool | None) -> Literal["bounds", "level-0"] | None:
+    """What --bounds and --no-bounds mean to readers of annotations."""
+    return None if bounds is None else "bounds" if bounds else "level-0"
 
 
 def check_mpp(mpp: float | None) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import cyclopts
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.options import Bounds, origin_of
+
 if TYPE_CHECKING:
-    from wsi_umedpt.annotations import Point, Region
+    from wsi_umedpt.annotations import Point
     from wsi_umedpt.probe import LabelledTiles
 
 probe = cyclopts.App(name="probe", help="Train a tile classifier on few labels, and score slides with it.")
@@ -23,13 +25,16 @@ def fit(
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     grid: str | None = None,
     patients: Path | None = None,
+    bounds: Bounds = None,
     seed: int = 0,
 ) -> int:
     """Fit a classifier on labelled tiles of embedded slides, and cross-validate it.
 
-    Labels are a CSV with the columns slide_id, x, y, label (and patient, if known), or GeoJSON
-    files of regions as QuPath exports them, each named as its slide: slide.geojson for
-    slide.zarr. Coordinates are level-0 pixels. A region labels the tiles whose centre it holds.
+    Labels are a CSV with the columns slide_id, x, y, label (and patient, if known), or annotations
+    of QuPath (GeoJSON), ASAP, ImageScope (XML) or HALO, each file named as its slide: slide.geojson
+    for slide.zarr. Coordinates are level-0 pixels. An area labels the tiles whose centre it holds,
+    of nested ones the innermost; a point the tile that holds it; classes of QuPath whose names end
+    in a star (Ignore*) label nothing.
 
     Examples
     --------
@@ -42,7 +47,7 @@ def fit(
     stores
         Stores, or folders of them; those without labels are not needed.
     labels
-        One CSV, or GeoJSON files, or a folder of them.
+        One CSV, or files of annotations, or a folder of them.
     out
         JSON file to write; its weights are written beside it. Its name names the scores.
     model
@@ -52,23 +57,27 @@ def fit(
     patients
         CSV with the columns slide_id and patient, so that slides of one patient are cross-validated
         together.
+    bounds
+        Whether annotations count from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By
+        default GeoJSON does, as QuPath crops slides to them, and so does ImageScope; ASAP and HALO count from the whole
+        slide. A CSV always does.
     seed
         Deals slides to the folds of the cross-validation.
     """
-    from wsi_umedpt.annotations import read_patients
+    from wsi_umedpt.annotations import read_drawn_labels, read_patients
     from wsi_umedpt.errors import ProbeError
     from wsi_umedpt.probe import fit_probe, label_tiles
     from wsi_umedpt.store import SlideStore
 
     if out.suffix != ".json":
         raise ProbeError(f"--out names a JSON file; {out} does not end in .json")
-    regions, points = _read_labels(labels)
+    files, points = _read_labels(labels)
     patient_of = read_patients(patients) if patients else {}
     found: dict[str, Path] = {}
     for path in _stores(stores):
         if (first := found.setdefault(path.name.removesuffix(".zarr"), path)) != path:
             raise ProbeError(f"{first} and {path} are both called {path.name}; labels cannot tell them apart")
-    asked = {*regions, *points}
+    asked = {*files, *points}
     if patient_of and (unknown := sorted(asked - set(patient_of))):
         raise ProbeError(f"{patients} does not say whose slides these are: {', '.join(unknown[:5])}")
     if absent := sorted(asked - set(found)):
@@ -90,13 +99,17 @@ def fit(
         if encoder and mine != encoder:
             raise ProbeError(f"{store.path} was embedded as {mine}, the slides before as {encoder}; they must agree")
         encoder = mine
+        drawn = [read_drawn_labels(f, slide_id, store.corner, origin_of(bounds)) for f in files.get(slide_id, ())]
+        for file, one in zip(files.get(slide_id, ()), drawn, strict=True):
+            if one.note:
+                print(f"{file.name}: {one.note}")
         tiles.append(
             label_tiles(
                 store,
                 bag,
                 spec.side,
-                regions=regions.get(slide_id, ()),
-                points=points.get(slide_id, ()),
+                regions=[region for one in drawn for region in one.regions],
+                points=[*points.get(slide_id, ()), *(point for one in drawn for point in one.points)],
                 patient=patient_of.get(slide_id, ""),
             )
         )
@@ -175,20 +188,29 @@ def _stores(paths: list[Path]) -> list[Path]:
     return found
 
 
-def _read_labels(paths: list[Path]) -> tuple[dict[str, list["Region"]], dict[str, list["Point"]]]:
-    """Regions and points, by slide."""
-    from wsi_umedpt.annotations import read_points, read_regions
+def _read_labels(paths: list[Path]) -> tuple[dict[str, list[Path]], dict[str, list["Point"]]]:
+    """Files of annotations, and points, by slide."""
+    from wsi_umedpt.annotationfiles.reading import SUFFIXES, slide_of_file
+    from wsi_umedpt.annotations import read_points
     from wsi_umedpt.errors import AnnotationError
 
-    files = [f for path in paths for f in (sorted(path.glob("*.geojson")) if path.is_dir() else [path])]
-    if not files:
-        raise AnnotationError(f"no labels (.csv or .geojson) were found in {', '.join(map(str, paths))}")
-    regions: dict[str, list[Region]] = {}
+    found = [file for path in paths for file in (_labels_in(path) if path.is_dir() else [path])]
+    if not found:
+        raise AnnotationError(f"no labels (.csv, {', '.join(SUFFIXES)}) were found in {', '.join(map(str, paths))}")
+    files: dict[str, list[Path]] = {}
     points: dict[str, list[Point]] = {}
-    for file in files:
+    for file in found:
         if file.suffix.lower() == ".csv":
             for point in read_points(file):
                 points.setdefault(point.slide_id, []).append(point)
         else:
-            regions.setdefault(file.stem, []).extend(read_regions(file))
-    return regions, points
+            files.setdefault(slide_of_file(file), []).append(file)
+    return files, points
+
+
+def _labels_in(folder: Path) -> list[Path]:
+    """Files of annotations in a folder; .json, which much else is called, only where it is named."""
+    from wsi_umedpt.annotationfiles.reading import SUFFIXES
+
+    ends = tuple(suffix for suffix in SUFFIXES if ".json" not in suffix)
+    return sorted(f for f in folder.iterdir() if f.name.lower().endswith(ends) and not f.name.startswith("."))

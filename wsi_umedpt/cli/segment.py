@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TileOptions, TissueOptions, check_mpp
+from wsi_umedpt.cli.options import (
+    Bounds,
+    RunOptions,
+    SpreadOptions,
+    TileOptions,
+    TissueOptions,
+    check_mpp,
+    origin_of,
+)  # fmt: skip
 from wsi_umedpt.cli.spread import check_spread, cores_each, make_output, plan_of, rules_of, run_slides, share_cores
 from wsi_umedpt.cli.terminal import say
 
@@ -26,6 +34,7 @@ def segment(
     model: Annotated[str, Parameter(alias="-m")] = "",
     mpp: float | None = None,
     mask: Path | None = None,
+    bounds: Bounds = None,
     tiles: TileOptions | None = None,
     tissue: TissueOptions | None = None,
     run: RunOptions | None = None,
@@ -63,7 +72,11 @@ def segment(
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask
-        Your own tissue mask for one slide: GeoJSON (level-0 pixels) or a PNG of the whole slide.
+        Your own tissue mask for one slide: annotations of QuPath (GeoJSON), ASAP, ImageScope or HALO in level-0 pixels,
+        or a PNG of the whole slide.
+    bounds
+        Whether masks count from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By default
+        GeoJSON does, as QuPath crops slides to them, and so does ImageScope; ASAP and HALO count from the whole slide.
     tiles
         Which windows are cut; by default 320 px, 256 px apart. With --stride of a grid that the store has, windows
         lie as its tiles do, and are as large as they need be to overlap.
@@ -74,13 +87,13 @@ def segment(
     spread
         How slides are spread over processes and machines.
     """
-    return find_objects(slides, out, model, heads, mpp, mask, tiles, tissue, run, spread, embed=False)
+    return find_objects(slides, out, model, heads, mpp, mask, bounds, tiles, tissue, run, spread, embed=False)
 
 
 def find_objects(
     slides: list[str], out: str, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
-    tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None, spread: SpreadOptions | None,
-    *, embed: bool,
+    bounds: bool | None, tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None,
+    spread: SpreadOptions | None, *, embed: bool,
 ) -> int:  # fmt: skip
     """What `segment`, and `embed --heads`, do."""
     from wsi_umedpt.cohort.manifest import list_slides, with_flags
@@ -91,7 +104,7 @@ def find_objects(
     check_mpp(mpp)
     check_spread(spread, run)
     jobs, failures = list_slides(slides, say)
-    jobs = with_flags(jobs, mpp, mask)
+    jobs = with_flags(jobs, mpp, mask, origin_of(bounds))
     objects = _objects(model, heads, tiles, run, embed=embed)
     plan = plan_of(out, tissue, run, spread)
     spec = objects.spec
@@ -163,6 +176,8 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
                 "found, --min-tissue 0 looks everywhere; what counts as tissue: "
                 f"wsi-umedpt tissue {shlex.quote(outcome.job.name)} -o tissue.png"
             )
+        if outcome.note:
+            say(f"  {outcome.job.slide_id}: of its mask {outcome.note}")
         if outcome.unreadable:
             say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
     say_same({o.job.slide_id: o.fingerprint for o in outcomes})

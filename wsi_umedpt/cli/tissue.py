@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import TissueOptions, check_mpp
+from wsi_umedpt.cli.options import Bounds, TissueOptions, check_mpp, origin_of
 from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def tissue(
     *,
     out: Annotated[Path, Parameter(alias="-o")],
     mpp: float | None = None,
+    bounds: Bounds = None,
     options: TissueOptions | None = None,
     side: int = 320,
     limit: int = 200,
@@ -48,6 +50,8 @@ def tissue(
         PNG to write.
     mpp
         Microns per pixel of the slides, instead of what they state.
+    bounds
+        Whether masks of the CSV count from the corner of the slide's bounds; see `wsi-umedpt embed`.
     options
         How tissue is found.
     side
@@ -55,8 +59,6 @@ def tissue(
     limit
         Most slides on one sheet; more make sheets of their own (NAME-2.png, ...).
     """
-    from dataclasses import asdict
-
     from rich.progress import track
 
     from wsi_umedpt.cohort.manifest import list_slides
@@ -77,7 +79,10 @@ def tissue(
     found: dict[str, TissueMask] = {}
     for job in track(jobs, "finding tissue", disable=not sys.stderr.isatty()):
         try:
-            found[job.slide_id] = watched(partial(_tissue_of, job, job.mpp or mpp, parameters))
+            given = replace(job, mpp=job.mpp or mpp, mask_origin=origin_of(bounds))
+            found[job.slide_id] = watched(partial(_tissue_of, given, parameters))
+            if found[job.slide_id].note:
+                say(f"{job.slide_id}: of its mask {found[job.slide_id].note}")
         except Exception as error:  # noqa: BLE001 - every slide is attempted
             failed.append((job.name, reason_of(error)))
     doubt = doubts({name: mask.fraction for name, mask in found.items()})
@@ -95,17 +100,17 @@ def tissue(
     return 1 if failed else 0
 
 
-def _tissue_of(
-    job: "SlideJob", mpp: float | None, parameters: "TissueParameters", advanced: Callable[[], None]
-) -> "TissueMask":
+def _tissue_of(job: "SlideJob", parameters: "TissueParameters", advanced: Callable[[], None]) -> "TissueMask":
     from wsi_umedpt.drawn import mask_from_file
     from wsi_umedpt.slide import open_slide
     from wsi_umedpt.tissue import find_tissue
 
-    with open_slide(job.path, mpp=mpp) as slide:
+    with open_slide(job.path, mpp=job.mpp) as slide:
         advanced()
         if job.mask:
-            return mask_from_file(job.mask, slide.size, slide.mpp)
+            return mask_from_file(
+                job.mask, slide.size, slide.mpp, parameters.cell_um, bounds=slide.bounds, origin=job.mask_origin
+            )
         return find_tissue(slide, parameters, advanced)
 
 

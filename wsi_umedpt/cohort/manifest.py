@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_umedpt.cohort.search import is_store as is_store
 from wsi_umedpt.cohort.search import matching, slides_below
@@ -24,6 +25,9 @@ from wsi_umedpt.errors import ManifestError, RemoteError
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES, is_slide_folder
 from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
 from wsi_umedpt.remote import is_url, name_of, plain
+
+if TYPE_CHECKING:
+    from wsi_umedpt.annotationfiles.annotation import Origin
 
 _UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -44,11 +48,13 @@ class SlideJob:
     mpp: float | None = None
     """um/px given by the user, instead of what the slide states."""
     mask: Path | None = None
-    """The user's own tissue mask, GeoJSON or PNG."""
+    """The user's own tissue mask: annotations (GeoJSON, XML) or PNG."""
     url: str | None = field(default=None, repr=False)
     """Where it lies, if not in a file system of this machine; may hold credentials."""
     url_bytes: int = field(default=0, compare=False, repr=False)
     """How large it is there; 0 where that was not said when it was listed."""
+    mask_origin: "Origin | None" = None
+    """The corner that the mask counts from; None as its format does."""
 
     @property
     def name(self) -> str:
@@ -116,8 +122,12 @@ def list_slides(
     return list(_unshared(_without_previews(list(jobs.values()), say), failures)), failures
 
 
-def with_flags(jobs: list[SlideJob], mpp: float | None, mask: Path | None) -> list[SlideJob]:
+def with_flags(
+    jobs: list[SlideJob], mpp: float | None, mask: Path | None, mask_origin: "Origin | None" = None
+) -> list[SlideJob]:
     """Jobs with the scale and the mask that a command line gives to those that name none.
+
+    What the masks count from (`mask_origin`) holds for all of them.
 
     Raises
     ------
@@ -126,7 +136,10 @@ def with_flags(jobs: list[SlideJob], mpp: float | None, mask: Path | None) -> li
     """
     if mask and len(jobs) > 1:
         raise ManifestError(f"--mask is for one slide, and {len(jobs)} were given; use the column 'mask' of a CSV")
-    return [replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask) for job in jobs]
+    return [
+        replace(job, mpp=mpp if job.mpp is None else job.mpp, mask=job.mask or mask, mask_origin=mask_origin)
+        for job in jobs
+    ]
 
 
 def default_id(path: Path) -> str:

@@ -75,6 +75,7 @@ class Segmenting:
             return turn.end(Outcome(
                 job, "done" if done.added else "already", done.windows, done.fresh, done.unreadable,
                 time.perf_counter() - began, objects=done.objects, fingerprint=ready.prepared.slide.fingerprint,
+                note=ready.prepared.tissue.note,
             ))  # fmt: skip
         finally:
             ready.close()

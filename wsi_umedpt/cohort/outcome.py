@@ -29,6 +29,8 @@ class Outcome:
     """Tiles with enough tissue that were not laid as they cross the right or lower edge; where the slide was opened."""
     traceback: str = ""
     """Where it failed."""
+    note: str = ""
+    """What was left out of the mask that the user drew, for people."""
     again_s: float | None = None
     """Of a failed one: after how many seconds it may be tried again; None if it is not to be."""
     passing: bool = False

@@ -99,7 +99,8 @@ def digest(job: SlideJob, asked: dict[str, Any]) -> str:
         except OSError:
             state = None
         files.append([state.st_size, state.st_mtime_ns] if state else None)
-    text = json.dumps([asked, files, job.mpp], sort_keys=True, default=str)
+    given = [job.mpp, *([job.mask_origin] if job.mask_origin else [])]
+    text = json.dumps([asked, files, *given], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

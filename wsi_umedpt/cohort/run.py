@@ -141,7 +141,9 @@ class Embedding:
             outcome = _outcome(job, "done", parts, began, by_grid=by_grid)
             prepared = ready.prepared
             left_out = sum(grid.left_out for grid in prepared.grids)
-            return ready.turn.end(replace(outcome, fingerprint=prepared.slide.fingerprint, left_out=left_out))
+            return ready.turn.end(
+                replace(outcome, fingerprint=prepared.slide.fingerprint, left_out=left_out, note=prepared.tissue.note)
+            )
         finally:
             ready.close()
 
@@ -369,7 +371,10 @@ class Prepared:
         if known := stored_tissue(self.path, self.slide, *_mask_asked_for(job, plan)):
             return known
         if job.mask:
-            drawn = mask_from_file(job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um)
+            drawn = mask_from_file(
+                job.mask, self.slide.size, self.slide.mpp, plan.tissue.cell_um,
+                bounds=self.slide.bounds, origin=job.mask_origin,
+            )  # fmt: skip
             return replace(drawn, thumbnail=read_thumbnail(self.slide, drawn.step, pulse)[0])
         return find_tissue(self.slide, plan.tissue, pulse)
 
@@ -382,7 +387,7 @@ class Prepared:
 
 def _mask_asked_for(job: SlideJob, plan: EmbedPlan) -> tuple[str, dict[str, float | bool | str]]:
     """Method and parameters of the tissue mask that this run is to have."""
-    return drawn_by(job.mask, plan.tissue.cell_um) if job.mask else (METHOD, asdict(plan.tissue))
+    return drawn_by(job.mask, plan.tissue.cell_um, job.mask_origin) if job.mask else (METHOD, asdict(plan.tissue))
 
 
 def publish_store(turn: Turn, plan: EmbedPlan) -> None:

@@ -9,7 +9,9 @@ feature.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,18 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from wsi_umedpt.annotationfiles.annotation import Annotation, Corner, is_starred, polygons_of
+from wsi_umedpt.annotationfiles.features import MEMBER, ORIGIN, class_of, measurements_of, read_features, ring_of
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of
-from wsi_umedpt.interop.geojson import (
-    check_geojson,
-    feature_id,
-    in_blocks,
-    measurements_of,
-    printed,
-    read_features,
-    ring_of,
-    write_features,
-)
+from wsi_umedpt.interop.geojson import check_geojson, feature_id, in_blocks, printed, write_features
 from wsi_umedpt.objects import PALETTE, Objects
 
 ObjectType = Literal["detection", "cell", "tile", "annotation"]
@@ -52,6 +47,7 @@ def write_geojson(
     slide_id: str,
     object_type: ObjectType = "detection",
     colours: Mapping[str, Colour] | None = None,
+    corner: Corner = (0, 0),
 ) -> None:
     """Write objects as a FeatureCollection, a feature a line; the file is whole or absent.
 
@@ -69,6 +65,9 @@ def write_geojson(
         What QuPath makes of them; annotations are slow from some thousands on.
     colours
         Red, green, blue of a class, 0 to 255; others are of `PALETTE`.
+    corner
+        That positions in the file count from, level-0 px: `SlideStore.corner` for QuPath, which crops slides to their
+        bounds. The file says it.
 
     Raises
     ------
@@ -83,14 +82,24 @@ def write_geojson(
         {"name": name, "color": (colours or {}).get(name, PALETTE[number % len(PALETTE)])}
         for number, name in enumerate(objects.classes)
     ]
-    write_features(path, len(objects), lambda rows: _block(objects, rows, classifications, slide_id, object_type))
+    write_features(
+        path,
+        len(objects),
+        lambda rows: _block(objects, rows, classifications, slide_id, object_type, corner),
+        {MEMBER: {ORIGIN: [*corner]}},
+    )
 
 
 def _block(
-    objects: Objects, rows: slice, classifications: list[dict[str, Any]], slide_id: str, object_type: str
+    objects: Objects,
+    rows: slice,
+    classifications: list[dict[str, Any]],
+    slide_id: str,
+    object_type: str,
+    corner: Corner,
 ) -> Iterator[dict[str, Any]]:
     starts = objects.starts[rows.start : rows.stop + 1]
-    corners = np.round(objects.outline[starts[0] : starts[-1]].astype(np.float64), 2).tolist()
+    corners = np.round(objects.outline[starts[0] : starts[-1]].astype(np.float64) - corner, 2).tolist()
     values = np.column_stack([objects.score[rows], objects.measures[rows]])  # (object, measurement)
     bounds = itertools.pairwise((starts - starts[0]).tolist())
     for number, (begin, end), class_index, measured in zip(
@@ -113,7 +122,7 @@ def _block(
 # ---- reading ----
 
 
-def read_geojson(path: Path) -> Objects:
+def read_geojson(path: Path, corner: Corner = (0, 0), *, skipped: Counter[str] | None = None) -> Objects:
     """Read objects that `write_geojson` or QuPath wrote: a FeatureCollection, a list of features, or one feature.
 
     Outlines are outer rings, of a MultiPolygon the largest; a cell's is that of the cell, not of
@@ -122,6 +131,15 @@ def read_geojson(path: Path) -> Objects:
     are those of the outlines. Child objects count; frames around them (the root, cores of tissue
     arrays, annotations with children) do not.
 
+    Parameters
+    ----------
+    corner
+        That positions count from, level-0 px, if the file does not say it: that of the slide's bounds where QuPath
+        wrote it.
+    skipped
+        Counts what is left out: features without geometry, lines, points, objects of starred classes of QuPath
+        (Ignore*). Without it nothing is, and what is no polygon is refused.
+
     Raises
     ------
     InteropError
@@ -129,10 +147,52 @@ def read_geojson(path: Path) -> Objects:
     """
     classes: dict[str, int] = {}
     parts = []
+
+    def made(feature: dict[str, Any]) -> _Found | None:
+        reason = None if skipped is None else _why_not(feature)
+        if skipped is None or reason is None:
+            return _found(feature)
+        skipped[reason] += 1
+        return None
+
     with read_features(path) as collection:
-        for block in in_blocks(collection.objects(_found)):
+        found = (one for one in collection.objects(made) if one is not None)
+        for block in in_blocks(found):
             parts.append(_objects(block, classes))
-    return Objects.joined(parts, tuple(classes))
+        by = np.asarray(collection.origin or corner, np.float32)
+    objects = Objects.joined(parts, tuple(classes))
+    if not by.any():
+        return objects
+    return replace(objects, centroid=objects.centroid + by, outline=objects.outline + by)
+
+
+def _why_not(feature: dict[str, Any]) -> str | None:
+    """Why a feature is left out where that may be."""
+    geometry = feature.get("geometry") or {}
+    kind = str(geometry.get("type", ""))
+    if not geometry or not geometry.get("coordinates", True):
+        return "without geometry"
+    if kind.endswith(("Point", "LineString")):
+        return "points" if kind.endswith("Point") else "lines"
+    return "of starred classes" if is_starred(class_of(feature)) else None
+
+
+def objects_of_annotations(found: Sequence[Annotation], skipped: Counter[str]) -> Objects:
+    """Areas of annotations as objects, to be looked at; lines and points are counted as left out."""
+    classes: dict[str, int] = {}
+    block = []
+    for one in found:
+        if one.shape != "area":
+            skipped[f"{one.shape}s"] += 1
+            continue
+        parts = list(polygons_of(one.geometry))
+        (outer, *_) = parts[0] if len(parts) == 1 else max(parts, key=lambda rings: shapely.Polygon(rings[0]).area)
+        known = {_plain(name): value for name, value in one.measurements.items()}
+        block.append(_Found(one.name or CLASSLESS, [known.get(name, np.nan) for name in MEASUREMENTS], outer[:-1]))
+    try:
+        return Objects.joined([_objects(block, classes)] if block else [], tuple(classes))
+    except ValueError as error:
+        raise InteropError(str(error)) from None
 
 
 class _Found(NamedTuple):
@@ -157,13 +217,7 @@ def _objects(block: list[_Found], classes: dict[str, int]) -> Objects:
 
 
 def _found(feature: dict[str, Any]) -> _Found:
-    return _Found(_class_of(feature.get("properties") or {}), _values_of(feature), ring_of(feature))
-
-
-def _class_of(properties: dict[str, Any]) -> str:
-    classification = properties.get("classification") or {}
-    # QuPath names a class derived from others as it shows it: "Tumor: Positive".
-    return str(classification.get("name") or ": ".join(classification.get("names") or []) or CLASSLESS)
+    return _Found(class_of(feature) or CLASSLESS, _values_of(feature), ring_of(feature))
 
 
 def _values_of(feature: dict[str, Any]) -> list[float]:

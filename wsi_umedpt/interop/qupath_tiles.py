@@ -11,23 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.interop.geojson import (
-    as_dict,
-    check_geojson,
-    feature_id,
-    in_blocks,
-    measurements_of,
-    printed,
-    read_features,
-    ring_of,
-    write_features,
-)
+from wsi_umedpt.annotationfiles.annotation import Corner
+from wsi_umedpt.annotationfiles.features import MEMBER, ORIGIN, as_dict, measurements_of, read_features, ring_of
+from wsi_umedpt.interop.geojson import check_geojson, feature_id, in_blocks, printed, write_features
 from wsi_umedpt.interop.tables import check_tiles
 
 Values = npt.NDArray[np.float32]
 
-_MEMBER = "wsi_umedpt"
-"""Of the collection: what its squares do not say exactly."""
 _HUNDREDTH = 0.0101
 """px: positions are written to a hundredth."""
 
@@ -44,7 +34,13 @@ class ScoredTiles(NamedTuple):
 
 
 def write_tiles(
-    path: Path, xy: npt.NDArray[Any], side: float, columns: Mapping[str, npt.NDArray[Any]], *, slide_id: str
+    path: Path,
+    xy: npt.NDArray[Any],
+    side: float,
+    columns: Mapping[str, npt.NDArray[Any]],
+    *,
+    slide_id: str,
+    corner: Corner = (0, 0),
 ) -> None:
     """Write tiles as a FeatureCollection, a feature a line; the file is whole or absent.
 
@@ -58,6 +54,9 @@ def write_tiles(
         Scores by the name that QuPath shows, written as float32s print.
     slide_id
         The same slide, row and square give the same id of the feature, in every file.
+    corner
+        That positions in the file count from, level-0 px: `SlideStore.corner` for QuPath, which crops slides to their
+        bounds. The file says it.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def write_tiles(
     scores = np.stack([np.asarray(c, np.float32) for c in columns.values()], axis=1) if names else None
 
     def block(rows: slice) -> Iterator[dict[str, Any]]:
-        low, high = np.round(corners[rows], 2).tolist(), np.round(corners[rows] + side, 2).tolist()
+        low, high = (np.round(corners[rows] + by - corner, 2).tolist() for by in (0, side))
         measured = [[]] * len(low) if scores is None else printed(scores[rows])
         for number, (x, y), (right, bottom), values in zip(
             range(rows.start, rows.stop), low, high, measured, strict=True
@@ -89,13 +88,19 @@ def write_tiles(
                 },
             }
 
-    write_features(path, len(corners), block, {_MEMBER: {"side": float(side), "columns": names}})
+    write_features(path, len(corners), block, {MEMBER: {"side": float(side), "columns": names, ORIGIN: [*corner]}})
 
 
-def read_tiles(path: Path) -> ScoredTiles:
+def read_tiles(path: Path, corner: Corner = (0, 0)) -> ScoredTiles:
     """Read tiles that `write_tiles` wrote, or QuPath.
 
     What QuPath saved of them has no columns without any value, and a side to a hundredth of a px.
+
+    Parameters
+    ----------
+    corner
+        That positions count from, level-0 px, if the file does not say it: that of the slide's bounds where QuPath
+        wrote it.
 
     Raises
     ------
@@ -113,15 +118,16 @@ def read_tiles(path: Path) -> ScoredTiles:
         if len(other := np.flatnonzero(np.abs(squares[:, 2] - side) > _HUNDREDTH)):
             raise ValueError(f"object {other[0] + 1} has a side of {squares[other[0], 2]:g} px, others of {side:g} px")
         names = dict.fromkeys([*said_names, *(name for values in measured for name in values)])
-        return ScoredTiles(squares[:, :2], side, {name: _column(measured, name) for name in names})
+        by = np.asarray(collection.origin or corner, np.float64)
+        return ScoredTiles(squares[:, :2] + by, side, {name: _column(measured, name) for name in names})
 
 
 def _said(members: dict[str, Any]) -> tuple[float | None, list[str]]:
     """The side and the columns, where the collection says them."""
-    said = as_dict(members.get(_MEMBER) or {}, f"its member {_MEMBER}")
+    said = as_dict(members.get(MEMBER) or {}, f"its member {MEMBER}")
     side, names = said.get("side"), said.get("columns") or []
     if not (side is None or isinstance(side, int | float)) or not isinstance(names, list):
-        raise ValueError(f"its member {_MEMBER} is {said!r:.80}")
+        raise ValueError(f"its member {MEMBER} is {said!r:.80}")
     return side, [str(name) for name in names]
 
 

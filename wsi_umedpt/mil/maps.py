@@ -17,8 +17,13 @@ from wsi_umedpt.picture import save
 from wsi_umedpt.store import SlideStore
 
 
-def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out: bool = False) -> Iterator[Path]:
+def write_maps(
+    model: SlideModel, source: BagSource, folder: Path, *, leave_out: bool = False, bounds: bool = True
+) -> Iterator[Path]:
     """Write what each tile of a slide did; gives the paths as they are written.
+
+    Positions of the tiles for QuPath count from the corner of the slide's bounds, where a store states them, or else
+    (`bounds` off, or features of a file) from that of the whole slide.
 
     Raises
     ------
@@ -53,7 +58,8 @@ def write_maps(model: SlideModel, source: BagSource, folder: Path, *, leave_out:
         write_raster(path, Raster(heats, source.slide_id, mpp, made_by))
         yield path
     path = folder / f"{name}.geojson.gz"
-    write_tiles(path, bag.xy, side, columns, slide_id=source.slide_id)
+    corner = store.corner if store and bounds else (0, 0)
+    write_tiles(path, bag.xy, side, columns, slide_id=source.slide_id, corner=corner)
     yield path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 from tiny import release, tissue_slide
-from wsi_umedpt.annotations import read_regions
+from wsi_umedpt.annotations import read_drawn_labels
 from wsi_umedpt.cli import app
 from wsi_umedpt.errors import EncoderError, OptionError, SlideError, StoreError, WsiError
 from wsi_umedpt.store import SlideStore
@@ -129,7 +129,7 @@ def test_a_region_has_a_store_of_its_own(slide, model, by_hand, tmp_path):
     assert len(rows) > 250
     ours, theirs = zip(*rows, strict=True)
     assert np.allclose(small.bag().features[[*ours]], large.bag().features[[*theirs]], atol=0.05)
-    (region,) = read_regions(done.store.with_suffix(".geojson"))
+    (region,) = read_drawn_labels(done.store.with_suffix(".geojson"), "planted").regions
     assert region.area.equals(shapely.Polygon(SQUARE))
     assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".")} == {".zarr", ".geojson"}
 

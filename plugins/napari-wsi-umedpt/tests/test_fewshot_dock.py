@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import MPP, TUMOUR
 from tiny import colour_store
-from wsi_umedpt.annotations import read_points, read_regions
+from wsi_umedpt.annotations import read_drawn_labels, read_points
 from wsi_umedpt.probe import Probe
 from wsi_umedpt.scores import read_scores
 from wsi_umedpt.store import SlideStore
@@ -143,7 +143,7 @@ def test_saved_and_opened_again(dock, store, planted, tmp_path, told, make_napar
     dock.save_probe(probe)
     assert "wsi-umedpt probe predict" in told[-1].message
     assert len(read_points(table)) == len(labels)
-    assert {region.label for region in read_regions(regions)} == {"Tumor", "Other"}
+    assert {region.label for region in read_drawn_labels(regions, "planted").regions} == {"Tumor", "Other"}
     assert Probe.load(probe).weight == pytest.approx(dock.taught.probe.weight)
     dock.write_scores()
     qtbot.waitUntil(lambda: "Wrote scores" in told[-1].message)

@@ -225,7 +225,7 @@ def test_files_of_older_qupath_are_read(tmp_path):
         pytest.param("{", "cannot be read", id="no-json"),
         pytest.param('[{"type": "Thing"}]', "is no Feature", id="no-feature"),
         pytest.param(
-            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "is a Point", id="point"
+            '{"type": "Feature", "geometry": {"type": "Circle", "coordinates": [1, 2]}}', "'Circle', not", id="circle"
         ),
     ],
 )
@@ -253,10 +253,110 @@ def test_many_annotations_become_a_raster(tmp_path, monkeypatch):
     assert (kind, meta["metadata"][KEY].classes) == ("labels", ("Tumor", "Stroma"))
 
 
-def test_a_line_is_no_annotation():
-    """What has no area is named, not dropped."""
-    with pytest.raises(AnnotationError, match="shape 1 is a path"):
-        layer_annotations([SQUARE], {"shape_type": ["path"]}, PLACE)
+def feature(kind: str, coordinates: object, name: str = "Tumor") -> dict:
+    geometry = {"type": kind, "coordinates": coordinates} if kind else None
+    return {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": name}}}
+
+
+def test_lines_and_points_are_shown_and_saved(tmp_path):
+    """A line beside a polygon, a point, several of each: they come back from the file and from napari's layer."""
+    path = tmp_path / "a.geojson"
+    line = [[10.0, 20.0], [400.0, 30.0], [50.0, 350.0]]
+    drawn = [
+        feature("Polygon", [[*SQUARE.tolist(), SQUARE[0].tolist()]]),
+        feature("LineString", line),
+        feature("MultiPoint", [[10.0, 10.0], [200.0, 300.0]], "Mitosis"),
+        feature("Point", [77.0, 88.0]),
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": drawn}))
+    found = read_annotations(path)
+    assert [one.shape for one in found] == ["area", "line", "point", "point"]
+    write_annotations(tmp_path / "b.geojson", as_layer(found))
+    again = json.loads((tmp_path / "b.geojson").read_text())["features"]
+    for old, new in zip(drawn, again, strict=True):
+        assert new["geometry"]["type"] == old["geometry"]["type"]
+        assert np.allclose(
+            np.array(new["geometry"]["coordinates"]), np.array(old["geometry"]["coordinates"]), atol=0.01
+        )
+        assert new["properties"]["classification"]["name"] == old["properties"]["classification"]["name"]
+
+
+def test_a_line_that_is_drawn_is_saved_as_one():
+    """With napari's tools for lines and paths."""
+    for kind in ("line", "path"):
+        (one,) = layer_annotations([SQUARE], {"shape_type": [kind]}, PLACE)
+        assert (one.shape, len(one.parts[0][0])) == ("line", 4)
+
+
+def test_what_is_left_out_is_listed(tmp_path):
+    """One feature without a place costs nothing but itself, and is told; what is whole is shown."""
+    path = tmp_path / "a.geojson"
+    drawn = [feature("Polygon", [[*SQUARE.tolist(), SQUARE[0].tolist()]]), feature("", None), feature("Polygon", [])]
+    path.write_text(json.dumps(drawn))
+    told: list[str] = []
+    ((data, _, kind),) = annotations_of(path, PLACE, tell=told.append)
+    assert (len(data), kind, told) == (1, "shapes", ["a.geojson: skipped: 2 without geometry."])
+
+
+@pytest.mark.parametrize("identity", ["PathAnnotationObject", None, "the-same"])
+def test_features_without_an_id_of_their_own_stay_apart(tmp_path, identity):
+    """Before QuPath 0.3 the id was the type of all: what is edited and saved must not become one annotation."""
+    one, other = (feature("Polygon", [[*ring.tolist(), ring[0].tolist()]]) for ring in (SQUARE, FAR))
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([{**one, "id": identity}, {**other, "id": identity}]))
+    assert [len(a.parts) for a in as_layer(read_annotations(path))] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(
+            "a.xml",
+            '<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="Tumor" Color="#FF0000">'
+            "<Coordinates>{Coordinate}</Coordinates></Annotation></Annotations></ASAP_Annotations>",
+            id="asap",
+        ),
+        pytest.param(
+            "b.xml",
+            '<Annotations MicronsPerPixel="0.5"><Annotation Id="1" Name="Tumor" LineColor="255"><Regions>'
+            '<Region Type="0"><Vertices>{Vertex}</Vertices></Region></Regions></Annotation></Annotations>',
+            id="imagescope",
+        ),
+        pytest.param(
+            "c.annotations",
+            '<Annotations><Annotation Name="Tumor" LineColor="255"><Regions><Region Type="Polygon" NegativeROA="0">'
+            "<Vertices>{V}</Vertices></Region></Regions></Annotation></Annotations>",
+            id="halo",
+        ),
+    ],
+)
+def test_annotations_of_other_programs_are_opened(tmp_path, name, text):
+    """XML of ASAP, ImageScope and HALO becomes a layer, with class and colour; napari is told that it is ours."""
+    from napari_wsi_umedpt._reader import get_reader
+
+    tag = text[text.index("{") + 1 : text.index("}")]
+    (tmp_path / name).write_text(text.replace(f"{{{tag}}}", "".join(f'<{tag} X="{x}" Y="{y}"/>' for x, y in SQUARE)))
+    ((data, meta, _),) = annotations_of(tmp_path / name, PLACE)
+    assert np.allclose(PLACE.to_slide(data[0]), SQUARE)
+    assert (meta["features"]["class"], meta["edge_color"]) == (["Tumor"], [[1.0, 0.0, 0.0, 1.0]])
+    assert get_reader(tmp_path / name) is not None
+
+
+def test_positions_count_from_the_bounds_as_qupath_does(tmp_path):
+    """What is saved lies at level-0 px less the corner, the file says so, and is read back where it was drawn."""
+    place = Place("a", SIZE, MPP, corner=(40, 70))
+    path = tmp_path / "a.geojson"
+    write_annotations(path, [Annotation(((SQUARE,),), "Tumor")], place.corner)
+    content = json.loads(path.read_text())
+    assert content["wsi_umedpt"]["origin"] == [40, 70]
+    assert content["features"][0]["geometry"]["coordinates"][0][0] == [60.0, 30.0]
+    del content["wsi_umedpt"]  # as QuPath saves it again
+    (tmp_path / "b.geojson").write_text(json.dumps(content))
+    for name, origin, expected in (
+        ("a.geojson", None, SQUARE), ("b.geojson", None, SQUARE), ("b.geojson", "level-0", SQUARE - place.corner),
+    ):  # fmt: skip
+        ((data, _, _),) = annotations_of(tmp_path / name, place, origin=origin)
+        assert np.allclose(place.to_slide(data[0]), expected)
 
 
 def test_an_ellipse_becomes_a_polygon():

@@ -246,6 +246,7 @@ class AnalyseDock(Dock):
             embed=self.embed.isChecked(),
             heads=self.chosen_heads,
             region=self._region(slide.place),
+            corner=slide.place.corner,
         )
 
     def _region(self, place: Any) -> tuple[tuple[tuple[float, float], ...], ...]:

@@ -50,6 +50,8 @@ class Request:
     """What is looked for; of the model, which must then be a UMedPT one."""
     region: tuple[tuple[tuple[float, float], ...], ...] = ()
     """Outlines, level-0 px; empty is the whole slide."""
+    corner: tuple[int, int] = (0, 0)
+    """Of the slide's bounds, from which the file of the region counts, for QuPath."""
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -319,7 +321,9 @@ def _region_file(request: Request) -> Path | None:
     path = request.out / f"{request.slide_id}.geojson"
     rings: Sequence[Ring] = [np.array(ring, np.float64) for ring in request.region]
     write_annotations(
-        path, [Annotation(((ring,),), "Region", id=f"{request.digest}-{n}") for n, ring in enumerate(rings)]
+        path,
+        [Annotation(((ring,),), "Region", id=f"{request.digest}-{n}") for n, ring in enumerate(rings)],
+        request.corner,
     )
     return path
 

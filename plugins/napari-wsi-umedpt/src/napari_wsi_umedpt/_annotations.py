@@ -1,11 +1,12 @@
-"""What people draw, to and from QuPath's GeoJSON: a napari Shapes layer on one side, features on the other.
+"""What people draw, to and from files: a napari Shapes layer on one side, QuPath's GeoJSON on the other.
 
-Core `wsi_umedpt.interop.qupath` streams millions of objects; here are annotations, by the hundred:
-their names, colours, locks, holes and several parts survive the round trip. In napari a polygon with
-holes is one line that goes to each hole and back; several parts are several shapes of one ``id``.
+Read are also XML of ASAP, ImageScope and HALO (`wsi_umedpt.annotationfiles`). Names, colours, locks, holes,
+several parts, lines and points survive the round trip. In napari a polygon with holes is one line that goes to
+each hole and back, a point is a small circle; several parts are several shapes of one ``id``.
 
-Positions in a file are level-0 px, x before y; in a layer, um, y before x. Files of over
-`MOST_SHAPES` features are shown as objects (`napari_wsi_umedpt._nuclei`): napari's shapes cost 0.1 ms each.
+Positions in a file are level-0 px, x before y, in QuPath's from the corner of the slide's bounds; in a layer, um,
+y before x. Files of over `MOST_SHAPES` polygons are shown as objects (`napari_wsi_umedpt._nuclei`): napari's
+shapes cost 0.1 ms each.
 
 Read top to bottom: `Annotation`, reading, `annotations_of` (a file as layers), `shapes_layer`, writing.
 """
@@ -14,22 +15,32 @@ import gzip
 import itertools
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import shapely
+from wsi_umedpt.annotationfiles.annotation import Annotation as Read
+from wsi_umedpt.annotationfiles.annotation import Corner, Origin, skipped_words
+from wsi_umedpt.annotationfiles.features import MEMBER, ORIGIN
+from wsi_umedpt.annotationfiles.reading import SUFFIXES, read_annotation_file
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import AnnotationError
-from wsi_umedpt.interop.qupath import MEASUREMENTS, read_geojson
+from wsi_umedpt.interop.qupath import MEASUREMENTS, objects_of_annotations
 from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._layers import KEY, UNITS, Colour, LayerTuple, Place, Shown, objects_layer
 from napari_wsi_umedpt._navigation import Frame
 
 MOST_SHAPES = 2_000
+MOST_CORNERS = 100_000
+"""Of all shapes of a layer that can be edited."""
+_POINT_UM = 10.0
+"""Width of the circle that stands for a point."""
 _ELLIPSE_CORNERS = 64
 _LINE_PX = 2.0
 """Of edges, canvas px at the zoom at which a layer is made."""
@@ -44,10 +55,10 @@ Ring = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """A region that somebody drew: polygons with holes, in level-0 px."""
+    """What somebody drew, in level-0 px: polygons with holes, lines or points."""
 
     parts: tuple[tuple[Ring, ...], ...]
-    """Of each polygon its outer ring, then its holes."""
+    """Of each polygon its outer ring, then its holes; of a line its corners, of a point itself."""
     name: str = ""
     """Its class; empty where there is none."""
     colour: Colour | None = None
@@ -58,90 +69,83 @@ class Annotation:
     kind: str = "annotation"
     """QuPath's objectType."""
     measurements: Mapping[str, float] = field(default_factory=dict)
+    shape: Literal["area", "line", "point"] = "area"
 
 
 # ---- reading ----
 
 
-def read_annotations(path: Path) -> list[Annotation]:
-    """Read polygons and rectangles of a GeoJSON file, as QuPath writes it.
+def read_annotations(path: Path, corner: Corner = (0, 0), origin: Origin | None = None) -> list[Annotation]:
+    """Read what was drawn with QuPath, ASAP, ImageScope or HALO.
+
+    Parameters
+    ----------
+    corner, origin
+        As `wsi_umedpt.annotationfiles.reading.read_annotation_file` takes them.
 
     Raises
     ------
     AnnotationError
-        If it cannot be read, or a feature is no polygon.
+        If it cannot be read.
     """
-    try:
-        packed = path.read_bytes()
-        text = gzip.decompress(packed) if path.name.lower().endswith(".gz") else packed
-        content = json.loads(text.decode("utf-8-sig"))  # some editors leave a byte order mark
-        return [_annotation(feature) for feature in _features(content)]
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise AnnotationError(f"{path} cannot be read as QuPath's GeoJSON: {error}") from None
+    return [_shown(one) for one in read_annotation_file(path, corner, origin).annotations]
 
 
-def _features(content: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        content = content["features"]
-    for number, feature in enumerate(content if isinstance(content, list) else [content], start=1):
-        if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise ValueError(f"number {number} is no Feature")
-        yield feature
+def _shown(one: Read) -> Annotation:
+    parts: tuple[tuple[Ring, ...], ...]
+    if one.shape == "area":
+        rings = [
+            [shapely.get_coordinates(r)[:-1] for r in shapely.get_rings(p)] for p in shapely.get_parts(one.geometry)
+        ]
+        parts = tuple(tuple(polygon) for polygon in rings)
+    else:
+        parts = tuple((shapely.get_coordinates(part),) for part in shapely.get_parts(one.geometry))
+    return Annotation(parts, one.name, one.colour, one.title, one.id, one.locked, one.kind, one.measurements, one.shape)
 
 
-def _annotation(feature: dict[str, Any]) -> Annotation:
-    geometry, properties = feature["geometry"], feature.get("properties") or {}
-    kind, coordinates = geometry["type"], geometry["coordinates"]
-    if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"a feature is a {kind}; only polygons can be shown. In QuPath, leave the others out")
-    polygons = [coordinates] if kind == "Polygon" else coordinates
-    parts = tuple(tuple(_ring(ring) for ring in polygon) for polygon in polygons)
-    classification = properties.get("classification") or {}
-    colour = classification.get("color") or properties.get("color")
-    if isinstance(colour, int):  # before QuPath 0.3: one number, alpha first
-        colour = [(colour >> shift) & 255 for shift in (16, 8, 0)]
-    stated = properties.get("measurements") or {}
-    if isinstance(stated, list):  # before QuPath 0.4
-        stated = {pair["name"]: pair["value"] for pair in stated}
-    return Annotation(
-        parts,
-        str(classification.get("name") or ": ".join(classification.get("names") or [])),
-        tuple(int(part) for part in colour[:3]) if colour else None,  # type: ignore[arg-type]
-        str(properties.get("name") or ""),
-        str(feature.get("id") or uuid.uuid4()),
-        bool(properties.get("isLocked") or properties.get("locked")),
-        str(properties.get("objectType") or properties.get("object_type") or "annotation"),
-        {str(key): float(value) for key, value in stated.items() if isinstance(value, int | float)},
-    )
+def annotations_of(
+    path: Path, place: Place, *, origin: Origin | None = None, tell: Callable[[str], object] = lambda _: None
+) -> list[LayerTuple]:
+    """A file of annotations as a layer over the slide that is open.
 
-
-def _ring(points: Sequence[Sequence[float]]) -> Ring:
-    ring = np.asarray([point[:2] for point in points], np.float64)
-    ring = ring[:-1] if len(ring) > 1 and np.array_equal(ring[0], ring[-1]) else ring
-    if len(ring) < 3 or not np.isfinite(ring).all():
-        raise ValueError(f"a ring of {len(ring)} corners is no area")
-    return ring
-
-
-def annotations_of(path: Path, place: Place) -> list[LayerTuple]:
-    """A GeoJSON file as a layer over the slide that is open.
+    Parameters
+    ----------
+    origin
+        The corner that its positions count from, if not from where its format does.
+    tell
+        Is told what was left out.
 
     Raises
     ------
     AnnotationError
-        If it cannot be read, or all of it lies outside the slide.
+        If it cannot be read, holds nothing, or all of it lies outside the slide.
     """
-    name = path.name.removesuffix(".gz").removesuffix(".geojson")
-    found = read_annotations(path)
-    if len(found) > MOST_SHAPES:
-        return [objects_layer(read_geojson(path), place, name)]
+    suffix = max((end for end in SUFFIXES if path.name.lower().endswith(end)), key=len, default="")
+    name = path.name[: len(path.name) - len(suffix)]
+    read = read_annotation_file(path, place.corner, origin)
+    found, skipped = [_shown(one) for one in read.annotations], read.skipped
     if found and not any(_meets(one, place) for one in found):
         width, height = place.size
         raise AnnotationError(
             f"{path.name}: all of its {len(found)} regions lie outside the slide that is open, {place.slide_id} "
             f"({width} x {height} px). Is it of another slide?"
         )
-    return [shapes_layer(found, place, name)]
+    corners = sum(len(ring) for one in found for part in one.parts for ring in part)
+    if len(found) > MOST_SHAPES or corners > MOST_CORNERS:
+        objects = objects_of_annotations(read.annotations, skipped)
+        layers = [objects_layer(objects, place, name)]
+    else:
+        layers = [shapes_layer(found, place, name)]
+    if words := _left_out(path, skipped, bool(found)):
+        tell(words)
+    return layers
+
+
+def _left_out(path: Path, skipped: Counter[str], any_left: bool) -> str:
+    words = skipped_words(skipped)
+    if words and not any_left:
+        return f"{path.name} holds nothing that can be shown: {words}."
+    return f"{path.name}: {words}." if words else ""
 
 
 def _meets(one: Annotation, place: Place) -> bool:
@@ -164,7 +168,7 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
     shapes, rows = [], []
     for one in found:
         for part in one.parts:
-            shapes.append(place.to_world(_one_line(part)))
+            shapes.append(_drawn_as(one, part, place))
             rows.append(one)
     colour = [[*(c / 255 for c in one.colour or colours[one.name]), 1.0] for one in rows]
     features = {
@@ -174,10 +178,12 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
         "locked": [one.locked for one in rows],
         "kind": [one.kind for one in rows],
         "measurements": [json.dumps(dict(one.measurements)) for one in rows],
+        "shape": [one.shape for one in rows],
     }
+    kinds = {"area": "polygon", "line": "path", "point": "ellipse"}
     meta = {
         "name": name,
-        "shape_type": "polygon",
+        "shape_type": [kinds[one.shape] for one in rows] or "polygon",
         "edge_width": _LINE_PX / zoom,
         "edge_color": colour or "yellow",
         "face_color": [[*c[:3], 0.15] for c in colour] or "transparent",
@@ -187,6 +193,15 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
         "metadata": {KEY: Shown("annotations", place, name=name)},
     }
     return shapes, {**meta, **({} if shapes else {"ndim": 2})}, "shapes"
+
+
+def _drawn_as(one: Annotation, part: tuple[Ring, ...], place: Place) -> npt.NDArray[np.float64]:
+    """Corners of a part, um, y first; of a point those of the box around its circle."""
+    if one.shape == "point":
+        radius = _POINT_UM / 2 / place.mpp
+        box = np.array([[-radius, -radius], [radius, -radius], [radius, radius], [-radius, radius]])
+        return place.to_world(part[0][0] + box)
+    return place.to_world(_one_line(part) if one.shape == "area" else part[0])
 
 
 def class_colours(found: Sequence[Annotation]) -> dict[str, Colour]:
@@ -261,11 +276,6 @@ def layer_annotations(data: Sequence[Any], meta: Mapping[str, Any], place: Place
         (corner, 2) of each shape, y first, in the layer's own px.
     meta
         Its ``shape_type``, ``features``, ``scale``, ``translate``, ``edge_color``.
-
-    Raises
-    ------
-    AnnotationError
-        If a shape is a line, which has no area.
     """
     kinds = meta.get("shape_type", "polygon")
     kinds = [kinds] * len(data) if isinstance(kinds, str) else list(kinds)
@@ -274,14 +284,17 @@ def layer_annotations(data: Sequence[Any], meta: Mapping[str, Any], place: Place
     colours = np.asarray(meta.get("edge_color", np.zeros((len(data), 4))))
     found: dict[str, Annotation] = {}
     for number, (corners, kind) in enumerate(zip(data, kinds, strict=True)):
-        if kind in ("line", "path"):
-            raise AnnotationError(
-                f"shape {number + 1} is a {kind}, which has no area and is no annotation of QuPath's kind here. Draw "
-                "it as a polygon, or remove it."
-            )
         world = np.asarray(corners)[:, -2:] * scale + shift
-        ring = place.to_slide(_ellipse(world) if kind == "ellipse" else world)
-        one = _drawn(_rings(ring), _row(features, number), colours[number] if len(colours) == len(data) else None)
+        row, colour = _row(features, number), colours[number] if len(colours) == len(data) else None
+        rings: tuple[Ring, ...]
+        shape: Literal["area", "line", "point"] = "line" if kind in ("line", "path") else "area"
+        if kind == "ellipse" and row.get("shape") == "point":
+            rings, shape = (place.to_slide(world.mean(axis=0, keepdims=True)),), "point"
+        elif shape == "line":
+            rings = (place.to_slide(world),)
+        else:
+            rings = _rings(place.to_slide(_ellipse(world) if kind == "ellipse" else world))
+        one = _drawn(rings, row, colour, shape)
         known = found.get(one.id)
         found[one.id] = replace(known, parts=(*known.parts, *one.parts)) if known else one
     return list(found.values())
@@ -293,7 +306,9 @@ def _row(features: Any, number: int) -> dict[str, Any]:
     return {str(key): features[key].iloc[number] for key in features}
 
 
-def _drawn(rings: tuple[Ring, ...], row: Mapping[str, Any], colour: Any) -> Annotation:
+def _drawn(
+    rings: tuple[Ring, ...], row: Mapping[str, Any], colour: Any, shape: Literal["area", "line", "point"]
+) -> Annotation:
     def text(key: str) -> str:
         value = row.get(key)
         return value if isinstance(value, str) else ""  # shapes drawn anew have nan here
@@ -308,6 +323,7 @@ def _drawn(rings: tuple[Ring, ...], row: Mapping[str, Any], colour: Any) -> Anno
         bool(row.get("locked") is True or row.get("locked") == np.True_),
         text("kind") or "annotation",
         json.loads(text("measurements") or "{}"),
+        shape,
     )
 
 
@@ -318,8 +334,14 @@ def _ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(middle + np.cos(angle) * right + np.sin(angle) * down, np.float64)
 
 
-def write_annotations(path: Path, found: Sequence[Annotation]) -> None:
-    """Write annotations as QuPath reads them, a FeatureCollection in level-0 px; the file is whole or absent.
+def write_annotations(path: Path, found: Sequence[Annotation], corner: Corner = (0, 0)) -> None:
+    """Write annotations as QuPath reads them, a FeatureCollection; the file is whole or absent.
+
+    Parameters
+    ----------
+    corner
+        That positions count from, level-0 px: that of the slide's bounds, where QuPath's image begins. The file says
+        it.
 
     Raises
     ------
@@ -328,16 +350,15 @@ def write_annotations(path: Path, found: Sequence[Annotation]) -> None:
     """
     if not path.name.lower().endswith((".geojson", ".geojson.gz")):
         raise AnnotationError(f"{path.name} must end in .geojson or .geojson.gz")
-    content = {"type": "FeatureCollection", "features": [_feature(one) for one in found]}
+    content = {
+        "type": "FeatureCollection", MEMBER: {ORIGIN: [*corner]}, "features": [_feature(one, corner) for one in found],
+    }  # fmt: skip
     text = json.dumps(content, allow_nan=False).encode()
     with whole_file(path) as file:
         file.write(gzip.compress(text, mtime=0) if path.suffix.lower() == ".gz" else text)
 
 
-def _feature(one: Annotation) -> dict[str, Any]:
-    polygons = [[[*np.round(ring, 3).tolist(), np.round(ring[0], 3).tolist()] for ring in part] for part in one.parts]
-    # QuPath reads a MultiPolygon of one part; other tools do not.
-    several = len(polygons) > 1
+def _feature(one: Annotation, corner: Corner) -> dict[str, Any]:
     properties: dict[str, Any] = {"objectType": one.kind, "isLocked": one.locked}
     if one.title:
         properties["name"] = one.title
@@ -347,12 +368,16 @@ def _feature(one: Annotation) -> dict[str, Any]:
         properties["color"] = [*one.colour]
     if one.measurements:
         properties["measurements"] = dict(one.measurements)
-    return {
-        "type": "Feature",
-        "id": one.id,
-        "geometry": {
-            "type": "MultiPolygon" if several else "Polygon",
-            "coordinates": polygons if several else polygons[0],
-        },
-        "properties": properties,
-    }
+    return {"type": "Feature", "id": one.id, "geometry": _geometry(one, corner), "properties": properties}
+
+
+def _geometry(one: Annotation, corner: Corner) -> dict[str, Any]:
+    parts = [[np.round(ring - corner, 3).tolist() for ring in part] for part in one.parts]
+    kind = {"area": "Polygon", "line": "LineString", "point": "Point"}[one.shape]
+    made = {
+        "Polygon": [[[*ring, ring[0]] for ring in part] for part in parts],
+        "LineString": [part[0] for part in parts],
+        "Point": [part[0][0] for part in parts],
+    }[kind]
+    # QuPath reads a MultiPolygon of one part; other tools do not.
+    return {"type": f"Multi{kind}", "coordinates": made} if len(made) > 1 else {"type": kind, "coordinates": made[0]}

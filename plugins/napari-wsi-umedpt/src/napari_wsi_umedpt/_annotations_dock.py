@@ -1,10 +1,11 @@
-"""The dock for regions that people draw: a class for each, to and from QuPath's GeoJSON."""
+"""The dock for regions that people draw: a class for each, to and from files."""
 
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Shapes
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout
+from wsi_umedpt.annotationfiles.annotation import Origin
 from wsi_umedpt.errors import AnnotationError, WsiError
 from wsi_umedpt.objects import PALETTE
 
@@ -15,6 +16,8 @@ from napari_wsi_umedpt._telling import tell, tell_error
 from napari_wsi_umedpt._viewer import add_layers, camera, current_place
 
 _FILTER = "QuPath GeoJSON (*.geojson *.geojson.gz)"
+_READ = "Annotations (*.geojson *.geojson.gz *.json *.xml *.annotations)"
+"""Of QuPath, ASAP, ImageScope and HALO."""
 _CLASSES = ("Tumor", "Stroma", "Necrosis", "Immune cells", "Ignore*")
 """QuPath's own first classes, so that they mean the same there."""
 
@@ -29,6 +32,12 @@ class AnnotationsDock(Dock):
         self.classes.addItems(list(_CLASSES))
         self.classes.setToolTip("Of what is drawn next; type to add one")
         self.classes.currentTextChanged.connect(self._next_class)
+        self.bounds = QCheckBox("Files count from the slide's bounds, as QuPath does")
+        self.bounds.setChecked(True)
+        self.bounds.setToolTip(
+            "Some scanners state which part of a slide they scanned (MRXS, SCN), and QuPath shows that part alone.\n"
+            "Off: positions in files count from the corner of the whole slide, as with QuPath's option --no-crop."
+        )
         layout = QVBoxLayout(self)
         form = QFormLayout()
         form.addRow("Class", self.classes)
@@ -36,13 +45,17 @@ class AnnotationsDock(Dock):
         for text, does in (
             ("New layer to draw in", self.new_layer),
             ("Give this class to what is selected", self.classify),
-            ("Open GeoJSON ...", self._choose_file),
+            ("Open annotations ...", self._choose_file),
             ("Save layer as GeoJSON ...", self._choose_target),
         ):
             button = QPushButton(text)
             button.clicked.connect(does)
             layout.addWidget(button)
+        layout.addWidget(self.bounds)
         layout.addStretch(1)
+
+    def _origin(self) -> Origin | None:
+        return None if self.bounds.isChecked() else "level-0"
 
     def _colour(self) -> tuple[float, ...]:
         index = self.classes.findText(self.classes.currentText())
@@ -99,12 +112,12 @@ class AnnotationsDock(Dock):
     # ---- files ----
 
     def open(self, path: Path) -> None:
-        """Show a GeoJSON file over the slide."""
+        """Show a file of annotations over the slide."""
         place = current_place(self._viewer)
         try:
             if place is None:
                 raise AnnotationError(f"{path.name} holds positions in pixels of a slide. Open its slide first.")
-            add_layers(self._viewer, annotations_of(path, place))
+            add_layers(self._viewer, annotations_of(path, place, origin=self._origin(), tell=tell))
         except (WsiError, OSError) as error:
             tell_error(error)
 
@@ -115,14 +128,14 @@ class AnnotationsDock(Dock):
             return
         try:
             found = layer_annotations(layer.data, layer_meta(layer), place)
-            write_annotations(path, found)
+            write_annotations(path, found, place.corner if self.bounds.isChecked() else (0, 0))
         except (WsiError, OSError) as error:
             tell_error(error)
             return
         tell(f"Saved {len(found)} annotations to {path}. In QuPath, drag the file onto the slide.")
 
     def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Open annotations", "", _FILTER)
+        name, _ = QFileDialog.getOpenFileName(self, "Open annotations", "", _READ)
         if name:
             self.open(Path(name))
 

@@ -317,7 +317,7 @@ class FewShotDock(Dock):
             tell("Open a slide's results first.")
             return
         try:
-            self.label(read_labels(path, slide.cells, slide.store.slide_id))
+            self.label(read_labels(path, slide.cells, slide.store.slide_id, slide.place.corner))
         except (WsiError, OSError) as error:
             tell_error(error)
 
@@ -333,9 +333,8 @@ class FewShotDock(Dock):
                 others = write_points(path, points_of(labels, slide.grid, slide_id), slide_id)
                 more = f", and kept {others} of other slides" if others else ""
             else:
-                write_regions(
-                    path, labels, slide.cells, dict(zip(self.classes.names, self.classes.colours, strict=True))
-                )
+                colours = dict(zip(self.classes.names, self.classes.colours, strict=True))
+                write_regions(path, labels, slide.cells, colours, slide.place.corner)
         except (WsiError, OSError) as error:
             tell_error(error)
             return
@@ -370,7 +369,9 @@ class FewShotDock(Dock):
         self._background.run(work, lambda _: tell(f"Wrote scores {taught.probe.name!r} into {slide.store.path.name}."))
 
     def _choose_labels(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Labels of tiles", "", "Labels (*.csv *.geojson)")
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Labels of tiles", "", "Labels (*.csv *.geojson *.geojson.gz *.json *.xml *.annotations)"
+        )
         if name:
             self.open_labels(Path(name))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from napari.utils.colormaps import DirectLabelColormap
+from wsi_umedpt.annotationfiles.annotation import Corner
 from wsi_umedpt.labels import LabelImage
 from wsi_umedpt.objects import PALETTE, Objects
 from wsi_umedpt.slide import Slide
@@ -52,6 +53,8 @@ class Place:
     """(width, height), level-0 px."""
     mpp: float
     """um per level-0 px."""
+    corner: Corner = (0, 0)
+    """(x, y) of the slide's bounds, level-0 px, from which QuPath counts; (0, 0) where it has none."""
 
     def meta(self, step: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
         """Scale, translation and units of a raster.

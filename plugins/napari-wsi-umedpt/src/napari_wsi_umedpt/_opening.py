@@ -75,7 +75,11 @@ def open_pixels(path: Path, report: Report, *, mpp: float | None = None, store: 
         mpp = float(of["mpp"]) if of["mpp_source"] == "user" else mpp
     slide = open_slide(path, mpp=mpp)
     try:
-        place = place_of(store) if store is not None else Place(default_id(path), slide.size, slide.mpp)
+        place = (
+            place_of(store)
+            if store is not None
+            else Place(default_id(path), slide.size, slide.mpp, corner=slide.corner)
+        )
         layer = slide_layer(slide, place, report)
     except BaseException:
         slide.close()
@@ -110,7 +114,7 @@ def place_of(store: SlideStore) -> Place:
     """Where a store's slide lies in napari's world."""
     of = store.attrs["slide"]
     width, height = of["size"]
-    return Place(store.slide_id, (int(width), int(height)), float(of["mpp"]))
+    return Place(store.slide_id, (int(width), int(height)), float(of["mpp"]), corner=store.corner)
 
 
 def overlays(store: SlideStore, report: Report) -> list[LayerTuple]:

@@ -18,7 +18,7 @@ Read = Callable[[Any], "list[LayerTuple]"]
 _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".czi", ".svslide")
 """Suffixes that nothing but slides has."""
 _TIFFS = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
-_ANNOTATIONS = (".geojson", ".geojson.gz")
+_ANNOTATIONS = (".geojson", ".geojson.gz", ".annotations")
 _NOTHING: "list[LayerTuple]" = [(None,)]  # type: ignore[list-item]
 """How a reader says that it has no layers to add."""
 
@@ -35,7 +35,7 @@ def get_reader(path: Any) -> Read | None:
     name = path.name.lower()
     if name.endswith(".zarr"):
         return _read if _is_store_or_slide(path) else None
-    if name.endswith(_ANNOTATIONS):
+    if name.endswith(_ANNOTATIONS) or (name.endswith(".xml") and _is_annotations(path)):
         return _read_annotations
     if name.endswith(_SLIDES) or (name.endswith(_TIFFS) and _is_slide(path)):
         return _read
@@ -70,6 +70,16 @@ def _is_slide(path: Path) -> bool:
             return colours and (bool(page.is_tiled) or (mpp is not None and MPP_MIN <= mpp.value <= MPP_MAX))
     except (Refused, OSError, ValueError, IndexError):
         return False
+
+
+def _is_annotations(path: Path) -> bool:
+    """Whether XML begins as that of ASAP or ImageScope does."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4096)
+    except OSError:
+        return False
+    return b"<ASAP_Annotations" in begin or b"<Annotations" in begin
 
 
 def _read(path: Any) -> "list[LayerTuple]":
@@ -145,6 +155,7 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
     from wsi_umedpt.errors import AnnotationError
 
     from napari_wsi_umedpt._annotations import annotations_of
+    from napari_wsi_umedpt._telling import tell
     from napari_wsi_umedpt._viewer import current_place
 
     def prepare() -> "Callable[[], list[LayerTuple]]":
@@ -154,7 +165,7 @@ def _read_annotations(path: Any) -> "list[LayerTuple]":
             raise AnnotationError(
                 f"{Path(path).name} holds positions in pixels of a slide, and no slide is open. Open its slide first."
             )
-        return lambda: annotations_of(Path(path), place)
+        return lambda: annotations_of(Path(path), place, tell=tell)
 
     return _beside(Path(path), prepare)
 

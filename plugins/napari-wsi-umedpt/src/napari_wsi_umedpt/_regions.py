@@ -50,6 +50,8 @@ def drawn_areas(data: Sequence[Any], meta: Mapping[str, Any], place: Place) -> l
 
 def area_of(one: Annotation) -> BaseGeometry:
     """The area of an annotation; lines that cross are made good, as a hand draws them."""
+    if one.shape != "area":
+        return shapely.Polygon()
     parts = [shapely.make_valid(shapely.Polygon(part[0], part[1:])) for part in one.parts]
     return shapely.union_all([part for part in parts if part.area > 0])
 

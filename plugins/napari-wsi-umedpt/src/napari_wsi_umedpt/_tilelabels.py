@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import shapely
-from wsi_umedpt.annotations import POINT_COLUMNS, Point, Region, read_points, read_regions
+from wsi_umedpt.annotationfiles.annotation import Corner
+from wsi_umedpt.annotations import POINT_COLUMNS, Point, Region, labels_at, read_drawn_labels, read_points
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import AnnotationError
 from wsi_umedpt.tiling import TileGrid
@@ -145,13 +146,15 @@ def write_points(path: Path, points: Sequence[Point], slide_id: str) -> int:
     return len(others)
 
 
-def write_regions(path: Path, labels: Labels, cells: TileCells, colours: Mapping[str, Colour]) -> None:
+def write_regions(
+    path: Path, labels: Labels, cells: TileCells, colours: Mapping[str, Colour], corner: Corner = (0, 0)
+) -> None:
     """Write labelled tiles as regions for QuPath, which `wsi-umedpt probe fit` reads too."""
-    write_annotations(path, regions_of(labels, cells, colours))
+    write_annotations(path, regions_of(labels, cells, colours), corner)
 
 
-def read_labels(path: Path, cells: TileCells, slide_id: str) -> dict[int, str]:
-    """Read labels of one slide: points of a CSV, or regions of GeoJSON.
+def read_labels(path: Path, cells: TileCells, slide_id: str, corner: Corner = (0, 0)) -> dict[int, str]:
+    """Read labels of one slide: points of a CSV, or annotations of QuPath, ASAP, ImageScope or HALO.
 
     Raises
     ------
@@ -162,18 +165,19 @@ def read_labels(path: Path, cells: TileCells, slide_id: str) -> dict[int, str]:
     found: dict[int, str] = {}
     if path.suffix.lower() == ".csv":
         points = read_points(path)
+        regions: list[Region] = []
         named = sorted({point.slide_id for point in points})
         if slide_id not in named:
             raise AnnotationError(
                 f"{path.name} labels no tile of {slide_id}; it is of {', '.join(named[:5])}. Open one of those slides."
             )
-        for point in points:
-            if point.slide_id == slide_id:
-                found |= _first_holding(point, grid, readable)
     else:
-        middles = shapely.points(grid.xy[readable] + grid.side / 2)
-        for region in read_regions(path):
-            found |= _within(region, middles, readable)
+        regions, points, _ = read_drawn_labels(path, slide_id, corner)
+    labels, _ = labels_at(regions, grid.xy[readable] + grid.side / 2)
+    found |= {int(tile): label for tile, label in zip(readable, labels, strict=True) if label}
+    for point in points:
+        if point.slide_id == slide_id:
+            found |= _first_holding(point, grid, readable)
     if not found:
         raise AnnotationError(f"{path.name} labels no readable tile of {slide_id}. Is it of another slide?")
     return found
@@ -183,7 +187,3 @@ def _first_holding(point: Point, grid: TileGrid, readable: npt.NDArray[np.int64]
     xy, place = grid.xy[np.sort(readable)], (point.x, point.y)
     rows = np.flatnonzero(((xy <= place) & (place < xy + grid.side)).all(axis=1))
     return {int(np.sort(readable)[row]): point.label for row in rows[:1]}
-
-
-def _within(region: Region, middles: npt.NDArray[np.object_], readable: npt.NDArray[np.int64]) -> dict[int, str]:
-    return dict.fromkeys(readable[shapely.contains(region.area, middles)].tolist(), region.label)

@@ -24,5 +24,5 @@ def write_shapes(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     place = shown.place if isinstance(shown, Shown) else current_place(viewer) if viewer is not None else None
     if place is None:
         raise AnnotationError(f"{Path(path).name}: shapes are saved in pixels of a slide, and no slide is open.")
-    write_annotations(Path(path), layer_annotations(data, meta, place))
+    write_annotations(Path(path), layer_annotations(data, meta, place), place.corner)
     return [path]
