@@ -7,6 +7,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import Bounds, origin_of
+from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_umedpt.annotations import Point
@@ -102,7 +103,7 @@ def fit(
         drawn = [read_drawn_labels(f, slide_id, store.corner, origin_of(bounds)) for f in files.get(slide_id, ())]
         for file, one in zip(files.get(slide_id, ()), drawn, strict=True):
             if one.note:
-                print(f"{file.name}: {one.note}")
+                say(f"{file.name}: {one.note}")
         tiles.append(
             label_tiles(
                 store,
