@@ -223,6 +223,19 @@ def test_masks_of_classes(masks):
     assert case.xyxy is None
 
 
+@pytest.mark.parametrize("name", ["._a.png", ".DS_Store", "Thumbs.db", "._b.1.jpg"])
+def test_what_systems_put_beside_images_is_no_image(masks, name):
+    """As macOS and file servers do on shared disks."""
+    for place in ("images", "masks"):
+        masks.text(f"{place}/{name}", "no image")
+    assert [*masks.find("segmentation", "out in core", "masks", labels="masks")] == ["a.png", "b.1.png", "c.jpg"]
+    for number in (0, 1):
+        masks.picture(f"classes/k{number}/d{number}.png")
+        masks.text(f"classes/k{number}/{name}", "no image")
+    found = masks.find("classification", "k0 k1", "class_folders", images="classes")
+    assert [*found] == ["k0/d0.png", "k1/d1.png"]
+
+
 @pytest.mark.parametrize(
     ("fields", "ids"),
     [

@@ -786,3 +786,17 @@ def test_an_archive_that_is_changed_anywhere_is_refused_or_read(tmp_path_factory
         assert "s.npz" in str(error)  # noqa: PT017 - either outcome is right
     else:
         assert np.array_equal(bag.features, values)
+
+
+@pytest.mark.parametrize("name", ["._a.h5", "@eaDir/a.h5", "$RECYCLE.BIN/a.h5"])
+def test_what_systems_put_beside_features_is_none(tmp_path, tiles, name):
+    """Neither read, nor named among folders that may have been meant."""
+    write_clam_file(tmp_path / "bank" / "a.h5", tiles.features, tiles.xy)
+    (tmp_path / "bank" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "bank" / name).write_bytes(b"-")
+    assert [*find_sources([tmp_path / "bank"])] == ["a"]
+    (tmp_path / "bank" / "a.h5").unlink()
+    with pytest.raises(InteropError) as refused:
+        find_sources([tmp_path / "bank"])
+    assert "@eaDir" not in str(refused.value)
+    assert "RECYCLE" not in str(refused.value)

@@ -9,6 +9,7 @@ import defusedxml.ElementTree
 from wsi_umedpt.datasets.records import DataSpec
 from wsi_umedpt.datasets.tables import Row, read_rows
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.files import is_clutter
 
 Box = tuple[str, tuple[float, float, float, float]]
 """Class, and x0, y0, x1, y1 in px."""
@@ -92,7 +93,7 @@ def _coco(labels: Path, problems: list[str]) -> Named:
 
 def _voc(labels: Path, problems: list[str]) -> Named:
     out: Named = {}
-    for path in sorted(labels.glob("*.xml")):
+    for path in sorted(p for p in labels.glob("*.xml") if not is_clutter(p.name)):
         try:
             root = defusedxml.ElementTree.parse(path).getroot()
             boxes = []

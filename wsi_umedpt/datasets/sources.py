@@ -16,6 +16,7 @@ from wsi_umedpt.datasets.records import BoxRecord, DataSpec, LabelRecord, MaskRe
 from wsi_umedpt.datasets.tables import Row, read_rows, refuse, stem_of
 from wsi_umedpt.datasets.targets import BORDER, FROM_MASK
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.files import is_clutter
 
 _SERVES = {
     "class_folders": ("classification",),
@@ -120,7 +121,7 @@ def _split(data: DataSpec, path: Path, row: Row | None) -> str:
 
 def _images(folder: Path) -> dict[str, Path]:
     """Images of a folder, by name and by stem; none may share a stem with another."""
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and not is_clutter(p.name)]
     first: dict[str, Path] = {}
     doubled = [f"{first[p.stem].name} and {p.name}" for p in found if first.setdefault(p.stem, p) is not p]
     refuse(doubled, f"{folder} holds images that differ in their suffix alone, so that a label may be of either")
@@ -291,7 +292,8 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
 
 def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
     labels, listed = _need(data, "a folder of NIfTI masks"), _listed(data)
-    for path in sorted(p for p in data.images.iterdir() if p.name.endswith((".nii", ".nii.gz"))):
+    volumes = (p for p in data.images.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not is_clutter(p.name))
+    for path in sorted(volumes):
         stem = stem_of(path.name)
         row = None if listed is None else listed.get(stem)
         if listed is not None and row is None:

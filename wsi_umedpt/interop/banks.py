@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from wsi_umedpt.bag import BagSource
 from wsi_umedpt.errors import InteropError, WsiError
+from wsi_umedpt.files import is_clutter
 from wsi_umedpt.interop import anndata, clam, hdf5, npzbag, ptbag, slide2vec, stamp, trident
 from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, StoreSource
 from wsi_umedpt.places import elsewhere, find_stores, place
@@ -206,7 +207,7 @@ def _is_pickle(file: Path) -> bool:
 def _is_candidate(file: Path) -> bool:
     return (
         file.suffix.lower() in _SUFFIXES
-        and not file.name.startswith(".")
+        and not is_clutter(file.name)
         and (file.is_dir() if file.suffix == _STORE else file.is_file())
     )
 
@@ -236,9 +237,13 @@ def _check_one_each(sources: Sequence[StoreSource | FileSource]) -> None:
 
 def _nothing(paths: Sequence[Path]) -> str:
     looked = ", ".join(map(str, paths)) or "nothing, as nothing was named"
-    below = sorted(folder.name for path in paths if path.is_dir() for folder in path.iterdir() if folder.is_dir())
+    below = sorted(folder.name for path in paths if path.is_dir() for folder in path.iterdir() if _is_place(folder))
     hint = f" There are folders within: {', '.join(below[:_LISTED])}. Name the one of the features." if below else ""
     return f"no features of slides in {looked}: looked for stores and files {', '.join(_SUFFIXES)}.{hint}"
+
+
+def _is_place(folder: Path) -> bool:
+    return not is_clutter(folder.name) and folder.is_dir()
 
 
 def _listing(what: str, lines: Iterator[str] | Sequence[str]) -> str:
