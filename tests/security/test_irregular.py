@@ -18,6 +18,7 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.slide import fingerprint, open_slide
 from wsi_umedpt.stalls import watched
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.testing import tissue_image, write_dicom, write_pyramid
 
 KINDS = {"pipe": "a named pipe", "device": "a device", "socket": "a socket"}
 SECONDS = 20.0
@@ -78,7 +79,10 @@ def test_a_slide_that_is_no_file(name, kind, tmp_path):
 )
 def test_a_slide_of_several_files_one_of_which_is_none(slide, part, kind, tmp_path):
     """What its reader would open beside it."""
-    (tmp_path / slide).write_text("Image=part.jpg\n")
+    if slide == "a.dcm":
+        write_dicom(tmp_path, tissue_image(256, 256)[0])[0].rename(tmp_path / slide)
+    else:
+        (tmp_path / slide).write_text("Image=part.jpg\n")
     (tmp_path / part).parent.mkdir(exist_ok=True)
     become(tmp_path / part, kind)
     with pytest.raises(SlideError, match=KINDS[kind]):
@@ -150,8 +154,6 @@ def test_a_chunk_of_a_terabyte_is_not_read(tmp_path):
 
 def test_a_run_lists_what_is_no_file_and_goes_on(tmp_path):
     """In a folder of slides, also where a store of its name is there."""
-    from wsi_umedpt.testing import tissue_image, write_pyramid
-
     write_pyramid(tmp_path / "good.svs", tissue_image(256, 256)[0], tile=128)
     out = tmp_path / "out"
     assert drawn_slides.embedded(tmp_path / "good.svs", "good", out).status == "done"
