@@ -278,6 +278,24 @@ def test_channels_that_are_no_colours_are_refused(tmp_path, metadata, reason):
         open_slide(tmp_path / "a.ome.tif", mpp=0.5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_rgb_page_is_in_colour_however_its_channels_are_counted(tmp_path, channels):
+    """Writers call it one channel of three samples, or three channels."""
+    path = tmp_path / "a.tif"
+    xml = ome_xml('SizeC="3" PhysicalSizeX="0.5" PhysicalSizeY="0.5"', "<TiffData/>", channels)
+    tifffile.imwrite(path, RGB, description=xml, metadata=None, photometric="rgb", tile=(128, 128))
+    assert np.array_equal(read(path), RGB)
+
+
+def test_a_stain_of_fluorescence_is_no_grey_slide(tmp_path):
+    """One channel that names its dye."""
+    path = tmp_path / "a.tif"
+    xml = ome_xml('SizeC="1"', "<TiffData/>", 1).replace('SamplesPerPixel="3"', 'SamplesPerPixel="1" Fluor="DAPI"')
+    tifffile.imwrite(path, GREY, description=xml, metadata=None, photometric="minisblack", tile=(128, 128))
+    with pytest.raises(UnsupportedSlideError, match="DAPI"):
+        open_slide(path, mpp=0.5)
+
+
 def test_two_channels_are_refused_and_not_read_as_grey(tmp_path):
     """Nor handed on to OpenSlide, which would show the first."""
     planes = np.moveaxis(RGB, -1, 0)[:2].copy()

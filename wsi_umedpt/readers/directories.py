@@ -25,6 +25,7 @@ MOST_DIRECTORIES = 10_000
 """Of one file, SubIFDs among them; no slide has as many."""
 MAX_TILE_SIDE = 8192
 _MOST_TAGS = 4096  # of one directory
+_MOST_BYTES = 1 << 28  # of the values of one tag: where 30 million tiles lie
 _LEAST_STORED = 0.01  # of the tiles of a level: sparse slides leave out glass, not 99 % of themselves
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _FORMS = {
@@ -53,6 +54,8 @@ class _Tag:
     count: int
     at: int
     """Where its values lie in the file."""
+    inline: bytes | None
+    """The values, where they lie in the directory itself: the file is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ class Directory:
         tag = self.tags.get(code)
         if tag is None or tag.kind not in _SIZES:
             return np.empty(0, np.int64)
-        data = self.file.bytes_at(tag.at, tag.count * _SIZES[tag.kind])
+        size = tag.count * _SIZES[tag.kind]
+        if size > _MOST_BYTES:
+            raise ContentRefused(f"its tag {code} claims {tag.count:,} values; no slide has as many")
+        data = self.file.bytes_at(tag.at, size) if tag.inline is None else tag.inline[:size]
         if tag.kind in _RATIONAL:
             pairs = np.frombuffer(data, self.file.order + ("u4" if tag.kind == 5 else "i4")).reshape(-1, 2)
             return np.asarray(pairs[:, 0] / np.maximum(pairs[:, 1], 1), np.float64)
@@ -93,12 +99,14 @@ class Directory:
         values = self.numbers(code)
         return int(values[0]) if len(values) else default
 
-    def text(self, code: int) -> str:
-        """The text of a tag; empty if it is missing."""
+    def text(self, code: int, most: int = 1 << 16) -> str:
+        """The text of a tag, of at most so many bytes; empty if it is missing."""
         tag = self.tags.get(code)
         if tag is None or tag.kind not in (1, 2, 7):
             return ""
-        return self.file.bytes_at(tag.at, tag.count).split(b"\0")[0].decode("utf-8", "replace")
+        count = min(tag.count, most)
+        data = self.file.bytes_at(tag.at, count) if tag.inline is None else tag.inline[:count]
+        return data.split(b"\0")[0].decode("utf-8", "replace")
 
     @cached_property
     def width(self) -> int:
@@ -236,11 +244,12 @@ class _Walk:
             at = offset + width + n * entry
             code, kind, values = struct.unpack_from(self._order + ("HHQ" if self._big else "HHI"), data, n * entry)
             inline = entry - 12 if self._big else 4
+            held: bytes | None = data[(n + 1) * entry - inline : (n + 1) * entry]
+            where = at + entry - inline
             if _SIZES.get(kind, 1) * values > inline:
-                where = struct.unpack_from(self._order + ("Q" if self._big else "I"), data, (n + 1) * entry - inline)[0]
-            else:
-                where = at + entry - inline
-            tags.setdefault(code, _Tag(kind, values, where))
+                (where,) = struct.unpack(self._order + ("Q" if self._big else "I"), held or b"")
+                held = None
+            tags.setdefault(code, _Tag(kind, values, where, held))
         (following,) = struct.unpack(self._order + ("Q" if after == 8 else "I"), data[-after:])
         one = Directory(found, offset, tags)
         subs = tuple(self._read(found, int(sub), depth + 1)[0] for sub in self._subs(one, depth))

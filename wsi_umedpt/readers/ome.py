@@ -29,7 +29,7 @@ def is_ome(found: Directories) -> bool:
     tag = found.pages[0].tags.get(270)
     if tag is None or tag.count > _MOST_TEXT:
         return False
-    text = found.pages[0].text(270)
+    text = found.pages[0].text(270, _MOST_TEXT)
     return bool(re.search(r"<(\w+:)?OME[\s>]", text[:4096])) and text.rstrip().endswith("OME>")
 
 
@@ -43,7 +43,7 @@ def ome_pages(found: Directories) -> SlidePages:
         that are as large, lies in other files, or the XML contradicts the pages.
     """
     try:
-        root = defusedxml.ElementTree.fromstring(found.pages[0].text(270))
+        root = defusedxml.ElementTree.fromstring(found.pages[0].text(270, _MOST_TEXT))
         return _choose(found, root)
     except ContentRefused:
         raise
@@ -66,13 +66,14 @@ def _choose(found: Directories, root: "Element") -> SlidePages:
             f"is a stack of {count['Z']} focal planes (Z) and {count['T']} times. Which of them is the slide is not "
             "said: export one plane to a file of its own"
         )
-    channels = list(_all(largest, "Channel"))
-    each = int(channels[0].get("SamplesPerPixel", 1)) if channels else count["C"]
-    planes = max(1, len(channels)) if each * len(channels) == count["C"] else count["C"] // max(1, each)
-    if not (planes == 1 or (planes == 3 and each == 1)):
-        raise ContentRefused(f"has {count['C']} channels; a slide in colour has red, green and blue")
-    if planes == 3:
-        _check_colours(channels)
+    # What a page holds is plain, while writers differ in how many channels they call an RGB page.
+    each = _page(found, _planes(found, root, largest, 1)[0]).number(277, 1)
+    planes = 1 if each > 1 else count["C"]
+    if planes not in (1, 3) or (each > 1 and count["C"] not in (1, each)):
+        raise ContentRefused(
+            f"has {count['C']} channels, in pages of {each}; a slide in colour has red, green and blue"
+        )
+    _check_colours(list(_all(largest, "Channel")))
     pages = tuple(_page(found, number) for number in _planes(found, root, largest, planes))
     for page in pages:
         if page.size != (count["X"], count["Y"]):
@@ -80,9 +81,6 @@ def _choose(found: Directories, root: "Element") -> SlidePages:
                 f"its OME-XML says {count['X']} x {count['Y']} px, and its page {page.width} x {page.height}: "
                 "it is damaged, or was cropped without its metadata"
             )
-    for page in pages[:1]:
-        if page.number(277, 1) != each:
-            raise ContentRefused(f"its OME-XML says {each} samples a pixel, and its page {page.number(277, 1)}")
     below = list(zip(*(page.subs for page in pages), strict=False))
     if not below and planes == 1:
         below = [(one,) for one in found.pages if one.is_reduced and one is not pages[0]]
@@ -98,7 +96,8 @@ def _area(pixels: "Element") -> int:
 
 
 def _check_colours(channels: list["Element"]) -> None:
-    check_colour_names([one.get("Name") or "" for one in channels])
+    if len(channels) == 3:
+        check_colour_names([one.get("Name") or "" for one in channels])
     if fluors := [str(one.get("Fluor")) for one in channels if one.get("Fluor")]:
         raise ContentRefused(f"its channels are stains of fluorescence ({', '.join(fluors)}), not colours")
 

@@ -57,12 +57,17 @@ def _is_store_or_slide(path: Path) -> bool:
 
 
 def _is_slide(path: Path) -> bool:
-    """Whether a TIFF is tiled, or says how large its pixels are."""
+    """Whether a TIFF is tiled, or says how large its pixels are; colours may lie in a page each, if OME-XML says so."""
     from wsi_umedpt.geometry import MPP_MAX, MPP_MIN
     from wsi_umedpt.readers.base import Refused
+    from wsi_umedpt.readers.directories import read_directories
+    from wsi_umedpt.readers.ome import is_ome, ome_pages
     from wsi_umedpt.readers.tiff import open_tifffile, resolution_mpp
 
     try:
+        found = read_directories(path)
+        if is_ome(found) and len((slide := ome_pages(found)).levels[0]) == 3:
+            return slide.first.number(258, 1) == 8
         with open_tifffile(path) as tif:
             page = tif.pages[0].aspage()
             mpp = resolution_mpp(page)
