@@ -96,6 +96,16 @@ def test_what_is_not_ours_is_left_to_others(tmp_path):
     assert get_reader([str(tmp_path / "a.svs")]) is None
 
 
+def test_an_ome_tiff_of_three_planes_is_a_slide(tmp_path):
+    """As libvips writes RGB; planes of float32, as those of heatmaps, are left to others."""
+    planes = np.ascontiguousarray(np.moveaxis(IMAGE, -1, 0))
+    options = {"metadata": {"axes": "CYX"}, "photometric": "minisblack", "tile": (128, 128)}
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, **options)
+    tifffile.imwrite(tmp_path / "b.ome.tif", planes.astype(np.float32), **options)
+    assert get_reader(str(tmp_path / "a.ome.tif")) is not None
+    assert get_reader(str(tmp_path / "b.ome.tif")) is None
+
+
 def test_a_flat_picture_opens_with_a_scale(model, tmp_path):
     """And is refused without one, in words that say what to do."""
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
