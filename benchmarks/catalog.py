@@ -22,7 +22,7 @@ from wsi_umedpt.arrays import write_array, write_group
 from wsi_umedpt.cohort.catalog import NAME, read_catalog, refresh
 from wsi_umedpt.cohort.records import Record, now, write_record
 from wsi_umedpt.cohort.standing import look
-from wsi_umedpt.store import SCHEMA
+from wsi_umedpt.contents import SCHEMA, seal
 from wsi_umedpt.tiling import TileSpec
 
 ENCODER = "tiny.test"
@@ -49,6 +49,7 @@ def make_store(path: Path) -> None:
     write_group(grid / "features", {})
     made_by = {"card": {"name": ENCODER, "dim": 8}, "weights_sha256": "0" * 64, "precision": "fp32"}
     write_array(grid / "features" / ENCODER, rng.normal(size=(4, 8)).astype(np.float16), made_by)
+    seal(path)
 
 
 def make_cohort(out: Path, count: int) -> None:

@@ -23,6 +23,10 @@ from wsi_umedpt.errors import StoreError
 from wsi_umedpt.files import open_regular, read_regular
 from wsi_umedpt.places import RemotePath, elsewhere
 
+NODE = "zarr.json"
+"""File that makes a folder a zarr group or array."""
+NOT_AS_WRITTEN = "its numbers are not those that were written (sha256 differs)"
+
 
 def write_array(path: Path, values: npt.NDArray[Any], attrs: dict[str, Any] | None = None) -> None:
     """Write an array as one chunk, its sha256 among its attributes; it is there whole or not at all."""
@@ -54,16 +58,36 @@ def array_sha256(values: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
-def read_array(path: Path) -> npt.NDArray[Any]:
+def read_array(path: Path, *, check: bool = False) -> npt.NDArray[Any]:
     """Read a whole array that this package wrote.
+
+    Parameters
+    ----------
+    path
+        Of the array.
+    check
+        Compare the numbers with their sha256.
 
     Raises
     ------
     StoreError
-        If it is not such an array, or a chunk is missing or has the wrong length.
+        If it is not such an array, a chunk is missing or has the wrong length, or the numbers are others.
     """
+    return decoded_array(path, _node_of(path), check=check)
+
+
+def decoded_array(path: Path, node: bytes, *, check: bool) -> npt.NDArray[Any]:
+    """As `read_array`, of an array whose ``zarr.json`` was read already."""
+    values, attributes = _numbers(path, node)
+    if check and array_sha256(values) != attributes.get("sha256"):
+        raise StoreError(f"{path}: {NOT_AS_WRITTEN}")
+    return values
+
+
+def _numbers(path: Path, node: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     try:
-        meta = json.loads(_read(path / "zarr.json"))
+        meta = json.loads(node)
+        attributes = dict(meta.get("attributes") or {})
         shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"])
         chunks = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
         codecs = [(codec["name"], codec.get("configuration", {}).get("endian", "little")) for codec in meta["codecs"]]
@@ -81,7 +105,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     flat = out.reshape(-1).view(np.uint8)
     if remote := elsewhere(path):
         _read_remote(remote, flat, rows * row_bytes, [f"c/{n}{tail}" for n in range(-(-shape[0] // rows))])
-        return out
+        return out, attributes
     for n in range(-(-shape[0] // rows)) if out.size else ():
         count = min(rows, shape[0] - n * rows)
         first = n * rows * row_bytes
@@ -93,7 +117,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
             raise StoreError(f"{path}: chunk {n} cannot be read: {error}") from None
         if found != count * row_bytes or stored != rows * row_bytes:
             raise StoreError(f"{path}: chunk {n} has {stored} bytes, expected {rows * row_bytes}")
-    return out
+    return out, attributes
 
 
 def _read_remote(path: RemotePath, flat: npt.NDArray[np.uint8], size: int, chunks: list[str]) -> None:
@@ -107,8 +131,10 @@ def _read_remote(path: RemotePath, flat: npt.NDArray[np.uint8], size: int, chunk
         part[:] = np.frombuffer(content, np.uint8, count=len(part))
 
 
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if elsewhere(path) else read_regular(path)
+def read_node(path: Path) -> bytes:
+    """What the ``zarr.json`` of a group or array holds; `OSError` if it is not there, or no regular file."""
+    node = path / NODE
+    return node.read_bytes() if elsewhere(node) else read_regular(node)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -170,8 +196,20 @@ def write_node(path: Path, attrs: dict[str, Any]) -> None:
 
 def read_attrs(path: Path) -> dict[str, Any]:
     """Attributes of a group or an array, or `StoreError`."""
+    return attrs_in(_node_of(path), path)
+
+
+def attrs_in(node: bytes, path: Path) -> dict[str, Any]:
+    """Attributes in a ``zarr.json`` that was read from `path`, or `StoreError`."""
     try:
-        attributes = dict(json.loads(_read(path / "zarr.json"))["attributes"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        attributes = dict(json.loads(node)["attributes"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None
     return attributes
+
+
+def _node_of(path: Path) -> bytes:
+    try:
+        return read_node(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read as zarr: {type(error).__name__}: {error}") from None

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.arrays import discard
+from wsi_umedpt.arrays import NODE, discard
 from wsi_umedpt.encode import MAX_UNREADABLE, Progress, check_run
 from wsi_umedpt.errors import SlideError, StoreError
-from wsi_umedpt.found import found_names, read_objects
+from wsi_umedpt.found import read_objects
 from wsi_umedpt.growing import FeatureWriter
-from wsi_umedpt.labels import write_labels_group
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.objectmap import Frame, Kind, ObjectMap
 from wsi_umedpt.slide import Slide
@@ -130,8 +129,6 @@ def segment_slide(
         _into_work(store, name)
     rows.finish()
     store.commit()
-    if (store.path / "labels").exists():
-        write_labels_group(store.path / "labels")
     counts |= {h.name: len(read_objects(store, h.name)[0]) for h in model.heads if h.name not in counts}
     return Segmented(len(windows), len(bad), len(windows) - start, bool(done), counts)
 
@@ -283,7 +280,8 @@ def _kind(head: ObjectHeads) -> Kind:
 
 def _is_there(store: SlideStore, name: str, made_by: dict[str, Any]) -> bool:
     """Whether the store holds these objects; refused where other settings made them."""
-    if name not in found_names(store):
+    node = f"detections/{name}"
+    if node not in store.nodes or not (store.path / node / NODE).exists():  # where they were lost they are made anew
         return False
     known = read_objects(store, name)[1]
     if {k: known.get(k) for k in made_by} == made_by:

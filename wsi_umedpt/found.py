@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
+from wsi_umedpt.arrays import discard, write_array, write_group
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.objects import MEASURES, Objects
 from wsi_umedpt.store import SlideStore
@@ -39,11 +39,11 @@ def read_objects(store: SlideStore, name: str | None = None) -> tuple[Objects, d
     if name not in known:
         what = f"no objects {name!r}" if name else f"{len(known)} kinds of objects"
         raise StoreError(f"{store.path} holds {what}. It holds: {', '.join(known) or 'none'}")
-    folder = store.path / "detections" / name
-    attrs = read_attrs(folder)
+    node = f"detections/{name}"
+    folder, attrs = store.path / node, store.nodes.attrs(node)
     if attrs.get("measures") != [*MEASURES]:
         raise StoreError(f"{folder} holds the measures {attrs.get('measures')}, expected {[*MEASURES]}")
-    arrays = {key: read_array(folder / key) for key in ARRAYS}
+    arrays = {key: store.nodes.array(f"{node}/{key}") for key in ARRAYS}
     try:
         objects = Objects(tuple(attrs["classes"]), **arrays)
         made_by = dict(attrs["made_by"])
@@ -75,4 +75,4 @@ def _damage(objects: Objects) -> str:
 
 def found_names(store: SlideStore) -> list[str]:
     """Names of all objects in a store, sorted."""
-    return sorted(p.parent.name for p in store.path.glob("detections/*/zarr.json"))
+    return store.nodes.names("detections/*")

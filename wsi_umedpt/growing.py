@@ -20,6 +20,7 @@ import numpy.typing as npt
 import zarr
 
 from wsi_umedpt.arrays import array_sha256, discard, read_array, sync_folder, write_json
+from wsi_umedpt.contents import unlisted
 from wsi_umedpt.errors import StoreError
 
 
@@ -149,7 +150,7 @@ def awaits_commit(store: Path) -> bool:
     """Whether a run was stopped before its parts entered a store that is there, or before it cleared up."""
     partial = work_folder(store)
     growing = growing_features(partial) or growing_objects(partial)
-    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing)
+    return partial.exists() and (any(whole_parts(partial / "store", store)) or not growing or any(unlisted(store)))
 
 
 def is_whole_grid(grid: Path) -> bool:

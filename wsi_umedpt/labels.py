@@ -10,6 +10,7 @@ of the finer one), `LabelWriter`, `read_labels`, `write_labels_group`.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,9 +24,11 @@ from zarr.codecs import ZstdCodec
 
 from wsi_umedpt.arrays import read_attrs, sync_folder, write_group
 from wsi_umedpt.errors import StoreError
+from wsi_umedpt.files import is_clutter, read_regular
 from wsi_umedpt.places import elsewhere
 
-SCHEMA = 1
+SCHEMA = 2
+"""From 2 on, the sha256 of each level's chunks is known, and each chunk has a checksum that decoders compare."""
 OME_VERSION = "0.5"
 CHUNK_PX = 1024
 """Side of a chunk, px of its level; even, so that only a level's last rows can be odd in number."""
@@ -170,7 +173,7 @@ class LabelWriter:
                 chunks=(CHUNK_PX, CHUNK_PX),
                 dtype="uint8",
                 fill_value=0,
-                compressors=ZstdCodec(level=3),
+                compressors=ZstdCodec(level=3, checksum=True),
                 dimension_names=("y", "x"),
             )
         self._start(path, info, rows=0)
@@ -288,8 +291,9 @@ class LabelWriter:
         if self.rows_done != self.info.shape[0]:
             raise StoreError(f"{self.info.name}: {self.rows_done} of {self.info.shape[0]} rows are written")
         sync_folder(self._path, files=True)
-        chunks = [_count_chunks(self._path / str(level)) for level in range(len(self._shapes))]
-        ours = {"schema": SCHEMA, **dataclasses.asdict(self.info), "chunks": chunks}
+        levels = [self._path / str(level) for level in range(len(self._shapes))]
+        written = {"chunks": [len(chunks_of(level)) for level in levels], "sha256": [*map(chunks_sha256, levels)]}
+        ours = {"schema": SCHEMA, **dataclasses.asdict(self.info), **written}
         write_group(self._path, {"ome": self.info.ome(), _OURS: ours})
         sync_folder(self._path)
 
@@ -311,6 +315,8 @@ class LabelImage:
     info: LabelInfo
     levels: tuple[LabelLevel, ...]
     """Finest first."""
+    sha256: tuple[str, ...]
+    """Of each level's chunks, see `chunks_sha256`; none where an older version wrote the image."""
 
 
 def read_labels(path: Path) -> LabelImage:
@@ -328,6 +334,7 @@ def read_labels(path: Path) -> LabelImage:
         raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
     try:
         chunks = list(ours.pop("chunks"))
+        sha256 = tuple(ours.pop("sha256") if schema > 1 else ())
         for name in ("shape", "classes", "origin"):
             ours[name] = tuple(ours[name])
         ours["colours"] = tuple(tuple(colour) for colour in ours["colours"])
@@ -335,19 +342,45 @@ def read_labels(path: Path) -> LabelImage:
     except (LookupError, TypeError) as error:
         raise StoreError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     arrays = [_open_level(path, level) for level in range(len(chunks))]
-    if [array.shape for array in arrays] != info.level_shapes():
+    if [array.shape for array in arrays] != info.level_shapes() or (schema > 1 and len(sha256) != len(chunks)):
         raise StoreError(f"{path} is damaged: its levels are {[array.shape for array in arrays]} px")
     # A missing chunk reads as background, which must not be taken for "nothing found".
-    if (found := [_count_chunks(path / str(level)) for level in range(len(chunks))]) != chunks:
+    if (found := [len(chunks_of(path / str(level))) for level in range(len(chunks))]) != chunks:
         raise StoreError(f"{path} is damaged: its levels hold {found} chunks, but {chunks} were written")
-    return LabelImage(info, tuple(LabelLevel(array, info.scale * 2**k) for k, array in enumerate(arrays)))
+    return LabelImage(info, tuple(LabelLevel(array, info.scale * 2**k) for k, array in enumerate(arrays)), sha256)
+
+
+def chunks_of(level: Path) -> list[str]:
+    """Names of a level's chunks, as in ``c/0/1``, sorted."""
+    chunks = (c for c in level.glob("c/*/*") if not is_clutter(c.name) and not is_clutter(c.parent.name))
+    return sorted(f"c/{chunk.parent.name}/{chunk.name}" for chunk in chunks)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if elsewhere(path) else read_regular(path)
+
+
+def chunks_sha256(level: Path) -> str:
+    """sha256 over the lines ``NAME SHA256`` of a level's chunk files, in the order of `chunks_of`."""
+    lines = (f"{name} {hashlib.sha256(_content(level / name)).hexdigest()}\n" for name in chunks_of(level))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_labels_group(folder: Path) -> list[str]:
     """Make a folder of label images an OME-Zarr ``labels`` group, which lists those that are whole; their names."""
-    names = sorted(item.parent.name for item in folder.glob("[!.]*/zarr.json") if _OURS in read_attrs(item.parent))
-    write_group(folder, {"ome": {"version": OME_VERSION, "labels": names}})
+    names = label_names(folder)
+    write_group(folder, labels_attrs(names))
     return names
+
+
+def label_names(folder: Path) -> list[str]:
+    """Names of the label images that are whole in a folder, sorted."""
+    return sorted(item.parent.name for item in folder.glob("[!.]*/zarr.json") if _OURS in read_attrs(item.parent))
+
+
+def labels_attrs(names: list[str]) -> dict[str, Any]:
+    """Attributes of a ``labels`` group."""
+    return {"ome": {"version": OME_VERSION, "labels": names}}
 
 
 def _open_level(path: Path, level: int) -> "zarr.Array[Any]":
@@ -362,7 +395,3 @@ def _open_level(path: Path, level: int) -> "zarr.Array[Any]":
         raise
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise StoreError(f"{where} cannot be read as a zarr array: {type(error).__name__}: {error}") from None
-
-
-def _count_chunks(level: Path) -> int:
-    return sum(1 for _ in level.glob("c/*/*"))

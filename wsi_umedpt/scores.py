@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.arrays import discard, read_array, read_attrs, write_array, write_group
+from wsi_umedpt.arrays import discard, write_array, write_group
+from wsi_umedpt.contents import delist, seal
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.locks import locked
 from wsi_umedpt.places import local_path
@@ -56,8 +57,12 @@ def write_scores(store: SlideStore, model_id: str, scores: Scores, made_by: dict
     with locked(local_path(store.path)):
         if not (folder / "zarr.json").exists():
             write_group(folder, {})
+        name = f"grids/{grid_id}/scores/{model_id}"
+        delist(store.path, [name])
         discard(folder / model_id)
         write_array(folder / model_id, scores.astype(np.float32), made_by)
+        if store.nodes.listed:
+            seal(store.path)
 
 
 def read_scores(store: SlideStore, model_id: str, grid_id: str | None = None) -> tuple[Scores, dict[str, Any]]:
@@ -69,7 +74,7 @@ def read_scores(store: SlideStore, model_id: str, grid_id: str | None = None) ->
         If there are none of this name; those that there are, are named.
     """
     attrs = score_attrs(store, model_id, grid_id)
-    return read_array(_folder(store, attrs["grid_id"]) / model_id), attrs
+    return store.nodes.array(f"grids/{attrs['grid_id']}/scores/{model_id}").astype(np.float32, copy=False), attrs
 
 
 def score_attrs(store: SlideStore, model_id: str, grid_id: str | None = None) -> dict[str, Any]:
@@ -80,12 +85,12 @@ def score_attrs(store: SlideStore, model_id: str, grid_id: str | None = None) ->
         names = sorted({f"{name} (grid {g})" for g, name in known})
         what = "no scores" if not found else "scores in several grids (name one)"
         raise StoreError(f"{store.path} holds {what} {model_id!r}. It holds: {', '.join(names) or 'none'}")
-    return {**read_attrs(_folder(store, found[0]) / model_id), "grid_id": found[0]}
+    return {**store.nodes.attrs(f"grids/{found[0]}/scores/{model_id}"), "grid_id": found[0]}
 
 
 def score_ids(store: SlideStore) -> list[tuple[str, str]]:
     """(grid, name) of all scores in a store, sorted."""
-    return sorted((p.parts[-4], p.parts[-2]) for p in store.path.glob("grids/*/scores/*/zarr.json"))
+    return [(g, name) for g in store.grid_ids for name in store.nodes.names(f"grids/{g}/scores/*")]
 
 
 def _folder(store: SlideStore, grid_id: str) -> Path:

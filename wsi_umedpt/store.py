@@ -21,8 +21,10 @@ import numpy.typing as npt
 from wsi_umedpt import __version__
 from wsi_umedpt.arrays import discard, read_array, read_attrs, sync_folder, write_array, write_group, write_node
 from wsi_umedpt.bag import SlideBag
+from wsi_umedpt.contents import SCHEMA, Nodes, check_root, delist, seal
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
+from wsi_umedpt.labels import write_labels_group
 from wsi_umedpt.locks import Hold, locked
 from wsi_umedpt.places import elsewhere, local_path, place
 from wsi_umedpt.slide import Slide
@@ -30,7 +32,6 @@ from wsi_umedpt.storedtissue import read_tissue, write_tissue
 from wsi_umedpt.tiling import TileGrid, TileSpec
 from wsi_umedpt.tissue import TissueMask
 
-SCHEMA = 1
 CHUNK_ROWS = 1024
 OK, UNREADABLE = 0, 1
 """Values of a grid's ``status`` array."""
@@ -51,6 +52,8 @@ class SlideStore:
         self._partial = hold.work if hold else work_folder(path)
         self._work = self._partial / "store"
         self._hold = hold
+        self.nodes = Nodes(path, writing=hold is not None)
+        """What is in the store; reading through it finds what was lost, changed or edited."""
 
     # ---- opening ----
 
@@ -148,40 +151,39 @@ class SlideStore:
     @property
     def grid_ids(self) -> list[str]:
         """Names of the grids, sorted."""
-        return sorted({p.parent.name for root in self._roots() for p in root.glob("grids/*/zarr.json")})
+        return self._names("grids/*")
 
     def encoder_ids(self, grid_id: str | None = None) -> list[str]:
         """Names of the encoders whose features the store holds, sorted."""
-        pattern = f"grids/{grid_id or '*'}/features/*/zarr.json"
-        return sorted({p.parent.name for root in self._roots() for p in root.glob(pattern)})
+        return self._names(f"grids/{grid_id or '*'}/features/*")
 
     def grid(self, grid_id: str | None = None) -> TileGrid:
         """Read a grid; its name may be left out where there is only one."""
-        folder = self._find(f"grids/{self._one_grid(grid_id)}")
-        attrs = read_attrs(folder)
+        name = f"grids/{self._one_grid(grid_id)}"
+        attrs = self._attrs(name)
         return TileGrid(
             TileSpec.from_dict(attrs["spec"]),
             float(attrs["side"]),
-            read_array(folder / "xy"),
-            read_array(folder / "tissue"),
+            self._array(f"{name}/xy"),
+            self._array(f"{name}/tissue"),
         )
 
     def status(self, grid_id: str | None = None) -> Status:
         """(tile,) `OK` or `UNREADABLE`."""
-        return read_array(self._find(f"grids/{self._one_grid(grid_id)}/status"))
+        return self._array(f"grids/{self._one_grid(grid_id)}/status")
 
     def tissue(self) -> TissueMask:
         """Read the tissue mask and its thumbnail."""
-        return read_tissue(self._find("tissue").parent)
+        return read_tissue(self._nodes_of("tissue"))
 
     def tissue_made(self) -> tuple[str, dict[str, Any]]:
         """Method and parameters of the tissue mask, without reading it."""
-        attrs = read_attrs(self._find("tissue"))
+        attrs = self._attrs("tissue")
         return attrs.get("method", ""), attrs.get("parameters", {})
 
     def feature_attrs(self, encoder_id: str | None = None, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""
-        return read_attrs(self._features(encoder_id, grid_id))
+        return self._attrs(self._features(encoder_id, grid_id))
 
     def bag(self, encoder_id: str | None = None, grid_id: str | None = None) -> SlideBag:
         """Read the features of all readable tiles.
@@ -194,20 +196,21 @@ class SlideStore:
         Raises
         ------
         StoreError
-            If the store holds no such features, or several and none is named.
+            If the store holds no such features, or several and none is named; or they are damaged.
         """
-        folder = self._features(encoder_id, grid_id)
-        grid = folder.parent.parent
-        features, xy = read_array(folder), read_array(grid / "xy")
-        status = read_array(grid / "status")
-        for name, values in ((folder.name, features), ("xy", xy), ("status", status)):
-            if len(values) != len(xy) or values.dtype != DTYPES.get(name, np.float16):
-                raise StoreError(f"{grid / name} is {values.dtype} of {len(values)} rows for {len(xy)} tiles: damaged")
+        _, grid_id, _, encoder_id = (name := self._features(encoder_id, grid_id)).split("/")
+        found = {part: self._array(f"grids/{grid_id}/{part}") for part in ("xy", "status")}
+        found["features"] = self._array(name)
+        xy, status, features = found["xy"], found["status"], found["features"]
+        for part, values in found.items():
+            if len(values) != len(xy) or values.dtype != DTYPES.get(part, np.float16):
+                where = self.path / (name if part == "features" else f"grids/{grid_id}/{part}")
+                raise StoreError(f"{where} is {values.dtype} of {len(values)} rows for {len(xy)} tiles: damaged")
         index = np.arange(len(xy))
         if status.any():
             index = np.flatnonzero(status == OK)
             features, xy = features[index], xy[index]
-        return SlideBag(self.slide_id, features, xy, index, folder.name, grid.name)
+        return SlideBag(self.slide_id, features, xy, index, encoder_id, grid_id)
 
     # ---- adding ----
 
@@ -266,10 +269,13 @@ class SlideStore:
                     discard(grid)
             root = read_attrs(self._work)
             write_node(self._work, {**root, "whole": True})  # fails where the folder was taken over
+            self._seal(self._work)
             sync_folder(self._work, files=True)
             os.rename(self._work, self.path)
         else:
-            for part in whole_parts(self._work, self.path):
+            parts = list(whole_parts(self._work, self.path))
+            delist(self.path, [part.relative_to(self._work).as_posix() for part in parts])
+            for part in parts:
                 target = self.path / part.relative_to(self._work)
                 if not target.parent.exists():
                     write_group(target.parent, {})
@@ -279,9 +285,17 @@ class SlideStore:
                     os.rename(target, replaced)
                 os.rename(part, target)
                 sync_folder(target.parent)
+            self.check()
+            self._seal(self.path)
         self.check()
         clear_work(self._partial)
         sync_folder(self.path.parent)
+
+    @staticmethod
+    def _seal(root: Path) -> None:
+        if (root / "labels").exists():
+            write_labels_group(root / "labels")
+        seal(root)
 
     def _prepare(self, slide: Slide, tissue: TissueMask) -> None:
         if self.path.exists():
@@ -336,20 +350,36 @@ class SlideStore:
 
     # ---- where things are ----
 
-    def _roots(self) -> list[Path]:
+    def _all_nodes(self) -> list[Nodes]:
         # A reader sees the store alone; a writer sees its own work too.
-        return [self.path, self._work] if self._hold else [self.path]
+        return [self.nodes, Nodes(self._work)] if self._hold else [self.nodes]
 
     def _has(self, name: str) -> bool:
-        return any((root / name / "zarr.json").exists() for root in self._roots())
+        return any((n.root / name / "zarr.json").exists() and name in n for n in self._all_nodes())
 
     def _find(self, name: str) -> Path:
-        for root in self._roots():
-            if (root / name / "zarr.json").exists():
-                return root / name
+        return self._nodes_of(name).root / name
+
+    def _nodes_of(self, name: str) -> Nodes:
+        """Those among which a node is."""
+        known = [nodes for nodes in self._all_nodes() if name in nodes]
+        for nodes in known:
+            if (nodes.root / name / "zarr.json").exists():
+                return nodes
+        if known:
+            return known[0]  # it was lost, as reading it will say
         raise StoreError(f"{self.path} holds no {name}")
 
-    def _features(self, encoder_id: str | None, grid_id: str | None) -> Path:
+    def _attrs(self, name: str) -> dict[str, Any]:
+        return self._nodes_of(name).attrs(name)
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        return self._nodes_of(name).array(name)
+
+    def _names(self, pattern: str) -> list[str]:
+        return sorted({name for nodes in self._all_nodes() for name in nodes.names(pattern)})
+
+    def _features(self, encoder_id: str | None, grid_id: str | None) -> str:
         if encoder_id and grid_id is None and encoder_id not in (known := self.encoder_ids()):
             raise StoreError(
                 f"{self.path} holds no features of {encoder_id}. {_choice(known, '--model', 'encoder_id')}"
@@ -361,7 +391,7 @@ class SlideStore:
         if encoder_id not in known:
             asked = f"no features of {encoder_id}" if encoder_id else f"features of {len(known)} encoders"
             raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. {_choice(known, '--model', 'encoder_id')}")
-        return self._find(f"grids/{grid_id}/features/{encoder_id}")
+        return f"grids/{grid_id}/features/{encoder_id}"
 
     def _one_grid(self, grid_id: str | None, holding: str | None = None) -> str:
         known = self.grid_ids
@@ -392,6 +422,7 @@ class SlideStore:
             raise StoreError(f"{path} has schema {schema}; this version reads up to {SCHEMA}. Update wsi_umedpt.")
         if attrs.get("whole") is not True:
             raise StoreError(f"{path} is not whole: it was copied while being made. Embed the slide again.")
+        check_root(path, attrs)
 
 
 def _choice(known: list[str], flag: str, argument: str) -> str:

@@ -6,25 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import read_array, read_attrs, write_array
+from wsi_umedpt.arrays import read_attrs, write_array
+from wsi_umedpt.contents import Nodes
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import work_folder
 from wsi_umedpt.slide import Slide
 from wsi_umedpt.tissue import TissueMask
 
 
-def read_tissue(root: Path) -> TissueMask:
-    """Read mask and thumbnail below a store's root.
+def read_tissue(nodes: Nodes) -> TissueMask:
+    """Read mask and thumbnail of a store.
 
     Raises
     ------
     StoreError
         If they are damaged.
     """
-    folder = root / "tissue"
-    attrs = read_attrs(folder)
-    thumbnail = read_array(root / "thumbnail") if (root / "thumbnail" / "zarr.json").exists() else None
-    mask = read_array(folder).astype(bool)
+    folder = nodes.root / "tissue"
+    attrs = nodes.attrs("tissue")
+    thumbnail = nodes.array("thumbnail") if "thumbnail" in nodes else None
+    mask = nodes.array("tissue").astype(bool)
     try:
         return TissueMask(mask, attrs["step"], thumbnail, attrs["method"], attrs["parameters"])
     except KeyError as lacking:
@@ -37,7 +38,7 @@ def stored_tissue(path: Path, slide: Slide, method: str, parameters: Mapping[str
         if (root / "zarr.json").exists():
             try:
                 of = read_attrs(root)["slide"]
-                known = read_tissue(root)
+                known = read_tissue(Nodes(root))
                 same = (of["fingerprint"], of["mpp"]) == (slide.fingerprint, slide.mpp)
             except (StoreError, KeyError, TypeError):
                 return None  # damaged, foreign, or renamed by another process just now; `create` tells which

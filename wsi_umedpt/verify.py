@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import array_sha256, read_array, read_attrs
-from wsi_umedpt.errors import StoreError
+from wsi_umedpt.arrays import NODE, NOT_AS_WRITTEN, array_sha256, read_array, read_attrs
+from wsi_umedpt.contents import LOST, unlisted
+from wsi_umedpt.errors import StoreError, WsiError, reason_of
+from wsi_umedpt.files import is_clutter
 from wsi_umedpt.found import ARRAYS, found_names, read_objects
 from wsi_umedpt.geometry import snap_scale
 from wsi_umedpt.growing import growing_features, growing_objects
-from wsi_umedpt.labels import LabelImage, halve, read_labels
+from wsi_umedpt.labels import LabelImage, chunks_sha256, halve, label_names, labels_attrs, read_labels
 from wsi_umedpt.places import elsewhere
 from wsi_umedpt.scores import score_ids
 from wsi_umedpt.store import DTYPES, SlideStore
 
 _GRID_PARTS = {"xy", "tissue", "status", "features"}
+_GROUP_KEYS = {"zarr_format", "node_type", "attributes"}
+_ZARR_FORMAT = 3
 _PARTS = {"tissue", "thumbnail", "grids", "detections", "labels"}
 
 
@@ -28,16 +32,20 @@ def problems_of(path: Path) -> list[str]:
     Every number is read. What is found is described, never mended: embed, or segment, the slide again.
     """
     try:
-        store = SlideStore.open(path)
-    except StoreError as error:
-        return [str(error)]
-    problems = list(_node_problems(path, path))
+        return _problems_of(path, SlideStore.open(path))
+    except (WsiError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return [reason_of(error)]  # of a root that is none, or of a folder that may not be listed
+
+
+def _problems_of(path: Path, store: SlideStore) -> list[str]:
+    problems = [*_node_problems(path, path, {*store.nodes.listed}), *_listed_problems(store)]
 
     def attempt(where: str, found: Iterator[str]) -> None:
         try:
             problems.extend(f"{where}: {text}" for text in found)
         except (StoreError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-            if not any(str(error) in problem for problem in problems):
+            # What is lost was named already, by the list; so was what several parts rest on.
+            if LOST not in str(error) and not any(str(error) in problem for problem in problems):
                 problems.append(f"{where}: {error}")
 
     for grid_id in store.grid_ids:
@@ -47,9 +55,27 @@ def problems_of(path: Path) -> list[str]:
     for folder in sorted(p.parent for p in path.glob("labels/*/zarr.json")):
         attempt(f"labels/{folder.name}", _label_problems(folder))
     if (path / "labels").exists():
-        attempt("labels", _listing_problems(path / "labels"))
+        attempt("labels", _labels_problems(path / "labels"))
     attempt("tissue", _tissue_problems(store))
     return problems
+
+
+def notes_on(path: Path) -> list[str]:
+    """What is to be known of a store that is no damage: what could not be checked, or waits for a run to finish it."""
+    try:
+        store = SlideStore.open(path)
+        if not store.nodes.listed:
+            return [
+                "was written by a version whose stores do not list what they hold: whole parts that were lost, and "
+                "metadata that was edited, cannot be found. Adding to the store lists what is there now"
+            ]
+        waiting = unlisted(path)
+    except (WsiError, OSError):
+        return []  # which is a problem
+    if not waiting:
+        return []
+    shown = ", ".join(waiting[:3]) + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")
+    return [f"holds {shown} beyond what its root lists: a run adds it, or was stopped there. The same command goes on"]
 
 
 def note_on_work(partial: Path) -> str:
@@ -62,8 +88,8 @@ def note_on_work(partial: Path) -> str:
     )
 
 
-def _node_problems(path: Path, root: Path) -> Iterator[str]:
-    """Folders are nodes, and nodes hold what they must and nothing else."""
+def _node_problems(path: Path, root: Path, listed: Set[str]) -> Iterator[str]:
+    """Folders are nodes, and nodes hold what they must and nothing else; what is listed is missed by the list."""
     name = path.relative_to(root).as_posix()
     parts = path.relative_to(root).parts
     is_array = _dtype(parts) is not None
@@ -72,6 +98,8 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
         if meta["node_type"] != ("array" if is_array else "group"):
             yield f"{name}: is marked as {meta['node_type']}"
             return
+        if not is_array and (meta.keys() != _GROUP_KEYS or meta["zarr_format"] != _ZARR_FORMAT):
+            yield f"{name}: zarr.json holds {', '.join(sorted(meta))}, expected {', '.join(sorted(_GROUP_KEYS))}"
         if is_array:
             yield from (f"{name}: {text}" for text in _array_problems(path, meta, _dtype(parts)))
             return
@@ -80,15 +108,32 @@ def _node_problems(path: Path, root: Path) -> Iterator[str]:
         return
     if len(parts) == 2 and parts[0] == "labels":
         return  # laid out in its own way, see `_label_problems`
-    below = {p.name: p for p in path.iterdir() if p.name != "zarr.json" and not _is_arriving(p)}
+    below = {p.name: p for p in path.iterdir() if p.name != NODE and not (is_clutter(p.name) or _is_arriving(p))}
     needed, allowed = _parts(parts, below.keys())
     for missing in sorted(needed - below.keys()):
-        yield f"{name}: {missing} is missing"
+        if "/".join((*parts, missing)) not in listed:
+            yield f"{name}: {missing} is missing"
     for _, part in sorted(below.items()):
-        if part.is_dir() and not part.name.startswith(".") and (allowed is None or part.name in allowed):
-            yield from _node_problems(part, root)
+        if part.is_dir() and (allowed is None or part.name in allowed):
+            yield from _node_problems(part, root, listed)
         else:
             yield f"{name}: holds {part.name}, which no run writes"
+
+
+def _listed_problems(store: SlideStore) -> Iterator[str]:
+    """Nodes that the root lists and that were lost or edited; of what was lost, the topmost alone."""
+    lost = ""
+    for name in sorted(store.nodes.listed):
+        if lost and name.startswith(lost):
+            continue
+        if not (store.path / name / NODE).is_file():
+            lost = f"{name}/"
+            yield f"{name}: {LOST}"
+            continue
+        try:
+            store.nodes.attrs(name)
+        except StoreError as error:
+            yield str(error)
 
 
 def _is_arriving(path: Path) -> bool:
@@ -128,20 +173,25 @@ def _array_problems(path: Path, meta: dict[str, Any], dtype: Any) -> Iterator[st
     try:
         values = read_array(path)
         if array_sha256(values) != meta["attributes"].get("sha256"):
-            yield "its numbers are not those that were written (sha256 differs)"
+            yield NOT_AS_WRITTEN
         if values.dtype != dtype:
             yield f"holds {values.dtype}, expected {np.dtype(dtype)}"
         rows = meta["chunk_grid"]["configuration"]["chunk_shape"][0]
         tail = "/0" * (values.ndim - 1)
         chunks = {f"c/{n}{tail}" for n in range(-(-len(values) // rows) if values.size else 0)}
         yield from _foreign(path, chunks)
+        if rest := len(values) % rows if values.size else 0:  # the last chunk is as long as all, and ends in zeros
+            stored = (path / f"c/{len(values) // rows}{tail}").read_bytes()
+            if stored[rest * values.nbytes // len(values) :].strip(b"\0"):
+                yield f"chunk {len(values) // rows} holds more than the last rows"
     except (StoreError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         yield str(error)
 
 
 def _foreign(path: Path, known: set[str]) -> Iterator[str]:
-    found = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-    for extra in itertools.islice(sorted(found - known - {"zarr.json"}), 3):
+    there = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
+    found = {p.as_posix() for p in there if not any(map(is_clutter, p.parts))}
+    for extra in itertools.islice(sorted(found - known - {NODE}), 3):
         yield f"holds {extra}, which no run writes"
 
 
@@ -175,10 +225,17 @@ def _object_problems(store: SlideStore, name: str) -> Iterator[str]:
             yield f"{field} holds what is no number"
 
 
-def _listing_problems(labels: Path) -> Iterator[str]:
-    for name in read_attrs(labels).get("ome", {}).get("labels", []):
-        if not (labels / name).exists():
-            yield f"lists {name}, which is not there"
+def _labels_problems(labels: Path) -> Iterator[str]:
+    """The group of label images lists those that are there, and says nothing else."""
+    said = read_attrs(labels)
+    there = label_names(labels)
+    if said == labels_attrs(there):
+        return
+    names = said.get("ome", {}).get("labels", [])
+    for name in sorted({*names} - {*there}):
+        yield f"lists {name}, which is not there"
+    if {*names} <= {*there}:
+        yield f"lists {', '.join(names) or 'nothing'} as its label images, or says more; there are {', '.join(there)}"
 
 
 def _label_problems(folder: Path) -> Iterator[str]:
@@ -190,6 +247,9 @@ def _label_problems(folder: Path) -> Iterator[str]:
         rows, cols = (-(-n // side) for n, side in zip(level.array.shape, level.array.chunks, strict=True))
         known |= {f"{number}/zarr.json", *(f"{number}/c/{r}/{c}" for r in range(rows) for c in range(cols))}
     yield from _foreign(folder, known)
+    for number, digest in enumerate(image.sha256):
+        if chunks_sha256(folder / str(number)) != digest:
+            yield f"level {number} does not hold the chunks that were written (sha256 differs)"
     for number in range(len(image.levels)):
         yield from _level_problems(image, number)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from wsi_umedpt.arrays import write_array, write_group
 from wsi_umedpt.cohort.records import Record, now, write_record
-from wsi_umedpt.store import SCHEMA
+from wsi_umedpt.contents import SCHEMA, seal
 from wsi_umedpt.tiling import TileSpec
 
 SPEC = TileSpec()
@@ -55,6 +55,7 @@ def add_features(store: Path, encoder: str, rows: np.ndarray, unreadable: int = 
     rows[:unreadable] = np.nan
     made_by = {"card": {"name": encoder, "dim": rows.shape[1]}, "weights_sha256": "ab" * 32, "precision": "fp32"}
     write_array(store / "grids" / SPEC.grid_id / "features" / encoder, rows, made_by)
+    seal(store)
 
 
 def record(out: Path, slide_id: str, status: str = "done", **said: Any) -> Record:

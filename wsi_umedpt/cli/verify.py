@@ -26,18 +26,21 @@ def verify(paths: list[str], /) -> int:
     from wsi_umedpt.cli.options import stores_in
     from wsi_umedpt.places import place
     from wsi_umedpt.remote import is_url
-    from wsi_umedpt.verify import note_on_work, problems_of
+    from wsi_umedpt.verify import note_on_work, notes_on, problems_of
 
     stores = stores_in(paths)
     here = [Path(path) for path in paths if not is_url(path)]
     places = [(path.parent, path.name) if path.suffix == ".zarr" else (path, "*.zarr") for path in here]
     unfinished = [p for folder, name in places for p in sorted(folder.glob(f"{name}.partial"))]
-    bad = 0
+    bad, notes = 0, list[str]()
     for path in track(stores, "verifying", disable=not sys.stderr.isatty()):
         problems = problems_of(path)
         bad += bool(problems)
         for problem in problems:
             print(f"{path}: {problem}")
+        notes += [f"{path}: {note}" for note in ([] if problems else notes_on(path))]
+    for note in notes:
+        print(f"note: {note}")
     for path in unfinished:
         print(f"note: {path}: {note_on_work(path)}")
     if not stores:

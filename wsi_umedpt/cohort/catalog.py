@@ -9,7 +9,6 @@ Read top to bottom: `Row` (what is known of a slide), `refresh`, how a row is re
 """
 
 import contextlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,14 +19,16 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from wsi_umedpt.arrays import read_array, read_attrs, whole_file
+from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.cohort.publishing import published_to, store_at
 from wsi_umedpt.cohort.records import Record
 from wsi_umedpt.cohort.standing import Board, Seen, Standing, look
 from wsi_umedpt.errors import StoreError, WsiError, reason_of
+from wsi_umedpt.found import found_names
 from wsi_umedpt.places import elsewhere
 from wsi_umedpt.store import OK, SlideStore
 from wsi_umedpt.tiling import TileSpec
+from wsi_umedpt.tissue import TissueMask
 
 NAME = "catalog.parquet"
 SCHEMA = 1
@@ -227,7 +228,7 @@ def _whole(store: SlideStore) -> Row:
     slide, mpp = attrs["slide"], float(attrs["slide"]["mpp"])
     width, height = slide["size"]
     tissue = store.tissue()
-    red, green, blue = _tissue_colour(store.path, tissue.mask)
+    red, green, blue = _tissue_colour(tissue)
     grids = {grid_id: store.status(grid_id) for grid_id in store.grid_ids}
     return Row(
         slide_id=store.slide_id,
@@ -247,25 +248,25 @@ def _whole(store: SlideStore) -> Row:
         tiles=sum(map(len, grids.values())) if grids else None,
         unreadable=sum(int((status != OK).sum()) for status in grids.values()) if grids else None,
         features=tuple(
-            _features(store.path / "grids" / grid_id, encoder_id, status)
+            _features(store, grid_id, encoder_id, status)
             for grid_id, status in grids.items()
             for encoder_id in store.encoder_ids(grid_id)
         ),
-        objects=tuple(_found(p.parent) for p in sorted(store.path.glob("detections/*/zarr.json"))),
+        objects=tuple(_found(store, name) for name in found_names(store)),
         store_schema=int(attrs["schema"]),
         software=_text(attrs.get("software", {}).get("wsi_umedpt")),
     )
 
 
-def _features(grid: Path, encoder_id: str, status: Any) -> Features:
-    spec = TileSpec.from_dict(read_attrs(grid)["spec"])
-    node = json.loads((grid / "features" / encoder_id / "zarr.json").read_bytes())
-    (rows, dim), made = node["shape"], node["attributes"]
+def _features(store: SlideStore, grid_id: str, encoder_id: str, status: Any) -> Features:
+    spec = TileSpec.from_dict(store.nodes.attrs(f"grids/{grid_id}")["spec"])
+    name = f"grids/{grid_id}/features/{encoder_id}"
+    (rows, dim), made = store.nodes.shape(name), store.nodes.attrs(name)
     if rows != len(status):
         raise StoreError(f"{encoder_id} has {rows} rows for {len(status)} tiles")
     return Features(
         encoder=encoder_id,
-        grid=grid.name,
+        grid=grid_id,
         tile_px=spec.size_px,
         tile_mpp=float(spec.mpp),
         tiles=len(status),
@@ -277,16 +278,17 @@ def _features(grid: Path, encoder_id: str, status: Any) -> Features:
     )
 
 
-def _found(folder: Path) -> Found:
-    (count,) = json.loads((folder / "class_index" / "zarr.json").read_bytes())["shape"]
-    return Found(name=folder.name, count=int(count), model=str(read_attrs(folder).get("made_by", {}).get("model", "")))
+def _found(store: SlideStore, name: str) -> Found:
+    (count,) = store.nodes.shape(f"detections/{name}/class_index")
+    made_by = store.nodes.attrs(f"detections/{name}").get("made_by", {})
+    return Found(name=name, count=count, model=str(made_by.get("model", "")))
 
 
-def _tissue_colour(store: Path, mask: Any) -> tuple[float | None, float | None, float | None]:
+def _tissue_colour(tissue: TissueMask) -> tuple[float | None, float | None, float | None]:
     """Mean red, green, blue of the tissue in the thumbnail; a pixel a cell is enough."""
-    if not (store / "thumbnail" / "zarr.json").exists() or not mask.any():
+    mask, thumbnail = tissue.mask, tissue.thumbnail
+    if thumbnail is None or not mask.any():
         return None, None, None
-    thumbnail = read_array(store / "thumbnail")
     fine = -(-thumbnail.shape[1] // mask.shape[1])
     pixels = thumbnail[fine // 2 :: fine, fine // 2 :: fine]
     rows, cols = (min(a, b) for a, b in zip(mask.shape, pixels.shape[:2], strict=True))

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from wsi_umedpt.arrays import sync_folder
 from wsi_umedpt.cohort.claims import RUNS
+from wsi_umedpt.contents import is_grown
 from wsi_umedpt.errors import OptionError, RemoteError, StoreError
 from wsi_umedpt.places import place
 from wsi_umedpt.remote import Remote, asking_until, plain
@@ -166,8 +167,11 @@ def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: Non
             check()
             remote.remove(stray)
         there = {}
-    elif root != files[NODE].read_bytes():
-        raise StoreError(f"{remote} is another store than the one that was made here. Choose another output.")
+    elif not is_grown(root, files[NODE].read_bytes()):
+        raise StoreError(
+            f"{remote} is another store than the one that was made here, or holds what this one lacks: runs that share "
+            "an output must share the work folder. Choose another output."
+        )
     known = [name for name in nodes if name in there]
     found = dict(zip(known, remote.read(*known), strict=True))
     written = set[str]()
@@ -181,7 +185,7 @@ def publish(store: Path, remote: Remote, check: Callable[[], None] = lambda: Non
         for node in sorted(nodes, key=_turn):
             if found.get(node) == files[node].read_bytes():
                 continue
-            if found.get(node) is not None and node != f"labels/{NODE}":  # a list, which grows
+            if found.get(node) is not None and node not in (f"labels/{NODE}", NODE):  # lists, which grow
                 raise StoreError(
                     f"{remote} holds another {node.rpartition('/')[0]} than the one made here: runs that share an "
                     "output must share the work folder. Choose another output."

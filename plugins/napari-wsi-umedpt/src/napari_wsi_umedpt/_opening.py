@@ -161,7 +161,7 @@ def further(store: SlideStore) -> dict[str, Callable[[], LayerTuple]]:
 
 def label_names(store: SlideStore) -> list[str]:
     """Names of the label images of a store, sorted."""
-    return sorted(path.parent.name for path in store.path.glob("labels/[!.]*/zarr.json"))
+    return store.nodes.names("labels/*")
 
 
 def label_layer(store: SlideStore, name: str) -> LayerTuple:
@@ -181,7 +181,7 @@ def object_layer(store: SlideStore, name: str, visible: bool = True) -> LayerTup
     """The objects of one head, in the colours that its label image states."""
     objects, about = read_objects(store, name)
     colours = None
-    if (store.path / "labels" / name / "zarr.json").exists() and len(objects.classes) > 1:
+    if f"labels/{name}" in store.nodes and len(objects.classes) > 1:
         info = read_labels(store.path / "labels" / name).info
         if info.classes == objects.classes:
             colours = info.colours
