@@ -396,10 +396,10 @@ def test_all_that_cannot_be_used_is_listed(tmp_path, tiles, store):
 def test_a_file_of_no_format_is_refused_with_the_reason_of_each(tmp_path, tiles):
     """Also one with a suffix that no format has."""
     with h5py.File(tmp_path / "s.h5", "w") as file:
-        file["embeddings"] = tiles.features
+        file["vectors"] = tiles.features
     with pytest.raises(InteropError, match="is of no format of features that is known") as refusal:
         open_source(tmp_path / "s.h5")
-    for name in ("STAMP: it has no feats, but embeddings", "TRIDENT: it has no features", "CLAM: it has no features"):
+    for name in ("STAMP: it has no feats, but vectors", "TRIDENT: it has no features", "CLAM: it has no features"):
         assert name in str(refusal.value)
     (tmp_path / "s.csv").touch()
     with pytest.raises(InteropError, match="no file of features") as refusal:
@@ -422,7 +422,7 @@ XY = np.zeros((4, 2), np.int32)
 @pytest.mark.parametrize(
     ("features", "coords", "found"),
     [
-        pytest.param(FEATURES[None], XY, r"\(1, 4, 3\); features of tiles are \(tile, dim\)", id="stack"),
+        pytest.param(np.stack([FEATURES] * 2), XY, r"\(2, 4, 3\); features of tiles are \(tile, dim\)", id="stack"),
         pytest.param(FEATURES[0], XY[0], r"\(3,\): one vector of a slide", id="slide"),
         pytest.param(np.ones((0, 3), "f4"), np.ones((0, 2), "i4"), r"\(0, 3\): no tiles", id="empty"),
         pytest.param(np.ones(0, "f4"), np.ones((0, 2), "i4"), r"\(0,\): no tiles", id="empty-of-unknown-dim"),
@@ -556,6 +556,99 @@ def test_a_file_that_changes_after_it_was_opened_is_refused(tmp_path, tiles):
         source.load()
 
 
+# ---- files as they are passed around ----
+
+LAYOUTS = {
+    "plain": lambda f, xy: {"features": f, "coords": xy},
+    "leading-axis": lambda f, xy: {"features": f[None], "coords": xy[None]},
+    "uni2h": lambda f, xy: {
+        "features": f[None], "coords": xy[None], "coords_patching": xy, "annots": np.zeros((1, len(f), 1), np.int64)
+    },
+    "coords_patching": lambda f, xy: {"features": f, "coords_patching": xy},
+    "embeddings": lambda f, xy: {"embeddings": f, "xy": xy},
+    "feats-alone": lambda f, xy: {"feats": f},
+    "features-alone": lambda f, xy: {"features": f},
+    "embeddings-alone": lambda f, xy: {"embeddings": f[None]},
+}  # fmt: skip
+
+
+def write_h5(path, arrays):
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+
+
+def write_pt_dict(path, arrays):
+    torch.save({**{name: torch.from_numpy(v) for name, v in arrays.items()}, "slide": "s", "level": 0}, path)
+
+
+SAVE = {".h5": write_h5, ".npz": lambda path, arrays: np.savez(path, **arrays), ".pt": write_pt_dict}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("suffix", SAVE)
+def test_layouts_of_other_people_are_read(tmp_path, tiles, suffix, layout):
+    """A leading axis that stands for the slide, other names, positions or none: in HDF5, npz and pt alike."""
+    arrays = LAYOUTS[layout](tiles.features, tiles.xy)
+    SAVE[suffix](tmp_path / f"s{suffix}", arrays)
+    source, bag = one(tmp_path, allow_pt=True)
+    placed = len(arrays) > 1
+    check_bag(source, bag, tiles.features, tiles.xy if placed else np.full((70, 2), NOWHERE))
+    assert (has_positions(bag), source.unit) == (placed, "px" if placed else "")
+
+
+@pytest.mark.parametrize("suffix", SAVE)
+def test_two_arrays_that_could_be_meant_are_refused(tmp_path, tiles, suffix):
+    """Features under two names, positions that contradict each other, and more slides than one."""
+    f, xy = tiles.features, tiles.xy
+    for arrays, found in (
+        ({"features": f, "embeddings": f}, "both features and embeddings"),
+        ({"features": f, "coords": xy, "xy": xy}, "both coords and xy"),
+        ({"features": f, "coords": xy, "coords_patching": xy + 1}, "coords and coords_patching differ"),
+        ({"features": np.stack([f, f])}, r"shape \(2, 70, 8\)"),
+        ({"features": f[None, None]}, r"shape \(1, 1, 70, 8\)"),
+        ({"features": f, "coords": xy[None, :, :, None]}, "positions are"),
+    ):
+        path = tmp_path / f"s{suffix}"
+        SAVE[suffix](path, arrays)
+        with pytest.raises(InteropError, match=found):
+            open_source(path, allow_pt=True).load()
+
+
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: t[None], torch.nn.Parameter, lambda t: t.to(torch.bfloat16)])
+def test_tensors_alone_are_read_however_they_are_wrapped(tmp_path, wrap):
+    """A leading axis, a Parameter, bfloat16: the same features; also of a layout of torch before 1.6."""
+    features = torch.arange(12.0).reshape(4, 3)
+    for new in (True, False):
+        torch.save(wrap(features), tmp_path / "s.pt", _use_new_zipfile_serialization=new)
+        source, bag = one(tmp_path / "s.pt", allow_pt=True)
+        assert np.array_equal(bag.features, features.numpy())
+        assert (source.tiles, source.kind.dim, source.unit) == (4, 3, "")
+
+
+def test_an_array_alone_is_read(tmp_path, tiles):
+    """``SLIDE.npy``: features without positions, with a leading axis or not; never objects."""
+    for values in (tiles.features, tiles.features[None], np.asfortranarray(tiles.features)):
+        np.save(tmp_path / "s.npy", values)
+        source, bag = one(tmp_path)
+        check_bag(source, bag, tiles.features, np.full((70, 2), NOWHERE))
+        assert (source.kind, source.side) == (FeatureKind(dim=8, format="npy"), None)
+    for values, found in (
+        (np.array([[{}]], object), "not plain numbers"),
+        (np.ones((4, 3), np.int64), "int64; features are"),
+        (np.ones(3), "one vector of a slide"),
+    ):
+        np.save(tmp_path / "s.npy", values, allow_pickle=True)
+        with pytest.raises(InteropError, match=found):
+            open_source(tmp_path / "s.npy")
+    np.save(tmp_path / "s.npy", tiles.features)
+    whole = (tmp_path / "s.npy").read_bytes()
+    for damaged in (b"", whole[:7], whole[:100], whole[:-1], whole + b"0"):
+        (tmp_path / "s.npy").write_bytes(damaged)
+        with pytest.raises(InteropError, match=r"s\.npy"):
+            open_source(tmp_path / "s.npy")
+
+
 # ---- hostile files ----
 
 
@@ -590,12 +683,19 @@ def test_a_pickle_that_runs_programs_runs_none(tmp_path):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        pytest.param({"features": torch.ones(4, 3)}, "holds a dict; only a dense tensor", id="dict"),
+        pytest.param({"x": torch.ones(4, 3), "y": 1}, "a dict of 'x', 'y', and no tensor called features", id="dict"),
+        pytest.param({"features": [torch.ones(3)]}, "a dict of 'features', and no tensor called", id="dict-of-lists"),
+        pytest.param(
+            {"features": torch.ones(4, 3), "feats": torch.ones(4, 3)}, "both features and feats", id="two-features"
+        ),
+        pytest.param(
+            {"features": torch.ones(4, 3), "coords": torch.ones(3, 2)}, r"\(3, 2\) for 4 tiles", id="other-positions"
+        ),
+        pytest.param({"features": torch.ones(4, 3).to_sparse()}, "only dense tensors", id="dict-of-sparse"),
         pytest.param([torch.ones(4, 3)], "holds a list", id="list"),
-        pytest.param(torch.ones(4, 3).to_sparse(), "only a dense tensor", id="sparse"),
-        pytest.param(torch.nn.Parameter(torch.ones(4, 3)), "holds a Parameter", id="parameter"),
+        pytest.param(torch.ones(4, 3).to_sparse(), "only dense tensors", id="sparse"),
         pytest.param(torch.ones(4, 3, dtype=torch.int64), "int64; features are floats", id="integers"),
-        pytest.param(torch.ones(1, 4, 3), r"\(1, 4, 3\)", id="stack"),
+        pytest.param(torch.ones(2, 4, 3), r"\(2, 4, 3\)", id="stack"),
         pytest.param(torch.ones(3), "one vector of a slide", id="slide"),
         pytest.param(torch.ones(1, 1).expand(1 << 40, 1 << 10), "claims more numbers than the file", id="no-strides"),
     ],

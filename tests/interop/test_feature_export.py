@@ -1,5 +1,6 @@
 """Features that leave a store read back as they were, and are laid out as the tool that they are for expects."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +25,11 @@ FORMATS = pytest.mark.parametrize("name", list(WRITERS))
 
 
 def check_same(source, store):
-    """What was read back is what the store holds."""
+    """What was read back is what the store holds; slide2vec orders tiles by x, then by y."""
     bag, back = store.bag(), source.load()
-    assert np.array_equal(back.features, bag.features)
-    assert np.array_equal(back.xy, bag.xy)
+    order = np.lexsort(bag.xy.T[::-1]) if source.kind.format == "slide2vec" else np.arange(len(bag))
+    assert np.array_equal(back.features, bag.features[order])
+    assert np.array_equal(back.xy, bag.xy[order])
     assert (back.slide_id, back.encoder_id) == (bag.slide_id, bag.encoder_id)
     kind = StoreSource.open(store.path).kind
     assert source.kind.differences(kind) == []
@@ -70,6 +72,16 @@ def test_clams_files_are_as_clam_reads_them(tmp_path, store):
             "coords": (np.int32, (4, 2)),
         }
         features = file["features"][:]
+        attrs = {name: np.asarray(value).tolist() for name, value in file["coords"].attrs.items()}
+    assert attrs == {  # those of CLAM's own files of coordinates
+        "patch_size": 460,
+        "patch_level": 0,
+        "downsample": [1.0, 1.0],
+        "downsampled_level_dim": [320, 256],
+        "level_dim": [320, 256],
+        "name": "slide",
+        "save_path": "h5_files",
+    }
     tensor = torch.load(tmp_path / "pt_files" / "slide.pt", weights_only=True)
     assert type(tensor) is torch.Tensor
     assert np.array_equal(tensor.numpy(), features)
@@ -97,8 +109,9 @@ def test_tridents_files_are_as_trident_reads_them(tmp_path, store):
     }
     assert (attrs["patch_size"], attrs["target_magnification"], attrs["overlap"]) == (224, 20, 0)
     assert (attrs["level0_width"], attrs["level0_height"]) == (320, 256)
-    assert attrs["patch_size_level0"] == pytest.approx(224 * 0.5 / 0.2431)
-    assert 224 * attrs["level0_magnification"] / 20 == pytest.approx(attrs["patch_size_level0"])
+    assert attrs["patch_size_level0"] == 460  # the floor of 460.7, as TRIDENT's heatmaps and TITAN take no fractions
+    assert isinstance(attrs["patch_size_level0"], np.integer)
+    assert 224 * attrs["level0_magnification"] / 20 == pytest.approx(224 * 0.5 / 0.2431)
 
 
 def test_numbers_that_are_whole_are_whole_for_trident(tmp_path):
@@ -124,10 +137,51 @@ def test_stamps_files_are_as_stamp_reads_them(tmp_path, store):
         "stamp_version": "2.1.0",
         "extractor": "enc.v1",
         "unit": "um",
-        "tile_size_um": pytest.approx(112),
+        "tile_size_um": 112.0,
         "tile_size_px": 224,
         "feat_type": "tile",
     }
+
+
+@pytest.mark.parametrize(("mpp", "size_px", "um"), [(0.5, 224, 112.0), (1.1, 256, 281.6), (0.3, 300, 90.0)])
+def test_stamps_side_in_microns_is_the_one_that_was_asked_for(tmp_path, mpp, size_px, um):
+    """Also where whole pixels of the slide are a hair from it: one size a study, which STAMP compares."""
+    for slide_mpp in (0.2431, 0.25, 0.2524):
+        folder = tmp_path / f"{slide_mpp}"
+        folder.mkdir()
+        spec = TileSpec(size_px=size_px, mpp=mpp)
+        with h5py.File(WRITERS["stamp"](folder, make_store(folder, slide_mpp=slide_mpp, spec=spec))) as file:
+            assert file.attrs["tile_size_um"] == um
+
+
+def test_slide2vecs_files_are_as_slide2vec_reads_them(tmp_path, store):
+    """Features and coordinates in its order and dtypes, all keys that its loaders demand, no path, the sidecar last."""
+    path = WRITERS["slide2vec"](tmp_path, store)
+    assert path == tmp_path / "tile_embeddings" / "slide.npz"
+    with np.load(path) as held:
+        assert {name: (held[name].dtype, held[name].shape) for name in held.files} == {
+            "features": (np.float16, (4, 6)),
+            "tile_index": (np.int64, (4,)),
+        }
+    with np.load(tmp_path / "tiles" / "slide.coordinates.npz") as held:
+        assert {name: held[name].dtype for name in held.files} == {
+            "tile_index": np.int32,
+            "x": np.int64,
+            "y": np.int64,
+            "tissue_fractions": np.float32,
+        }
+        assert [*zip(held["x"].tolist(), held["y"].tolist(), strict=True)] == sorted(
+            map(tuple, store.bag().xy.tolist())
+        )
+    about = json.loads((tmp_path / "tile_embeddings" / "slide.meta.json").read_text())
+    assert (about["tile_size_lv0"], about["requested_spacing_um"], about["encoder_input_size_px"]) == (460, 0.5, 224)
+    meta = json.loads((tmp_path / "tiles" / "slide.coordinates.meta.json").read_text())
+    assert {name: len(section) for name, section in meta.items()} == {
+        "artifact": 5, "filtering": 13, "provenance": 8, "segmentation": 16, "slide": 3, "tiling": 12,
+    }  # fmt: skip
+    tiling = meta["tiling"]
+    assert (tiling["tile_size_lv0"], tiling["step_px_lv0"], tiling["n_tiles"], tiling["overlap"]) == (460, 461, 4, 0.0)
+    assert "/" not in json.dumps([about, meta])
 
 
 def test_anndata_is_as_scanpy_takes_it(tmp_path, store):
@@ -244,7 +298,7 @@ def test_features_of_ours_may_be_mixed_with_the_store_they_are_of(tmp_path, stor
     """Kinds agree whatever the file; another encoder's do not."""
     kinds = [open_source(write(tmp_path / name, store)).kind for name, write in WRITERS.items()]
     assert {str(kind.differences(StoreSource.open(store.path).kind)) for kind in kinds} == {"[]"}
-    assert sorted(kind.format for kind in kinds) == ["AnnData", "CLAM", "STAMP", "TRIDENT"]
+    assert sorted(kind.format for kind in kinds) == ["AnnData", "CLAM", "STAMP", "TRIDENT", "slide2vec"]
     folder = tmp_path / "other"
     folder.mkdir()
     other = StoreSource.open(make_store(folder, encoder="enc.v1.bf16").path).kind

@@ -34,6 +34,7 @@ FORMATS = (
     Format(anndata.NAME, (anndata.SUFFIX,), anndata.open_anndata),
     Format(slide2vec.NAME, (npzbag.SUFFIX, ptbag.SUFFIX), slide2vec.open_slide2vec),
     Format(npzbag.NAME, (npzbag.SUFFIX,), npzbag.open_npz),
+    Format("npy", (npzbag.SUFFIX_ALONE,), npzbag.open_npy),
     Format(ptbag.NAME, (ptbag.SUFFIX,), ptbag.open_pt),
 )
 """In the order in which they are tried; a tensor alone could be anybody's."""
@@ -52,6 +53,7 @@ WRITERS: Mapping[str, Writer] = {
     "clam": clam.write_clam,
     "trident": trident.write_trident,
     "stamp": stamp.write_stamp,
+    "slide2vec": slide2vec.write_slide2vec,
     "anndata": anndata.write_anndata,
 }
 

@@ -4,12 +4,17 @@ An h5 file holds ``features`` float32 (tile, dim) and ``coords`` int32 (tile, 2)
 level-0 px. CLAM says nothing else there. How large a tile is stands in its ``patches/SLIDE.h5``, as
 attributes of ``coords``: ``patch_size`` px of level ``patch_level``, which is ``downsample`` times
 coarser than level 0. It is taken from the feature file, where a fork of CLAM copies it, or from a
-folder ``patches`` beside ``h5_files`` whose file has as many tiles; else the side is not known.
+folder ``patches`` beside ``h5_files`` whose file has as many tiles; else the side is not known. What we write has
+the attributes of CLAM's ``patches`` on ``coords``, of level 0.
+
+Other people's files are read as CLAM's are: features of another name (`wsi_umedpt.interop.sources.FEATURES`), positions
+of another name or none, and a leading axis of length 1.
 
 The pt files are the features alone, which is what CLAM trains on by default; see
 `wsi_umedpt.interop.ptbag`.
 """
 
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -20,46 +25,65 @@ from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, values_of, whole_h5
 from wsi_umedpt.interop.provenance import Export, prefixed, stated
 from wsi_umedpt.interop.ptbag import write_pt
-from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, Numbers, check_rows, tiles_and_dim
+from wsi_umedpt.interop.sources import (
+    FEATURES,
+    POSITIONS,
+    FileSource,
+    NotThisFormatError,
+    Numbers,
+    check_rows,
+    check_same_positions,
+    named,
+    tiles_and_dim,
+)
 from wsi_umedpt.store import SlideStore
 
 NAME = "CLAM"
 
 
 def open_clam(path: Path) -> FileSource:
-    """Say what a feature file of CLAM, or one that is laid out as such, holds.
+    """Say what a feature file of CLAM, or one that is laid out much as such, holds.
 
     Raises
     ------
     NotThisFormatError
-        If it has no features and coords.
+        If it has no features.
     InteropError
         If it cannot be used.
     """
     with opened(path) as file:
-        if not (has(file, "features") and has(file, "coords")):
+        name = named(file.keys(), FEATURES, "features of tiles", str(path))
+        if name is None:
             only = "only coordinates; name the folder of features" if has(file, "coords") else names_in(file)
-            raise NotThisFormatError(f"it has no features with coords, but {only}")
-        features, coords = array_of(file, "features"), array_of(file, "coords")
-        tiles, dim = tiles_and_dim(features.shape, features.dtype, f"{path}: features")
-        check_rows(tiles, coords.shape, f"{path}: coords")
+            raise NotThisFormatError(f"it has no features, but {only}")
+        at = named(file.keys(), POSITIONS, "level-0 px of top left corners", str(path))
+        features = array_of(file, name)
+        tiles, dim = tiles_and_dim(features.shape, features.dtype, f"{path}: {name}")
+        side = None
+        if at:
+            coords = array_of(file, at)
+            check_rows(tiles, coords.shape, f"{path}: {at}")
+            side = side_of(coords)
         ours = stated(prefixed(file.attrs), dim=dim, format_name=NAME, where=str(path))
-        side = ours.side if ours else side_of(coords)
     return FileSource(
         path=path,
         slide_id=path.stem,
         kind=ours.kind if ours else FeatureKind(dim=dim, format=NAME),
         tiles=tiles,
-        side=side or _side_of_patches(path, tiles),
+        side=(ours.side if ours else side) or _side_of_patches(path, tiles),
+        unit="px" if at else "",
         encoder_id=ours.encoder_id if ours else "",
-        read=read_features,
+        read=partial(read_features, name=name, at=at),
     )
 
 
-def read_features(path: Path) -> tuple[Numbers, Numbers]:
-    """Features and positions of a file with ``features`` and ``coords``."""
+def read_features(path: Path, *, name: str = "features", at: str | None = "coords") -> tuple[Numbers, Numbers | None]:
+    """Features of a file, and positions if they have a name."""
     with opened(path) as file:
-        return values_of(array_of(file, "features")), values_of(array_of(file, "coords"))
+        xy = values_of(array_of(file, at)) if at else None
+        if xy is not None and at == "coords" and has(file, "coords_patching"):
+            check_same_positions(xy, values_of(array_of(file, "coords_patching")), str(path))
+        return values_of(array_of(file, name)), xy
 
 
 def side_of(coords: h5py.Dataset) -> float | None:
@@ -105,6 +129,18 @@ def write_clam(folder: Path, store: SlideStore, *, encoder_id: str | None = None
     with whole_h5(path) as file:
         file["features"] = features
         file["coords"] = export.bag.xy.astype(np.int32)
+        add_attrs(
+            file["coords"],
+            {
+                "patch_size": export.whole_side,
+                "patch_level": 0,
+                "downsample": (1.0, 1.0),
+                "downsampled_level_dim": export.slide_size,
+                "level_dim": export.slide_size,
+                "name": export.bag.slide_id,
+                "save_path": path.parent.name,  # and no path of this machine
+            },
+        )
         add_attrs(file, export.attrs)
     write_pt(folder / "pt_files" / f"{export.bag.slide_id}.pt", features)
     return path

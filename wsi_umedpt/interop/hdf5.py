@@ -21,7 +21,7 @@ from wsi_umedpt.interop.sources import check_expansion
 
 SUFFIXES = (".h5", ".hdf5")
 
-Attrs = Mapping[str, str | int | float]
+Attrs = Mapping[str, str | int | float | tuple[int, int] | tuple[float, float]]
 
 # ---- reading ----
 

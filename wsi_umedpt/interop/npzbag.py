@@ -1,31 +1,37 @@
-"""Plain NumPy archives: ``SLIDE.npz`` with ``features`` (tile, dim) and, if known, ``coords`` or ``xy`` (tile, 2).
+"""Plain NumPy files: ``SLIDE.npz`` with features (tile, dim) and, if known, positions (tile, 2); ``SLIDE.npy``.
 
-Positions are top left corners in level-0 px. What made the features is not there.
+Names of the arrays are in `wsi_umedpt.interop.sources`. Positions are top left corners in level-0 px; a ``.npy`` is the
+features alone. What made the features is not there.
 """
 
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.sources import (
+    FEATURES,
+    POSITIONS,
     FileSource,
     NotThisFormatError,
     Numbers,
     check_expansion,
     check_rows,
+    check_same_positions,
+    named,
     tiles_and_dim,
 )
 
 NAME = "npz"
 SUFFIX = ".npz"
 
-_POSITIONS = ("coords", "xy")
+SUFFIX_ALONE = ".npy"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Read = TypeVar("Read")
@@ -49,22 +55,44 @@ def open_npz(path: Path) -> FileSource:
         If it cannot be used.
     """
     held = headers_of(path)
-    if "features" not in held:
+    name = named(held, FEATURES, "features of tiles", str(path))
+    if name is None:
         raise NotThisFormatError(f"it has no array features, but {', '.join(held) or 'none'}")
-    positions = [name for name in _POSITIONS if name in held]
-    if len(positions) > 1:
-        raise InteropError(f"{path} has both coords and xy; keep the one that holds level-0 px of top left corners")
-    tiles, dim = tiles_and_dim(*held["features"], f"{path}: features")
-    for name in positions:
-        check_rows(tiles, held[name].shape, f"{path}: {name}")
+    at = named(held, POSITIONS, "level-0 px of top left corners", str(path))
+    tiles, dim = tiles_and_dim(*held[name], f"{path}: {name}")
+    if at:
+        check_rows(tiles, held[at].shape, f"{path}: {at}")
+    same = at == "coords" and "coords_patching" in held
     return FileSource(
         path=path,
         slide_id=path.stem,
         kind=FeatureKind(dim=dim, format=NAME),
         tiles=tiles,
         side=None,
-        unit="px" if positions else "",
-        read=_read,
+        unit="px" if at else "",
+        read=partial(_read, name=name, at=at, same=same),
+    )
+
+
+def open_npy(path: Path) -> FileSource:
+    """Say what a file of one array holds, reading its header alone.
+
+    Raises
+    ------
+    InteropError
+        If it is no array (tile, dim) of floats, or claims more than is there.
+    """
+    with _guarded(path, lambda: path.open("rb")) as file:
+        header = _guarded(path, lambda: _header(file, path.stem, path.stat().st_size, str(path)))
+    tiles, dim = tiles_and_dim(*header, f"{path}: the array")
+    return FileSource(
+        path=path,
+        slide_id=path.stem,
+        kind=FeatureKind(dim=dim, format=SUFFIX_ALONE[1:]),
+        tiles=tiles,
+        side=None,
+        unit="",
+        read=_read_alone,
     )
 
 
@@ -89,10 +117,15 @@ def read_npz(path: Path, *names: str) -> list[Numbers]:
     return _guarded(path, read)
 
 
-def _read(path: Path) -> tuple[Numbers, Numbers | None]:
-    name = next((name for name in _POSITIONS if name in headers_of(path)), None)
-    features, *positions = read_npz(path, "features", *([name] if name else []))
+def _read(path: Path, *, name: str, at: str | None, same: bool) -> tuple[Numbers, Numbers | None]:
+    features, *positions = read_npz(path, name, *([at] if at else []), *(["coords_patching"] if same else []))
+    if same:
+        check_same_positions(positions[0], positions[1], str(path))
     return features, positions[0] if positions else None
+
+
+def _read_alone(path: Path) -> tuple[Numbers, None]:
+    return _guarded(path, lambda: np.load(path, allow_pickle=False)), None
 
 
 def _headers(path: Path) -> dict[str, Header]:
@@ -103,19 +136,25 @@ def _headers(path: Path) -> dict[str, Header]:
                 raise InteropError(f"{path} holds {member.filename!r:.60}, which is no array; it is no npz archive")
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                if version not in _HEADERS:
-                    raise InteropError(f"{path}: {name} is an array of NumPy format {version}, which holds no features")
-                shape, _, dtype = _HEADERS[version](file)
-                begin = file.tell()
-            if dtype.kind not in "iufb":
-                raise InteropError(f"{path}: {name} holds {dtype}, not plain numbers; such archives are never read")
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if size != member.file_size - begin:
-                raise InteropError(f"{path}: {name} claims {size} bytes and has {member.file_size - begin}: damaged")
+                found[name] = _header(file, name, member.file_size, str(path))
+            size = int(np.prod(found[name].shape, dtype=object)) * found[name].dtype.itemsize
             check_expansion(f"{path}: {name}", size, member.compress_size)
-            found[name] = Header(shape, dtype)
     return found
+
+
+def _header(file: IO[bytes], name: str, there: int, where: str) -> Header:
+    """What an array says of itself, in a file or a member of an archive that has so many bytes."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise InteropError(f"{where}: {name} is an array of NumPy format {version}, which holds no features")
+    shape, _, dtype = _HEADERS[version](file)
+    begin = file.tell()
+    if dtype.kind not in "iufb":
+        raise InteropError(f"{where}: {name} holds {dtype}, not plain numbers; such arrays are never read")
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != there - begin:
+        raise InteropError(f"{where}: {name} claims {size} bytes and has {there - begin}: damaged")
+    return Header(shape, dtype)
 
 
 def _guarded(path: Path, read: Callable[[], Read]) -> Read:
@@ -138,4 +177,5 @@ def _guarded(path: Path, read: Callable[[], Read]) -> Read:
         zlib.error,
     ) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        raise InteropError(f"{path} cannot be read as an npz archive of numbers: {why:.300}") from None
+        what = "an array" if path.suffix.lower() == SUFFIX_ALONE else "an npz archive"
+        raise InteropError(f"{path} cannot be read as {what} of numbers: {why:.300}") from None

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from wsi_umedpt import __version__
 from wsi_umedpt.bag import FeatureKind, SlideBag
 from wsi_umedpt.errors import InteropError
@@ -40,6 +43,10 @@ class Export:
     """(width, height), level-0 px."""
     fingerprint: str
     """Of the slide, as the store says it."""
+    tissue: npt.NDArray[np.float32]
+    """(tile,) share of each tile that is tissue."""
+    min_tissue: float
+    """Least share that was asked for."""
 
     @classmethod
     def of(cls, store: SlideStore, encoder_id: str | None = None, grid_id: str | None = None) -> Self:
@@ -58,7 +65,8 @@ class Export:
             If no tile is readable: other tools read no empty files.
         """
         source = StoreSource.open(store.path, encoder_id, grid_id)
-        bag, spec, slide = source.load(), store.grid(source.grid_id).spec, store.attrs["slide"]
+        bag, grid, slide = source.load(), store.grid(source.grid_id), store.attrs["slide"]
+        spec = grid.spec
         if not len(bag):
             raise InteropError(f"{store.path} holds {source.tiles} tiles, none of them readable: nothing to export")
         return cls(
@@ -71,7 +79,14 @@ class Export:
             slide_mpp=float(slide["mpp"]),
             slide_size=(int(slide["size"][0]), int(slide["size"][1])),
             fingerprint=str(slide["fingerprint"]),
+            tissue=grid.tissue[bag.index],
+            min_tissue=spec.min_tissue,
         )
+
+    @property
+    def whole_side(self) -> int:
+        """Side of a tile, level-0 px, for tools that take whole numbers alone: the floor, as they compute it."""
+        return max(1, math.floor(self.side + 1e-6))
 
     @property
     def about(self) -> dict[str, str | int | float]:

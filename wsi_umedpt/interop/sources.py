@@ -4,8 +4,7 @@ Both are a `wsi_umedpt.bag.BagSource`. What a file says of itself is checked whe
 its numbers when it is loaded; what is here is what all formats share.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,7 +12,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.arrays import read_attrs
 from wsi_umedpt.bag import FeatureKind, SlideBag
 from wsi_umedpt.errors import InteropError, StoreError
 from wsi_umedpt.store import SlideStore
@@ -21,6 +19,11 @@ from wsi_umedpt.tiling import TileSpec
 
 NOWHERE = int(np.iinfo(np.int32).min)
 """Both coordinates of a tile whose file does not say where it lies."""
+
+FEATURES = ("features", "feats", "embeddings")
+"""What arrays of features are called where a file has arrays with names."""
+POSITIONS = ("coords", "coords_patching", "xy")
+"""And those of top left corners, level-0 px; a file of UNI's authors has the first two, which then say the same."""
 
 _SMALL = 1 << 28
 """Bytes that may be unpacked from however few."""
@@ -62,12 +65,12 @@ class StoreSource:
             grids = [g for g in store.grid_ids if encoder_id is None or encoder_id in store.encoder_ids(g)]
             grid_id = grids[0]
         encoder_id = encoder_id or store.encoder_ids(grid_id)[0]
-        grid = store.path / "grids" / grid_id
+        grid = f"grids/{grid_id}"
         try:
-            about = read_attrs(grid)
+            about = store.nodes.attrs(grid)
+            tiles, dim = store.nodes.shape(f"{grid}/features/{encoder_id}")
             spec = TileSpec.from_dict(about["spec"])
             side = float(about["side"])
-            tiles, dim = json.loads((grid / "features" / encoder_id / "zarr.json").read_bytes())["shape"]
             kind = FeatureKind(
                 encoder=made_by.get("card", {}).get("name") or encoder_id,
                 weights_sha256=made_by.get("weights_sha256") or "",
@@ -78,7 +81,8 @@ class StoreSource:
                 format="store",
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise StoreError(f"{grid} is damaged: {type(error).__name__}: {error}. Embed the slide again.") from None
+            why = f"{type(error).__name__}: {error}"
+            raise StoreError(f"{store.path / grid} is damaged: {why}. Embed the slide again.") from None
         return cls(
             path=path,
             slide_id=store.slide_id,
@@ -125,6 +129,7 @@ class FileSource:
             If the file cannot be read, a feature is not finite, or a position is none.
         """
         features, xy = self.read(self.path)
+        features, xy = of_one_slide(features), None if xy is None else of_one_slide(xy)
         if features.shape != (self.tiles, self.kind.dim):
             raise InteropError(
                 f"{self.path} held ({self.tiles}, {self.kind.dim}) features when it was opened, and holds "
@@ -144,8 +149,35 @@ def has_positions(bag: SlideBag) -> bool:
     return not (bag.xy == NOWHERE).any()
 
 
+def of_one_slide(values: Numbers) -> Numbers:
+    """An array without the leading axis of length 1 that stands for the slide in many files, (1, tile, dim)."""
+    return values[0] if values.ndim == 3 and len(values) == 1 else values
+
+
+def named(held: Collection[str], names: Sequence[str], what: str, where: str) -> str | None:
+    """Which of the known names an array of a file has; None if none of them is there.
+
+    Raises
+    ------
+    InteropError
+        If there are several, which may be of different things.
+    """
+    found = [name for name in names if name in held]
+    if "coords" in found and "coords_patching" in found:
+        found.remove("coords_patching")  # who reads them compares them
+    if len(found) > 1:
+        raise InteropError(f"{where} has both {' and '.join(found)}; keep the one that holds {what}")
+    return found[0] if found else None
+
+
+def check_same_positions(xy: Numbers, other: Numbers, where: str) -> None:
+    """Refuse a file whose two arrays of positions contradict each other."""
+    if not np.array_equal(of_one_slide(xy), of_one_slide(other)):
+        raise InteropError(f"{where}: coords and coords_patching differ; keep the one that holds level-0 px")
+
+
 def tiles_and_dim(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> tuple[int, int]:
-    """Check what an array of features says of itself.
+    """Check what an array of features says of itself; a leading axis of length 1 stands for the slide.
 
     Parameters
     ----------
@@ -157,7 +189,7 @@ def tiles_and_dim(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> tup
     Raises
     ------
     InteropError
-        If it is not (tile, dim) of floats with at least one tile.
+        If it is not (tile, dim), or (1, tile, dim), of floats with at least one tile.
     """
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise InteropError(f"{where} is {dtype}; features are float16, float32 or float64")
@@ -168,17 +200,18 @@ def tiles_and_dim(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> tup
             f"{where} has shape {tuple(shape)}: one vector of a slide, not a row a tile. Name the features of its "
             "tiles (TRIDENT: features_ENCODER, not slide_features_ENCODER)."
         )
+    shape = tuple(shape)[1:] if len(shape) == 3 and shape[0] == 1 else tuple(shape)
     if len(shape) != 2:
         raise InteropError(
-            f"{where} has shape {tuple(shape)}; features of tiles are (tile, dim). Stacks of slides or of regions are "
-            "not read: save a file a slide, without leading axes."
+            f"{where} has shape {shape}; features of tiles are (tile, dim) or (1, tile, dim). Stacks of slides or of "
+            "regions are not read: save a file a slide, without leading axes."
         )
     return shape[0], shape[1]
 
 
 def check_rows(tiles: int, shape: Sequence[int], where: str) -> None:
     """Refuse positions that are not one (x, y) a tile."""
-    if tuple(shape) != (tiles, 2):
+    if tuple(shape) not in ((tiles, 2), (1, tiles, 2)):
         raise InteropError(
             f"{where} has shape {tuple(shape)} for {tiles} tiles; positions are (tile, 2), a row a tile. Features and "
             "positions are of different runs, or the file is damaged: make it anew."

@@ -31,6 +31,7 @@ NAME = "STAMP"
 VERSION = "2.1.0"
 """What our files claim to be of: STAMP refuses those of a version newer than itself, and the attributes are of 2.1."""
 
+_MARKS = ("stamp_version", "extractor", "feat_type", "encoder", "tile_size_um")
 _OLD_PX, _OLD_UM = 224, 256.0
 """Side of a tile before version 2, in the units of its coordinates and in microns."""
 
@@ -48,6 +49,8 @@ def open_stamp(path: Path) -> FileSource:
     with opened(path) as file:
         if not has(file, "feats"):
             raise NotThisFormatError(f"it has no feats, but {names_in(file)}")
+        if not has(file, "coords") and not any(mark in file.attrs for mark in _MARKS):
+            raise NotThisFormatError(f"it has no coords, and states none of {', '.join(_MARKS)}")
         level = text_of(file, "feat_type") or ("slide" if "encoder" in file.attrs else "tile")
         if level != "tile":
             raise InteropError(f"{path} is the encoding of a {level}, not of tiles; name the folder of the extractor")
@@ -135,7 +138,7 @@ def write_stamp(folder: Path, store: SlideStore, *, encoder_id: str | None = Non
                 "stamp_version": VERSION,
                 "extractor": export.bag.encoder_id,
                 "unit": "um",
-                "tile_size_um": export.side * export.slide_mpp,
+                "tile_size_um": round(export.size_px * export.mpp, 6),
                 "tile_size_px": export.size_px,
                 "code_hash": hashlib.sha256(f"wsi_umedpt {__version__}".encode()).hexdigest()[:8],
                 "feat_type": "tile",

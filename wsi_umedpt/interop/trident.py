@@ -89,8 +89,9 @@ def write_trident(
 ) -> Path:
     """Write a store's features as TRIDENT lays them out below its job folder, whole or absent.
 
-    Magnifications are 10 over um/px, of the slide and of the tiles, so that they agree with the side of a
-    tile; the slide's objective as its scanner rounds it is not used. Folders name no path of this machine.
+    Magnifications are 10 over um/px, of the slide and of the tiles; the slide's objective as its scanner rounds
+    it is not used. The side of a tile in level-0 px is the floor of its own, as heatmaps and slide encoders
+    there take whole numbers alone. Folders name no path of this machine.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def write_trident(
             file["coords"],
             {
                 "patch_size": export.size_px,
-                "patch_size_level0": _whole(export.side),
+                "patch_size_level0": export.whole_side,
                 "level0_magnification": _whole(target * export.side / export.size_px),
                 "target_magnification": _whole(target),
                 "overlap": overlap,
