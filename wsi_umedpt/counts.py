@@ -19,7 +19,7 @@ def slide_row(store: SlideStore, name: str | None = None) -> Columns:
     objects, about = read_objects(store, name)
     mm2 = store.tissue().area_mm2(store.attrs["slide"]["mpp"])
     row: Columns = {
-        "slide_id": store.slide_id, "objects": about["head"], "tissue_mm2": mm2,
+        "slide_id": store.slide_id, "objects": about.get("head", name or ""), "tissue_mm2": mm2,
         "unreadable_windows": len(about.get("unreadable", [])),
     }  # fmt: skip
     for k, kind in enumerate(objects.classes):

@@ -1,6 +1,5 @@
 """`wsi-umedpt export`: what stores hold as files for QuPath, GIS tools, spreadsheets and MIL tools."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +17,7 @@ def export(
     out: Annotated[Path, Parameter(alias="-o")],
     objects: str | None = None,
     table: Literal["slides", "tiles"] | None = None,
-    features: Literal["clam", "trident", "stamp", "anndata"] | None = None,
+    features: Literal["clam", "trident", "stamp", "slide2vec", "anndata"] | None = None,
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     grid: str | None = None,
     bounds: ForQuPath = True,
@@ -27,8 +26,8 @@ def export(
 
     Objects of one store go to a file whose suffix says the format: .geojson and .geojson.gz are for QuPath (drag
     the file onto the open slide), .parquet is GeoParquet. With --table, .csv or .parquet: counts and densities, a
-    row a slide or a row a tile. With --features, a folder of files as CLAM, TRIDENT, STAMP or AnnData lay them; all
-    of them can be read back.
+    row a slide or a row a tile. With --features, a folder of files as CLAM, TRIDENT, STAMP, slide2vec or AnnData
+    lay them; all of them can be read back. What fails is listed at the end, and the other stores go on.
 
     Examples
     --------
@@ -78,14 +77,13 @@ def export(
         )
     if features:
         return _write_features(paths, out, features, model, grid)
+    if table:
+        return _write_table(paths, out, table, objects, grid)
+    if len(paths) > 1:
+        raise InteropError(f"outlines are exported of one store at a time, and {len(paths)} were named (or --table)")
     from wsi_umedpt.store import SlideStore
 
-    opened = [SlideStore.open(path) for path in paths]
-    if table:
-        return _write_table(opened, out, table, objects, grid)
-    if len(opened) > 1:
-        raise InteropError(f"outlines are exported of one store at a time, and {len(opened)} were named (or --table)")
-    return _write_objects(opened[0], out, objects, bounds=bounds)
+    return _write_objects(SlideStore.open(paths[0]), out, objects, bounds=bounds)
 
 
 def _write_objects(store: "SlideStore", out: Path, objects: str | None, *, bounds: bool) -> int:
@@ -103,32 +101,38 @@ def _write_objects(store: "SlideStore", out: Path, objects: str | None, *, bound
         said = (
             f"; positions count from the slide's bounds at {corner[0]}, {corner[1]}, as QuPath's" if any(corner) else ""
         )
-    print(f"{out}: {len(found)} {about['head']}{said}")
+    print(f"{out}: {len(found)} {about.get('head', objects or 'objects')}{said}")
     return 0
 
 
 def _write_table(
-    stores: Sequence["SlideStore"], out: Path, table: Literal["slides", "tiles"], objects: str | None, grid: str | None
+    paths: Sequence[Path], out: Path, table: Literal["slides", "tiles"], objects: str | None, grid: str | None
 ) -> int:
+    """Rows of all stores that can be counted; the others are listed."""
+    from wsi_umedpt.cli.failures import each, say_failures
     from wsi_umedpt.counts import slide_row, tile_columns
     from wsi_umedpt.interop.tables import check_table, write_table
+    from wsi_umedpt.store import SlideStore
 
     check_table(out)
     if table == "slides":
-        rows = [slide_row(store, objects) for store in stores]
+        rows, failed = each(paths, lambda path: slide_row(SlideStore.open(path), objects))
         names = dict.fromkeys(name for row in rows for name in row)
-        write_table(out, {name: [row.get(name) for row in rows] for name in names})
+        columns = {name: [row.get(name) for row in rows] for name in names}
     else:
-        parts = [tile_columns(store, objects, grid) for store in stores]
-        names = dict.fromkeys(name for part in parts for name in part)
-        write_table(out, {n: [v for p in parts for v in (p[n] if n in p else [None] * len(p["x"]))] for n in names})
-    print(out)
-    return 0
+        rows, failed = each(paths, lambda path: tile_columns(SlideStore.open(path), objects, grid))
+        names = dict.fromkeys(name for part in rows for name in part)
+        columns = {n: [v for p in rows for v in (p[n] if n in p else [None] * len(p["x"]))] for n in names}
+    if rows:
+        write_table(out, columns)
+        print(f"{out}: {len(rows)} of {len(paths)} slides" if failed else out)
+    return say_failures(failed)
 
 
 def _write_features(paths: Sequence[Path], out: Path, features: str, model: str | None, grid: str | None) -> int:
     """A file a slide; what fails is listed, and the others go on."""
-    from wsi_umedpt.errors import InteropError, WsiError, reason_of
+    from wsi_umedpt.cli.failures import each, say_failures
+    from wsi_umedpt.errors import InteropError
     from wsi_umedpt.interop.banks import WRITERS
     from wsi_umedpt.store import SlideStore
 
@@ -136,18 +140,11 @@ def _write_features(paths: Sequence[Path], out: Path, features: str, model: str 
     for path in paths:
         if (first := by_slide.setdefault(path.stem, path)).resolve() != path.resolve():
             raise InteropError(f"{first} and {path} would be one file; export them to different folders")
-    failed = []
-    for path in by_slide.values():
-        try:
-            written = WRITERS[features](out, SlideStore.open(path), encoder_id=model, grid_id=grid)
-        except (WsiError, OSError) as error:
-            failed.append((path, reason_of(error)))
-            print(f"{path.stem}: FAILED (why: in the list at the end)", flush=True)
-        else:
-            print(f"{path.stem}: {written}", flush=True)
-    print(f"{len(by_slide) - len(failed)} of {len(by_slide)} slides exported")
-    if failed:
-        print(f"{len(failed)} failed:", file=sys.stderr)
-    for path, reason in failed:
-        print(f"  {path}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+
+    def write(path: Path) -> None:
+        written = WRITERS[features](out, SlideStore.open(path), encoder_id=model, grid_id=grid)
+        print(f"{path.stem}: {written}", flush=True)
+
+    written, failed = each([*by_slide.values()], write, said=lambda path: path.stem)
+    print(f"{len(written)} of {len(by_slide)} slides exported")
+    return say_failures(failed)

@@ -17,6 +17,7 @@ def report(
     """Write one page about an output folder: slides with their tissue, outliers, failures and why, speed, what made it.
 
     The page is one HTML file without script that needs no network. It holds thumbnails and ids of slides.
+    Stores that cannot be read are on the page, and listed here with exit code 1.
 
     Example:
 
@@ -33,6 +34,7 @@ def report(
     pictures
         Most thumbnails; slides that are far from the others come first.
     """
+    from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.cohort.page import write_page
     from wsi_umedpt.errors import OptionError, StoreError
 
@@ -43,4 +45,4 @@ def report(
     rows = write_page(page, out, title=title, pictures=pictures)
     whole = sum(row.status == "whole" for row in rows)
     print(f"{page}: {len(rows)} slides, {whole} of them whole")
-    return 0
+    return say_failures([(f"{row.slide_id}.zarr", row.error or "") for row in rows if row.status == "damaged"])

@@ -1,0 +1,53 @@
+"""One thing after the other, whatever one of them does: failures are kept, listed at the end, and exit code 1."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from wsi_umedpt.errors import WsiError, reason_of
+
+Made = TypeVar("Made")
+Failures = list[tuple[Path | str, str]]
+"""What failed, and why."""
+
+
+def each(
+    paths: Sequence[Path], make: Callable[[Path], Made], *, said: Callable[[Path], str] | None = None
+) -> tuple[list[Made], Failures]:
+    """Make something of each store or file.
+
+    Parameters
+    ----------
+    paths, make
+        What is made of what.
+    said
+        Given, a line is printed at once for each that fails, which begins with what it gives.
+
+    Returns
+    -------
+    made
+        In the order of `paths`, without those that failed.
+    failures
+        The others, with reasons.
+    """
+    made: list[Made] = []
+    failed: Failures = []
+    for path in paths:
+        try:
+            made.append(make(path))
+        # What lies there may be damaged, or edited, in any way.
+        except (WsiError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            failed.append((path, reason_of(error)))
+            if said:
+                print(f"{said(path)}: FAILED (why: in the list at the end)", flush=True)
+    return made, failed
+
+
+def say_failures(failed: Failures) -> int:
+    """List what failed, with reasons; the exit code."""
+    if failed:
+        print(f"{len(failed)} failed:", file=sys.stderr)
+    for path, reason in failed:
+        print(f"  {path}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
