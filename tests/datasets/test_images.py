@@ -1,6 +1,10 @@
 """Pictures and volumes arrive as uint8 (h, w, 3) and masks as int32 (h, w), whatever they were on disk."""
 
+import struct
+import zlib
+
 import numpy as np
+import PIL.Image
 import pytest
 
 from wsi_umedpt.datasets.images import count_slices, read_image, read_labels, read_mask, read_volume, stretch
@@ -57,6 +61,71 @@ def test_masks_keep_their_numbers(folder):
     folder.picture("colour.png")
     with pytest.raises(DataError, match=r"colour\.png is a colour picture"):
         read_mask(folder.path / "colour.png")
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of so many bits a pixel, as its specification lays it out."""
+    height, width = values.shape
+    rows = [np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel() for row in values]
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + np.packbits(row).tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_masks_of_few_bits_hold_the_numbers_that_are_stored(tmp_path, bits):
+    """A PNG of 1, 2 or 4 bits a pixel: 0, 1, ... and not the greys up to 255 that viewers show."""
+    wrote = np.random.default_rng(bits).integers(0, 1 << bits, (13, 21), np.uint8)
+    wrote[0, :2] = 0, (1 << bits) - 1
+    (tmp_path / "m.png").write_bytes(grey_png(wrote, bits))
+    assert np.array_equal(read_mask(tmp_path / "m.png"), wrote)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_masks_of_one_bit_are_0_and_1_in_every_format(tmp_path, suffix):
+    """As paint programs and ImageJ save what is black and white, with a palette or without."""
+    wrote = np.random.default_rng(0).integers(0, 2, (13, 21), np.uint8)
+    PIL.Image.fromarray(wrote * np.uint8(255)).convert("1").save(tmp_path / f"m{suffix}")
+    assert np.array_equal(read_mask(tmp_path / f"m{suffix}"), wrote)
+    picture = PIL.Image.fromarray(wrote, "P")
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.save(tmp_path / f"p{suffix}")
+    greys = 255 if suffix == ".bmp" else 1  # of 8 bits, where the greys of a palette are the numbers
+    assert np.array_equal(read_mask(tmp_path / f"p{suffix}"), wrote * greys)
+
+
+def test_a_palette_in_colour_stands_for_its_numbers(tmp_path):
+    """As VOC's masks are; one in grey stands for its greys, as before."""
+    wrote = np.random.default_rng(0).integers(0, 4, (13, 21), np.uint8)
+    for colours, expected in (
+        ([0, 0, 0, 128, 0, 0, 0, 128, 0, 224, 224, 192], wrote),
+        ([0, 0, 0, 3, 3, 3, 7, 7, 7, 9, 9, 9], np.array([0, 3, 7, 9])[wrote]),
+    ):
+        picture = PIL.Image.fromarray(wrote, "P")
+        picture.putpalette(colours)
+        picture.save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png"), expected)
+
+
+def test_pictures_of_one_bit_stay_black_and_white(tmp_path):
+    """What is an image and no mask is as it looks."""
+    PIL.Image.fromarray(np.uint8([[0, 255]])).convert("1").save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 255]
+
+
+def test_a_mask_that_is_cut_short_is_refused(tmp_path):
+    """Of one bit, with a palette, or neither."""
+    wrote = np.random.default_rng(0).integers(0, 2, (130, 210), np.uint8)
+    PIL.Image.fromarray(wrote * np.uint8(255)).convert("1").save(tmp_path / "m.png")
+    whole = (tmp_path / "m.png").read_bytes()
+    for size in (0, 8, 30, len(whole) // 2):
+        (tmp_path / "m.png").write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"m\.png"):
+            read_mask(tmp_path / "m.png")
 
 
 def dicom(path, values, photometric="MONOCHROME2", **more):

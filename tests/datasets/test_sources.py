@@ -149,6 +149,50 @@ def test_tables_that_contradict_the_task_are_refused(table, kind, classes, field
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "named"),
+    [
+        pytest.param("images", "t.csv", "images/{}.png", id="from-the-table"),
+        pytest.param("images", "t.csv", "./images/{}", id="without-suffix"),
+        pytest.param("images", "t.csv", r"images\{}.png", id="of-windows"),
+        pytest.param("images", "tables/t.csv", "../images/{}.png", id="from-a-table-beside"),
+        pytest.param("images", "images/t.csv", "{}.png", id="table-among-the-images"),
+        pytest.param(".", "t.csv", "images/{}.png", id="from-the-folder-of-images"),
+        pytest.param(".", "tables/t.csv", "images/{}.png", id="from-the-folder-and-not-the-table"),
+    ],
+)
+def test_tables_may_name_images_by_their_path(table, images, labels, named):
+    """From the table, as most are written, or from the folder of images; boxes too."""
+    table.table(labels, "image grade", *([named.format(n), grade] for n, grade in zip("abc", "xyx", strict=True)))
+    found = table.find("classification", "x y", "table", images=images, labels=labels, label_column="grade")
+    assert [(r.path.name, r.label) for r in found.values()] == [("a.png", (0,)), ("b.png", (1,)), ("c.png", (0,))]
+    assert [*found] == [f"{'images/' if images == '.' else ''}{n}.png" for n in "abc"]
+    assert all(r.path.is_file() for r in found.values())
+    table.table(labels, "image cls xmin ymin xmax ymax", *([named.format(n), "x", "1", "2", "9", "9"] for n in "abc"))
+    assert len(table.find("detection", "x", "boxes", images=images, labels=labels)) == 3
+
+
+@pytest.mark.parametrize(
+    "named", ["../outside.png", "images/../../x/outside.png", "/etc/hostname", "images", "", "a/b"]
+)
+def test_a_table_names_no_image_outside_the_folder(table, named):
+    """Whatever its paths say; what is not there is listed with its row."""
+    (table.path / "outside.png").write_bytes((table.path / "images" / "a.png").read_bytes())
+    table.table("images/t.csv", "image age", ["a.png", "1"], [named, "2"])
+    with pytest.raises(DataError, match=rf"row 3: no image '{named}' in .*by its path"):
+        table.find("regression", "age", "table", labels="images/t.csv")
+
+
+def test_images_of_one_name_in_two_folders_are_two(table):
+    """A path says which is meant, and neither is taken for the other."""
+    for folder in ("one", "two"):
+        table.picture(f"images/{folder}/same.png")
+    table.table("t.csv", "image age", ["images/one/same.png", "1"], ["images/two/same.png", "2"])
+    found = table.find("regression", "age", "table", labels="t.csv")
+    assert {name: r.label for name, r in found.items()} == {"one/same.png": (1,), "two/same.png": (2,)}
+    assert {r.group for r in found.values()} == {"made/same"}, "one side of every split, as they may be one patient"
+
+
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e999", "1,5", "old"])
 def test_values_are_finite_numbers(table, value):
     """What is no finite number cannot be learnt; nan is an empty cell."""

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from wsi_umedpt.cases import IGNORED, Case
 from wsi_umedpt.datasets.records import Record, SliceRecord
 from wsi_umedpt.datasets.splits import SPLITS
@@ -133,5 +135,7 @@ def _unfit(case: Case, spec: TaskSpec) -> str:
     # Labels of an image are the mask's classes from 1 on.
     most = len(spec.classes) - (spec.kind == "segmentation")
     if spec.kind in ("segmentation", "multilabel") and highest > most:
-        return f"its mask holds class {highest}; the task names classes up to {most}"
+        white = highest == 255 and np.isin(case.mask, (0, IGNORED, 255)).all()
+        hint = ". It is black and white: save it with the numbers of the classes, or with one bit" if white else ""
+        return f"its mask holds class {highest}; the task names classes up to {most}{hint}"
     return ""

@@ -5,18 +5,22 @@ out int32 (h, w). Intensities without a fixed range (DICOM, NIfTI) are stretched
 percentiles 2.5 and 97.5, as the method's authors do.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from wsi_umedpt.cases import Image, Mask
 from wsi_umedpt.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
 _PERCENTILES = (2.5, 97.5)
+_GREY_STEPS = {2: 85, 4: 17}
+"""Between the greys that decoders make of pixels of so many bits."""
 
 
 def read_image(path: Path) -> Image:
@@ -44,13 +48,66 @@ def read_image(path: Path) -> Image:
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a picture of classes or instances as int32 (h, w); a colour picture of grey values counts as grey."""
-    found = _decode(path)
+    """Read a picture of classes or instances as int32 (h, w).
+
+    A colour picture of grey values counts as grey. Pixels of less than 8 bits are the numbers that are stored,
+    0 and 1 of one bit, and not the greys that viewers show for them. Of a palette in colour the numbers of the colours
+    count, as in VOC's masks; of one in grey the greys, save that black and white are 0 and 1.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is a picture in colour.
+    """
+    found = _stored(path)
+    if found is None:
+        found = _decode(path)
     if found.ndim == 3:
         if not (found[:, :, :1] == found[:, :, :3]).all():
             raise DataError(f"{path} is a colour picture, expected one number for each pixel")
         found = found[:, :, 0]
     return found.astype(np.int32)
+
+
+def _stored(path: Path) -> npt.NDArray[Any] | None:
+    """Numbers of a picture with a palette or of less than 8 bits a pixel; None of all others."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # OpenCV has a limit of its own
+            picture = PIL.Image.open(path)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return None  # as DICOM, or damage, which is said where it is decoded
+    with picture:
+        step = _GREY_STEPS.get(_bits_of_grey(path), 0) if picture.format == "PNG" and picture.mode in ("1", "L") else 0
+        if picture.mode not in ("1", "P") and not step:
+            return None
+        if picture.format == "BMP" and picture.mode == "1" and _bits_of_bmp(path) != 1:
+            return None  # 8 bits and a palette of two greys, which Pillow takes for one bit
+        try:
+            values = np.asarray(picture)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+        if picture.mode == "1":
+            return values.astype(np.uint8)
+        if picture.mode == "L":
+            return values // np.uint8(step)
+        colours = np.asarray(picture.convert("RGB"))
+    if (colours != colours[:, :, :1]).any():
+        return values
+    greys = colours[:, :, 0]
+    return (greys > 0).astype(np.uint8) if np.isin(greys, (0, 255)).all() else greys
+
+
+def _bits_of_grey(path: Path) -> int:
+    """Bits a pixel of a grey PNG, from its header; 0 of one in colour."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head[24] if head[25:26] == b"\0" else 0
+
+
+def _bits_of_bmp(path: Path) -> int:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(30)[28:30], "little")
 
 
 def read_volume(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:

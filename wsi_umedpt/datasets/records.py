@@ -38,7 +38,8 @@ class DataSpec:
     collection: str = ""
     """Data of one name are split alike, whatever the task. By default the name of `images`' parent."""
     image_column: str = "image"
-    """Column of the table that names the image, with or without suffix."""
+    """Column of the table that names the image: by its file name, with or without suffix, or by its path from the
+    folder of images or from the table."""
     label_column: str = ""
     """Column of the class, of the labels, or of the value."""
     separator: str = "|"

@@ -5,8 +5,9 @@ checked against the task's classes. All that is wrong is said in one error.
 """
 
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wsi_umedpt.cases import IGNORED
@@ -128,6 +129,27 @@ def _images(folder: Path) -> dict[str, Path]:
     return {key: p for p in found for key in (p.name, p.stem)}
 
 
+def _find(images: Mapping[str, Path], name: str, data: DataSpec, said_in: Path) -> Path | None:
+    """The image that a table or box file names: by name or stem, or by a path from the folder of images or the file.
+
+    It must lie in the folder of images or below it; None where nothing of that name does.
+    """
+    if name in images:
+        return images[name]
+    folder = Path(os.path.abspath(data.images))
+    for base in (folder, said_in if said_in.is_dir() else said_in.parent):
+        at = Path(os.path.abspath(base / name.replace("\\", "/")))
+        for path in (at, *(at.with_name(at.name + suffix) for suffix in IMAGE_SUFFIXES)):
+            if path.is_relative_to(folder) and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                return images.get(path.name, path) if path.parent == folder else data.images / path.relative_to(folder)
+    return None
+
+
+def _name(data: DataSpec, path: Path) -> str:
+    """What an image is called in lists: its way from the folder of images."""
+    return path.relative_to(data.images).as_posix()
+
+
 def _listed(data: DataSpec) -> dict[str, Row] | None:
     """Rows of the table that says more of each image, by stem; None if there is no such table."""
     if data.table is None:
@@ -181,17 +203,20 @@ def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: l
         table, [*columns, *([data.label_column] if data.label_column else classes)], data.where
     ).items():
         try:
-            path = images.get(row[data.image_column])
+            path = _find(images, row[data.image_column].strip(), data, table)
             if path is None:
-                raise DataError(f"no image {row[data.image_column]!r} in {data.images}")
+                raise DataError(
+                    f"no image {row[data.image_column]!r} in {data.images}: name it by its file name, or by its path "
+                    "from there or from the table"
+                )
             if path in seen:
-                raise DataError(f"{path.name} stands in row {seen[path]} too")
+                raise DataError(f"{_name(data, path)} stands in row {seen[path]} too")
             seen[path] = number
             label = _label(row, data, kind, classes)
             positive = [p or v > 0 for p, v in zip(positive, label, strict=False)]
             group, split = _group(data, path, row), _split(data, path, row)
             bag = row[data.bag_column].strip() if data.bag_column else ""
-            record = LabelRecord(name=path.name, group=group, split=split, path=path, label=label, bag=bag)
+            record = LabelRecord(name=_name(data, path), group=group, split=split, path=path, label=label, bag=bag)
             if data.bag_column:
                 _agree(record, *bags.setdefault(bag, (number, record)))
             yield record
@@ -270,7 +295,7 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
         if listed is not None and row is None:
             continue
         try:
-            path = images.get(name) or images.get(stem_of(name))
+            path = _find(images, name, data, labels) or images.get(stem_of(name))
             if path is None:
                 raise DataError(f"{labels.name}: no image {name!r} in {data.images}")
             if path in seen:
@@ -282,7 +307,7 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
             if data.drop_empty_boxes:
                 boxes = [(kind, b) for kind, b in boxes if not (b[2] <= b[0] or b[3] <= b[1])]
             yield BoxRecord(
-                name=path.name, group=_group(data, path, row), split=_split(data, path, row), path=path,
+                name=_name(data, path), group=_group(data, path, row), split=_split(data, path, row), path=path,
                 xyxy=tuple(box for _, box in boxes), classes=tuple(classes.index(kind) for kind, _ in boxes),
                 points=data.point_px > 0,
             )  # fmt: skip
