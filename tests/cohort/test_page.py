@@ -13,6 +13,7 @@ from wsi_umedpt.cohort.outliers import FEWEST, find_outliers, robust_distance
 from wsi_umedpt.cohort.page import write_page
 from wsi_umedpt.cohort.plots import columns_over_time, spread
 from wsi_umedpt.errors import PictureError
+from wsi_umedpt.testing import relist
 
 HOSTILE = (
     "</title><script>alert(1)</script>",
@@ -136,6 +137,7 @@ def test_a_page_of_hostile_names_is_harmless(tmp_path):
         record(out, f"bad{n}", "failed", error=f"{name}\n{name}", host=name)
         write = (store / "zarr.json").read_text().replace('"vendor"', f'"mpp_source": "x{n}", "vendor"')
         (store / "zarr.json").write_text(write)
+        relist(store)
     write_page(tmp_path / "page.html", out, title=HOSTILE[0])
     seen = _seen(tmp_path / "page.html")
     known = {
@@ -174,9 +176,10 @@ def test_plots_are_well_formed():
 
 
 def test_report_from_the_command_line(say, out):
-    """Writes the page and says of how many slides; a folder that is not there is an error."""
+    """Writes the page and says of how many slides; stores that cannot be read are listed; no folder is an error."""
     code, text, err = say("report", out, "-o", "page.html")
-    assert (code, err) == (0, "")
+    assert (code, err.splitlines()[0]) == (1, "1 failed:")
+    assert "cannot be read as zarr" in err
     assert "page.html: 20 slides" in text
     assert say("report", "absent", "-o", "page.html")[0] == 1
     assert say("report", out, "-o", "page.html", "--pictures", "-1")[0] == 1
