@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,60 @@ def test_a_bad_slide_stops_no_other(say, study, trained, tmp_path):
     assert "not finite" in errors["overflown"]
     assert "torn.npz" in errors["torn"]
     assert "wider has features that this model was not trained on: dim 9 instead of 5" in errors["wider"]
+
+
+DAMAGE = {
+    "S1": lambda s: (s / "zarr.json").write_text("{"),
+    "S4": lambda s: (s / "zarr.json").write_text((s / "zarr.json").read_text().replace('"mpp": 0.5', '"mpp": 0.4')),
+    "S6": lambda s: [shutil.rmtree(p) for p in s.glob("grids/*/features/enc")],
+    "S9": lambda s: [flip(p) for p in s.glob("grids/*/features/enc/c/0/0")],
+    "S11": lambda s: [p.unlink() for p in s.glob("grids/*/xy/c/0/0")],
+    "unlabelled": lambda s: (s / "zarr.json").unlink(),
+}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_stores_that_cannot_be_used_are_left_out_and_listed(say, tmp_path, command):
+    """Whether that shows at once or when numbers are read: the others are trained on, the report says so, exit 1."""
+    folder, rows = tmp_path / "out", ["slide,patient,grade"]
+    folder.mkdir()
+    for n in range(14):
+        make_store(folder, f"S{n}", features_of(n, n % 2 == 1))
+        rows.append(f"S{n},P{n},{'high' if n % 2 else 'low'}")
+    make_store(folder, "unlabelled", features_of(1, True))
+    for name, damage in DAMAGE.items():
+        damage(folder / f"{name}.zarr")
+    Path("labels.csv").write_text("\n".join(rows))
+    words = ("-o", "run", "--model", "mean", *SMALL) if command == "train" else SMALL[:6]
+    for _ in range(2 if command == "train" else 1):  # again, it goes on with the same study
+        code, out, err = say("mil", command, "labels.csv", folder, "-t", "grade", *words)
+        assert code == 1
+        assert "9 cases: 9 slides of 9 patients" in out
+        assert "5 labelled slides have features that cannot be used and were left out: S1, S11, S4, S6, S9" in out
+        listed = err.splitlines()
+        assert listed[0] == "6 failed:"
+        assert [line.strip().partition(":")[0] for line in listed[1:]] == sorted(DAMAGE)
+    if command == "train":
+        assert len(rows_of(Path("run/predictions.csv"))) == 9
+        assert "cannot be used and were left out" in Path("run/report.html").read_text()
+
+
+def test_features_that_cannot_be_used_are_left_out_of_training(say, study, tmp_path):
+    """Files of other tools too: torn ones, and numbers that are none."""
+    bank = Path(shutil.copytree(study / "bank", tmp_path / "bank"))
+    (bank / "S03.npz").write_bytes((bank / "S03.npz").read_bytes()[:100])
+    np.savez(bank / "S08.npz", features=np.full((4, 5), np.nan, np.float16))
+    code, out, err = say("mil", "check", study / "labels.csv", bank, "-t", "grade", *SMALL[:6])
+    assert code == 1
+    assert "14 cases" in out
+    assert "S03" in err.splitlines()[1]
+    assert "not finite" in err.splitlines()[2]
 
 
 def test_a_patient_is_not_predicted_of_half_the_slides(say, study, trained, tmp_path):

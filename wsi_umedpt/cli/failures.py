@@ -8,7 +8,7 @@ from typing import TypeVar
 from wsi_umedpt.errors import WsiError, reason_of
 
 Made = TypeVar("Made")
-Failures = list[tuple[Path | str, str]]
+Failures = Sequence[tuple[Path | str, str]]
 """What failed, and why."""
 
 
@@ -32,7 +32,7 @@ def each(
         The others, with reasons.
     """
     made: list[Made] = []
-    failed: Failures = []
+    failed: list[tuple[Path | str, str]] = []
     for path in paths:
         try:
             made.append(make(path))

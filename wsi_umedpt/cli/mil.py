@@ -12,8 +12,9 @@ from wsi_umedpt.cli.options import ForQuPath
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, varied
 
 if TYPE_CHECKING:
-    from wsi_umedpt.bag import BagSource
+    from wsi_umedpt.cli.failures import Failures
     from wsi_umedpt.mil.cohort import Cohort
+    from wsi_umedpt.mil.reading import BagReader
 
 Stores = tuple[str, ...]
 Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
@@ -77,6 +78,8 @@ def check(
 ) -> int:
     """Say what would be trained: cases, classes, folds, and everything that is wrong. Trains nothing.
 
+    Features of all labelled slides are read. Those that cannot be used are left out and listed; exit code 1.
+
     Examples
     --------
         wsi-umedpt mil check labels.csv out/ -t grade
@@ -93,14 +96,15 @@ def check(
         What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
         regression, multilabel, cox, discrete. Repeat for several.
     """
+    from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.mil.crossval import splits_of
 
-    cohort, _, notes = _cohort(labels, stores, target, cases, features)
+    cohort, _, notes, failed = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
     for seed, folds in splits_of(cohort, study or StudySettings()).items():
         sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
         print(f"seed {seed}: folds of {sizes} cases")
-    return 0
+    return say_failures(failed)
 
 
 @mil.command
@@ -123,7 +127,8 @@ def train(
 
     Nested cross-validation by patient: whatever is chosen is chosen on inner folds, and each outer fold is
     predicted by a model that never saw it. Beside the model stand a linear model on mean features and a guess.
-    Writes report.html, figures.json, predictions.csv, splits.csv and model.json.
+    Writes report.html, figures.json, predictions.csv, splits.csv and model.json. Slides whose features cannot be used
+    are left out, which the report says, and listed at the end; exit code 1.
 
     Examples
     --------
@@ -157,10 +162,10 @@ def train(
 
     from joblib import cpu_count
 
+    from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.cli.milview import MilView
     from wsi_umedpt.cohort.manifest import list_slides
     from wsi_umedpt.errors import OptionError
-    from wsi_umedpt.mil.reading import BagReader
     from wsi_umedpt.mil.reporting import headlines, plain_command, report_run
     from wsi_umedpt.mil.run import run_study
     from wsi_umedpt.models.encoder import pick_device
@@ -171,20 +176,22 @@ def train(
     jobs = (cpu_count() if chosen == "cpu" else 1) if jobs is None else jobs
     if jobs < 1:
         raise OptionError(f"--jobs is 1 or more, got {jobs}")
-    cohort, sources, notes = _cohort(labels, stores, target, cases, features)
+    cohort, reader, notes, failed = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
     with MilView(options, study) as view:
         run = run_study(
-            cohort, BagReader(sources), options, study, out,
+            cohort, reader, options, study, out,
             notes=notes, device=chosen, jobs=jobs, watch=view.network, fold_done=view.fold,
         )  # fmt: skip
     view.say("figures and report ...")
     files = {job.slide_id: job.path for job in list_slides([str(slides)])[0]} if slides else {}
-    figures, missed = report_run(run, cohort, sources, files, command=plain_command(["wsi-umedpt", *sys.argv[1:]]))
+    figures, missed = report_run(
+        run, cohort, reader.sources, files, command=plain_command(["wsi-umedpt", *sys.argv[1:]])
+    )
     for line in [*headlines(figures), *(f"note: {note}" for note in missed)]:
         print(line)
     print(out / "report.html")
-    return 0
+    return say_failures(failed)
 
 
 @mil.command
@@ -321,14 +328,23 @@ def _which(features: FeatureOptions | None) -> dict[str, Any]:
 
 def _cohort(
     labels: Path, stores: Stores, target: list[str], cases: CaseOptions | None, features: FeatureOptions | None
-) -> "tuple[Cohort, dict[str, BagSource], list[str]]":
-    from wsi_umedpt.interop.banks import find_sources
+) -> "tuple[Cohort, BagReader, list[str], Failures]":
+    """What is trained on, its features, what was left out in words, and what could not be read."""
+    from wsi_umedpt.errors import reason_of
+    from wsi_umedpt.interop.banks import find_usable
+    from wsi_umedpt.mil.reading import BagReader, unreadable
     from wsi_umedpt.mil.table import read_cohort
     from wsi_umedpt.mil.targets import asked
 
-    sources = find_sources(stores, **_which(features))
-    cohort, notes = read_cohort(labels, sources, [asked(text) for text in target], **asdict(cases or CaseOptions()))
-    return cohort, sources, notes
+    sources, troubles = find_usable(stores, **_which(features))
+    reasons = {slide: reason_of(error) for slide, error in troubles.items()}
+    reader, targets, options = BagReader(sources), [asked(text) for text in target], asdict(cases or CaseOptions())
+    cohort, notes = read_cohort(labels, sources, targets, **options, unusable=troubles)
+    if bad := unreadable(reader, [slide for case in cohort.cases for slide in case.slides]):
+        reasons |= {slide: reason_of(error) for slide, error in bad.items()}
+        kept = {slide: source for slide, source in sources.items() if slide not in bad}
+        cohort, notes = read_cohort(labels, kept, targets, **options, unusable=reasons)
+    return cohort, reader, notes, sorted(reasons.items())
 
 
 def _describe(cohort: "Cohort", notes: list[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt.bag import BagSource, SlideBag
-from wsi_umedpt.errors import MilError
+from wsi_umedpt.errors import MilError, WsiError
 
 BUDGET_BYTES = 4 << 30
 """Features kept in memory by default."""
@@ -52,6 +52,11 @@ class BagReader:
         self._sources = dict(sources)
         self._kept = _Kept(budget_bytes)
 
+    @property
+    def sources(self) -> Mapping[str, BagSource]:
+        """Where features come from, by slide."""
+        return self._sources
+
     def only(self, slides: Iterable[str]) -> "BagReader":
         """A reader of these slides alone, which shares the memory, and gives nothing of the others."""
         made = BagReader({slide: self._sources[slide] for slide in slides})
@@ -86,6 +91,17 @@ class BagReader:
         features = features_of(self._sources[slide].load())
         self._kept.put(slide, features)
         return features
+
+
+def unreadable(reader: BagReader, slides: Iterable[str]) -> dict[str, WsiError | OSError]:
+    """Read the features of slides once, as training will; why those that cannot be read cannot, by slide."""
+    troubles: dict[str, WsiError | OSError] = {}
+    for slide in slides:
+        try:
+            reader((slide,))
+        except (WsiError, OSError) as error:
+            troubles[slide] = error
+    return troubles
 
 
 def features_of(bag: SlideBag) -> Features:

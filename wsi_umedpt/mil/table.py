@@ -5,7 +5,7 @@ and optionally ``fold`` and ``site``. All that is wrong is listed at once; nothi
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,7 @@ def read_cohort(
     unit: Unit = "slide",
     slides_are_patients: bool = False,
     skip_missing: bool = False,
+    unusable: Collection[str] = (),
 ) -> tuple[Cohort, list[str]]:
     """Read the table of labels and match it with the features.
 
@@ -54,6 +55,8 @@ def read_cohort(
         Whether every slide is of another patient; otherwise the table must name them.
     skip_missing
         Leave out slides that have no features, instead of refusing.
+    unusable
+        Slides whose features are there and cannot be used: they are left out.
 
     Returns
     -------
@@ -75,6 +78,10 @@ def read_cohort(
     problems, notes = _row_problems(rows, slide_column, patient_column), list[str]()
     names = [named.name for named in targets]
     problems += [f"target {name} is asked for twice" for name in {n: 0 for n in names if names.count(n) > 1}]
+    lost = [row[slide_column] for row in rows.values() if row[slide_column] in unusable]
+    if lost:
+        notes.append(f"{len(lost)} labelled slides have features that cannot be used and were left out: {_some(lost)}")
+    rows = {n: row for n, row in rows.items() if row[slide_column] not in unusable}
     missing = [r[slide_column] for r in rows.values() if r[slide_column] and r[slide_column] not in sources]
     if missing and not skip_missing:
         problems.append(
