@@ -109,9 +109,7 @@ def _node_problems(path: Path, root: Path, listed: Set[str]) -> Iterator[str]:
     if len(parts) == 2 and parts[0] == "labels":
         return  # laid out in its own way, see `_label_problems`
     nodes = {NODE, f"{NODE}.tmp"}  # the second is what a run was stopped in writing; the next writes it anew
-    below = {
-        p.name: p for p in path.iterdir() if p.name not in nodes and not (is_clutter(p.name) or _is_arriving(p))
-    }
+    below = {p.name: p for p in path.iterdir() if p.name not in nodes and not (is_clutter(p.name) or _is_arriving(p))}
     needed, allowed = _parts(parts, below.keys())
     for missing in sorted(needed - below.keys()):
         if "/".join((*parts, missing)) not in listed:
