@@ -1,5 +1,6 @@
 """The page about a folder: whole, harmless, and right about what it says; and what counts as odd."""
 
+import json
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -135,8 +136,9 @@ def test_a_page_of_hostile_names_is_harmless(tmp_path):
         store = draw_store(out / f"{safe}.zarr", seed=n, tiles=10)
         add_features(store, safe[:60], np.ones((10, 3)))
         record(out, f"bad{n}", "failed", error=f"{name}\n{name}", host=name)
-        write = (store / "zarr.json").read_text().replace('"vendor"', f'"mpp_source": "x{n}", "vendor"')
-        (store / "zarr.json").write_text(write)
+        tree = json.loads((store / "zarr.json").read_text())
+        tree["attributes"]["slide"]["mpp_source"] = name
+        (store / "zarr.json").write_text(json.dumps(tree))
         relist(store)
     write_page(tmp_path / "page.html", out, title=HOSTILE[0])
     seen = _seen(tmp_path / "page.html")

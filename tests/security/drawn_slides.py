@@ -9,8 +9,9 @@ import numpy as np
 from wsi_umedpt.arrays import write_array, write_group
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.run import EmbedPlan, embed_slides
+from wsi_umedpt.contents import SCHEMA, seal
 from wsi_umedpt.models.cards import EncoderCard
-from wsi_umedpt.store import SCHEMA, SlideStore
+from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tiling import TileSpec
 
 TILE = 64
@@ -55,4 +56,5 @@ def draw_stored(path: Path) -> tuple[SlideStore, str]:
     write_array(grid / "xy", np.zeros((1, 2), np.int32))
     write_array(grid / "tissue", np.ones(1, np.float32))
     write_array(grid / "status", np.zeros(1, np.uint8))
+    seal(path)
     return SlideStore.open(path), spec.grid_id
