@@ -71,6 +71,7 @@ def test_whatever_is_lost_is_found(store, tmp_path):
         pytest.param("detections/nuclei", slide_row, id="objects"),
         pytest.param("detections", slide_row, id="all-objects"),
         pytest.param("detections/nuclei/measures", tile_columns, id="measures"),
+        pytest.param("labels/nuclei", lambda s: s.labels("nuclei"), id="labels"),
     ],
 )
 def test_who_reads_what_is_lost_is_told_so(store, lost, read):
@@ -154,6 +155,10 @@ def test_every_flip_is_found(store):
         pytest.param(
             f"{GRID}/scores/probe", lambda a: a["columns"].reverse(), lambda s: read_scores(s, "probe"), id="columns"
         ),
+        pytest.param(
+            "labels/nuclei", lambda a: a["wsi_umedpt"]["classes"].reverse(), lambda s: s.labels("nuclei"), id="labels"
+        ),
+        pytest.param("labels/nuclei/1", lambda a: a.update(x=1), lambda s: s.labels("nuclei"), id="level-of-labels"),
         pytest.param("tissue", lambda a: a.update(step=16), lambda s: s.tissue(), id="step"),
         pytest.param("thumbnail", lambda a: a.update(step=1), lambda s: s.tissue(), id="step-of-thumbnail"),
         pytest.param("", lambda a: a["slide"].update(fingerprint="00"), lambda s: s, id="fingerprint"),

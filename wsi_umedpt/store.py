@@ -24,7 +24,7 @@ from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.contents import SCHEMA, Nodes, check_root, delist, seal
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.growing import FeatureWriter, clear_work, is_whole_grid, rests_on_damage, whole_parts, work_folder
-from wsi_umedpt.labels import write_labels_group
+from wsi_umedpt.labels import LabelImage, read_labels, write_labels_group
 from wsi_umedpt.locks import Hold, locked
 from wsi_umedpt.places import elsewhere, local_path, place
 from wsi_umedpt.slide import Slide
@@ -180,6 +180,20 @@ class SlideStore:
         """Method and parameters of the tissue mask, without reading it."""
         attrs = self._attrs("tissue")
         return attrs.get("method", ""), attrs.get("parameters", {})
+
+    def labels(self, name: str) -> LabelImage:
+        """Open a label image; its pixels are read, and the checksums of their chunks compared, as they are asked for.
+
+        Raises
+        ------
+        StoreError
+            If there is none of that name, or it is damaged.
+        """
+        self._attrs(f"labels/{name}")
+        image = read_labels(self._find(f"labels/{name}"))
+        for level in range(len(image.levels)):
+            self._attrs(f"labels/{name}/{level}")
+        return image
 
     def feature_attrs(self, encoder_id: str | None = None, grid_id: str | None = None) -> dict[str, Any]:
         """What made the features: card, weights, transform, precision, probe embedding, sha256."""

@@ -12,7 +12,6 @@ import numpy as np
 from wsi_umedpt.cohort.manifest import default_id, is_store
 from wsi_umedpt.errors import StoreError, WsiError
 from wsi_umedpt.found import found_names, read_objects
-from wsi_umedpt.labels import read_labels
 from wsi_umedpt.picture import pca_colours
 from wsi_umedpt.scores import read_scores, score_ids
 from wsi_umedpt.slide import open_slide
@@ -166,7 +165,7 @@ def label_names(store: SlideStore) -> list[str]:
 
 def label_layer(store: SlideStore, name: str) -> LayerTuple:
     """One label image."""
-    return labels_layer(read_labels(store.path / "labels" / name), place_of(store), store.path, visible=True)
+    return labels_layer(store.labels(name), place_of(store), store.path, visible=True)
 
 
 def grid_layer(store: SlideStore, grid_id: str) -> LayerTuple:
@@ -182,7 +181,7 @@ def object_layer(store: SlideStore, name: str, visible: bool = True) -> LayerTup
     objects, about = read_objects(store, name)
     colours = None
     if f"labels/{name}" in store.nodes and len(objects.classes) > 1:
-        info = read_labels(store.path / "labels" / name).info
+        info = store.labels(name).info
         if info.classes == objects.classes:
             colours = info.colours
     place = place_of(store)
