@@ -61,6 +61,9 @@ class FewShotDock(Dock):
         self._teaching, self._reading = Newest(), Newest()
         self._letting_go += [self._teaching.forget, self._reading.forget]
         self._build()
+        self._looked_at = QTimer(self)
+        self._looked_at.setSingleShot(True)
+        self._looked_at.timeout.connect(self._painted)
         self._follow_layers(self._layers_changed)
         QTimer.singleShot(0, self._layers_changed)
 
@@ -208,11 +211,14 @@ class FewShotDock(Dock):
         for number in range(_MOST_CLASSES + 1):
             layer.bind_key(str(number), lambda _, to=number: self.choose_class(to), overwrite=True)
         self._seen = layer.data.copy()
-        layer.events.set_data.connect(self._painted)
+        # A shown layer tells of strokes by `paint`, before it has them where they are no mouse's; of an undo by
+        # `set_data`, as a hidden one does of all.
+        for event in (layer.events.paint, layer.events.set_data, layer.events.data):
+            event.connect(lambda _: self._looked_at.start())
         self._labels = layer
         return layer
 
-    def _painted(self, event: Any = None) -> None:
+    def _painted(self) -> None:
         layer, slide = self._labels, self.slide
         if layer is None or slide is None or np.array_equal(layer.data, self._seen):
             return
