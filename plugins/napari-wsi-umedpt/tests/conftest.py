@@ -97,9 +97,17 @@ def make_store(path: Path, slide: Slide, objects: Objects) -> Path:
     return path
 
 
+@pytest.fixture
+def planted(planted_once: Known) -> Known:
+    """The slide and its store, in folders of their own beside each other; what another test kept is gone."""
+    for path in planted_once.store.parent.glob("planted*.*json"):
+        path.unlink()
+    return planted_once
+
+
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    """The slide and its store, in folders of their own beside each other."""
+def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """The slide and its store."""
     folder = tmp_path_factory.mktemp("planted")
     slide = write_pyramid(folder / "planted.svs", picture(), mpp=MPP, quality=98, subsampling="444")
     (folder / "out").mkdir()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QPoint, QRect
+from qtpy.QtCore import QEvent, QObject, QPoint, QRect
 from qtpy.QtGui import QGuiApplication, QImage
-from qtpy.QtWidgets import QMainWindow, QWidget
+from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
 from napari_wsi_umedpt._dock import Dock, frame_of_dock
 from napari_wsi_umedpt._viewer import camera, canvas_size, current_place
@@ -25,6 +25,9 @@ from napari_wsi_umedpt._viewer import camera, canvas_size, current_place
 _SETTLED_MS = 40
 """In which the window has done what an event asks for."""
 _LEFT = "1"
+_RELEASES = (QEvent.Type.MouseButtonRelease, QEvent.Type.KeyRelease)
+_NEAR_PX = 12
+"""Within which two clicks may be a double one."""
 
 
 def xdotool_is_missing() -> str:
@@ -32,6 +35,21 @@ def xdotool_is_missing() -> str:
     if not os.environ.get("DISPLAY"):
         return "no X display: run it under xvfb-run"
     return "" if shutil.which("xdotool") else "xdotool is not installed: see tools/qt_libs.sh"
+
+
+class _Arrivals(QObject):
+    """Counts the releases of buttons and keys that reached one of our windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        QApplication.instance().installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Count, and let it pass; windows get each event before their widgets do."""
+        if event.type() in _RELEASES and watched.isWindowType() and not getattr(event, "isAutoRepeat", bool)():
+            self.count += 1
+        return False
 
 
 class Hands:
@@ -49,6 +67,8 @@ class Hands:
 
     def __init__(self, viewer: Any, qtbot: Any, screen: tuple[int, int]) -> None:
         self.viewer, self._qtbot, self.screen = viewer, qtbot, QRect(0, 0, *screen)
+        self._arrived = _Arrivals()
+        self._last = QPoint(-_NEAR_PX, -_NEAR_PX)
 
     # ---- places ----
 
@@ -78,44 +98,42 @@ class Hands:
 
     def click(self, at: QWidget | QPoint, *, times: int = 1, button: str = _LEFT) -> None:
         """Click on a widget, or a place of the screen; whatever lies there gets it."""
-        self._do("mousemove", *self._xy(at))
-        self._do("click", "--repeat", str(times), "--delay", "40", button)
+        self._apart(at)
+        words = ("mousemove", *self._xy(at), "click", "--repeat", str(times), "--delay", "40", button)
+        self._do(*words, releases=times)
 
     def press(self, *keys: str) -> None:
         """Press keys, as in ``ctrl+z`` or ``Escape``."""
         for key in keys:
-            self._do("key", key)
+            self._do("key", key, releases=key.count("+") + 1)
 
     def write(self, text: str) -> None:
         """Type text."""
-        self._do("type", "--delay", "12", text)
+        self._do("type", "--delay", "12", text, releases=len(text))
 
     def drag(self, places: Sequence[QPoint]) -> None:
         """Press the button at the first place, go to the others, let go at the last."""
+        self._apart(places[0])
         self._do("mousemove", *self._xy(places[0]))
         self._do("mousedown", _LEFT)
         for start, end in itertools.pairwise(places):
             for part in (0.5, 1.0):
                 self._do("mousemove", *self._xy(start + (end - start) * part))
-        self._do("mouseup", _LEFT)
+        self._do("mouseup", _LEFT, releases=1)
 
-    def draw(self, corners: Sequence[tuple[float, float]], end: str = "double") -> None:
-        """Click the corners of a polygon, level-0 px; ends with a double click on the last, or with a key."""
-        for x, y in corners[:-1] if end == "double" else corners:
+    def draw(self, corners: Sequence[tuple[float, float]], end: str = "") -> None:
+        """Click the corners of a polygon, level-0 px; ends with a double click on the last one, or with a key."""
+        for x, y in corners[:-1]:
             self.click(self.on_canvas(x, y))
-            self.wait(250)  # or two clicks would be a double one
-        if end == "double":
-            self.click(self.on_canvas(*corners[-1]))
-            self.wait(250)
-            self.click(self.on_canvas(*corners[-1]), times=2)
-        elif end:
+        self.click(self.on_canvas(*corners[-1]), times=1 if end else 2)
+        if end:
             self.press(end)
-        self.wait(_SETTLED_MS)
 
     def release(self) -> None:
         """Let go of all that is held, and put the pointer where it touches nothing."""
         self._do("mouseup", _LEFT)
         self._do("mousemove", "0", "0")
+        QApplication.instance().removeEventFilter(self._arrived)
 
     def wait(self, ms: int = _SETTLED_MS) -> None:
         """Let the window live."""
@@ -160,15 +178,24 @@ class Hands:
 
     # ---- xdotool ----
 
+    def _apart(self, at: QWidget | QPoint) -> None:
+        """Wait until a click where the last one was is no double click."""
+        place = at if isinstance(at, QPoint) else self.on(at)
+        if (place - self._last).manhattanLength() < _NEAR_PX:
+            self.wait(QGuiApplication.styleHints().mouseDoubleClickInterval() + _SETTLED_MS)
+        self._last = place
+
     def _xy(self, at: QWidget | QPoint) -> tuple[str, str]:
         place = at if isinstance(at, QPoint) else self.on(at)
         assert self.screen.contains(place), f"{place} is beside a screen of {self.screen.size()}"
         ratio = self.window.devicePixelRatio()
         return str(round(place.x() * ratio)), str(round(place.y() * ratio))
 
-    def _do(self, *words: str) -> None:
+    def _do(self, *words: str, releases: int = 0) -> None:
+        before = self._arrived.count
         # Beside the window, which must live meanwhile to take the events.
         with subprocess.Popen(["xdotool", *words], stderr=subprocess.PIPE, text=True) as doing:
             self._qtbot.waitUntil(lambda: doing.poll() is not None, timeout=10_000)
             assert doing.returncode == 0, doing.stderr.read() if doing.stderr else ""
+        self._qtbot.waitUntil(lambda: self._arrived.count >= before + releases, timeout=10_000)
         self.wait(_SETTLED_MS)

@@ -231,7 +231,7 @@ def test_going_through_a_folder(viewer, qtbot, tmp_path, planted, told):
 
 
 def test_what_is_drawn_stays_with_its_slide(viewer, qtbot, tmp_path, planted):
-    """Hidden while another slide of the folder is looked at, above its own when that comes back."""
+    """Away while another slide of the folder is looked at, above its own when that comes back."""
     write_pyramid(tmp_path / "a.svs", tissue_image(700, 600)[0])
     shutil.copy(planted.slide, tmp_path / "planted.svs")
     (tmp_path / "out").mkdir()  # where the dock Analyse puts results
@@ -240,20 +240,24 @@ def test_what_is_drawn_stays_with_its_slide(viewer, qtbot, tmp_path, planted):
     qtbot.addWidget(dock)
     qtbot.addWidget(drawing)
     dock.open(tmp_path)
-    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=8000)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a"], timeout=30_000)
     drawing.new_layer()
-    (layer,) = [layer for layer in viewer.layers if layer.name == "annotations"]
+    layer = viewer.layers["annotations"]
     layer.add_polygons(np.array([[10, 10], [10, 90], [90, 90.0]]))
     dock.step(1)
-    qtbot.waitUntil(lambda: "nuclei" in [layer.name for layer in viewer.layers], timeout=8000)
-    assert not layer.visible
-    viewer.layers.selection.active = layer
+    qtbot.waitUntil(lambda: "nuclei" in [layer.name for layer in viewer.layers], timeout=30_000)
+    qtbot.waitUntil(lambda: layer not in viewer.layers, timeout=30_000)
+    drawing.new_layer()
+    viewer.layers["annotations"].add_polygons(np.array([[30, 30], [30, 90], [90, 90.0]]))
+    dock.step(-1)
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a", "annotations"], timeout=30_000)
+    assert viewer.layers["annotations"].data[0] == pytest.approx(np.array([[10, 10], [10, 90], [90, 90.0]]), abs=0.01)
+    assert (tmp_path / "out" / "planted.annotations.geojson").exists()
+    viewer.layers.selection.active = viewer.layers["annotations"]
     drawing.save(tmp_path / "a.geojson")  # in px of its own slide
     found = read_annotations(tmp_path / "a.geojson")[0].parts[0][0]
-    assert np.ptp(found, axis=0) == pytest.approx(np.full(2, 80 / layer.metadata[KEY].place.mpp), abs=0.01)
-    dock.step(-1)
-    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a", "annotations"], timeout=8000)
-    assert layer.visible
+    place = viewer.layers["annotations"].metadata[KEY].place
+    assert np.ptp(found, axis=0) == pytest.approx(np.full(2, 80 / place.mpp), abs=0.01)
 
 
 def test_a_class_that_is_typed_has_a_colour_of_its_own(opened, qtbot):
@@ -263,12 +267,16 @@ def test_a_class_that_is_typed_has_a_colour_of_its_own(opened, qtbot):
     dock.new_layer()
     layer = opened.layers[-1]
     first = layer.current_edge_color
-    dock.classes.lineEdit().setText("Granuloma")
+    dock.classes.lineEdit().clear()
+    qtbot.keyClicks(dock.classes.lineEdit(), "Granuloma")
+    dock.classes.lineEdit().editingFinished.emit()
     assert layer.feature_defaults["class"][0] == "Granuloma"
     typed = layer.current_edge_color
     assert typed != first
-    dock.classes.addItem("Granuloma")  # as Enter does
-    dock._next_class()
+    assert dock.classes.findText("Granuloma") == dock.classes.count() - 1
+    dock.choose_class("Tumor")
+    assert layer.current_edge_color == first
+    dock.choose_class("Granuloma")
     assert layer.current_edge_color == typed
 
 
@@ -305,8 +313,7 @@ def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):
     square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
     layer.add_polygons(current_place(opened).to_world(square))
     layer.selected_data = {0}
-    dock.classes.setCurrentText("Necrosis")
-    dock.classify()
+    dock.choose_class("Necrosis")
     assert list(layer.features["class"]) == ["Necrosis"]
     assert list(layer.text.values) == ["Necrosis"]  # beside it on the canvas
     dock.save(tmp_path / "a.geojson")

@@ -350,12 +350,15 @@ def write_annotations(path: Path, found: Sequence[Annotation], corner: Corner = 
     """
     if not path.name.lower().endswith((".geojson", ".geojson.gz")):
         raise AnnotationError(f"{path.name} must end in .geojson or .geojson.gz")
-    content = {
-        "type": "FeatureCollection", MEMBER: {ORIGIN: [*corner]}, "features": [_feature(one, corner) for one in found],
-    }  # fmt: skip
-    text = json.dumps(content, allow_nan=False).encode()
+    text = json.dumps(collection_of(found, corner), allow_nan=False).encode()
     with whole_file(path) as file:
         file.write(gzip.compress(text, mtime=0) if path.suffix.lower() == ".gz" else text)
+
+
+def collection_of(found: Sequence[Annotation], corner: Corner) -> dict[str, Any]:
+    """Annotations as a GeoJSON FeatureCollection; see `write_annotations`."""
+    features = [_feature(one, corner) for one in found]
+    return {"type": "FeatureCollection", MEMBER: {ORIGIN: [*corner]}, "features": features}
 
 
 def _feature(one: Annotation, corner: Corner) -> dict[str, Any]:

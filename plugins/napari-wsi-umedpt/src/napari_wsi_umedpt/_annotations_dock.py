@@ -1,17 +1,32 @@
 """The dock for regions that people draw: a class for each, to and from files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from napari.layers import Shapes
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QPushButton, QVBoxLayout
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+)
 from wsi_umedpt.annotationfiles.annotation import Origin
 from wsi_umedpt.errors import AnnotationError, WsiError
 from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
 from napari_wsi_umedpt._dock import Dock
-from napari_wsi_umedpt._layers import Place, shown_by
+from napari_wsi_umedpt._drawn import PASSING, Rgb, classify, colour_of, draw_next
+from napari_wsi_umedpt._layers import Colour, Place, shown_by
+from napari_wsi_umedpt._opener import to_canvas
 from napari_wsi_umedpt._telling import tell, tell_error
 from napari_wsi_umedpt._viewer import add_layers, camera, current_place
 
@@ -20,6 +35,8 @@ _READ = "Annotations (*.geojson *.geojson.gz *.json *.xml *.annotations)"
 """Of QuPath, ASAP, ImageScope and HALO."""
 _CLASSES = ("Tumor", "Stroma", "Necrosis", "Immune cells", "Ignore*")
 """QuPath's own first classes, so that they mean the same there."""
+UNCLASSIFIED: Colour = (255, 255, 0)
+_SWATCH_PX = 14
 
 
 class AnnotationsDock(Dock):
@@ -29,9 +46,17 @@ class AnnotationsDock(Dock):
         super().__init__(napari_viewer)
         self.classes = QComboBox()
         self.classes.setEditable(True)
-        self.classes.addItems(list(_CLASSES))
-        self.classes.setToolTip("Of what is drawn next; type to add one")
-        self.classes.currentTextChanged.connect(self._next_class)
+        self.classes.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.classes.setToolTip("Of what is drawn next, and of shapes that are selected; type to add one")
+        self.classes.lineEdit().setPlaceholderText("no class")
+        for name in _CLASSES:
+            self._add_class(name)
+        self.classes.textActivated.connect(self.choose_class)
+        self.classes.lineEdit().editingFinished.connect(self._typed)
+        self.words = QLabel()
+        self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # names may be long
+        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.bounds = QCheckBox("Files count from the slide's bounds, as QuPath does")
         self.bounds.setChecked(True)
         self.bounds.setToolTip(
@@ -42,26 +67,67 @@ class AnnotationsDock(Dock):
         form = QFormLayout()
         form.addRow("Class", self.classes)
         layout.addLayout(form)
-        for text, does in (
-            ("New layer to draw in", self.new_layer),
-            ("Give this class to what is selected", self.classify),
-            ("Open annotations ...", self._choose_file),
-            ("Save layer as GeoJSON ...", self._choose_target),
-        ):
-            button = QPushButton(text)
-            button.clicked.connect(does)
-            layout.addWidget(button)
+        undo_row = QHBoxLayout()
+        self.draw_button = _button("New layer to draw in", self.new_layer, layout)
+        _button("Undo", self._keeper.undo, undo_row).setToolTip("Ctrl-Z")
+        _button("Redo", self._keeper.redo, undo_row).setToolTip("Ctrl-Shift-Z")
+        layout.addLayout(undo_row)
+        _button("Open annotations ...", self._choose_file, layout)
+        _button("Save layer as GeoJSON ...", self._choose_target, layout)
         layout.addWidget(self.bounds)
+        layout.addWidget(self.words)
         layout.addStretch(1)
+        self._chosen = self.classes.currentText()
+        self._follow(self._next_class, napari_viewer.layers.selection.events.active)
+        self._keeper.changed.connect(self._tell_where)
+        self._tell_where()
 
     def _origin(self) -> Origin | None:
         return None if self.bounds.isChecked() else "level-0"
 
-    def _colour(self) -> tuple[float, ...]:
-        index = self.classes.findText(self.classes.currentText())
-        if index < 0:  # being typed: it will be the last
-            index = self.classes.count()
-        return tuple(part / 255 for part in PALETTE[index % len(PALETTE)])
+    # ---- classes ----
+
+    def choose_class(self, name: str) -> None:
+        """Make what is drawn next of a class, and what is selected too."""
+        name = name.strip()
+        self._chosen = name
+        if name and self.classes.findText(name, Qt.MatchFlag.MatchExactly) < 0:
+            self._add_class(name)
+        self.classes.setCurrentText(name)
+        active = self._active()
+        if active is not None and active.selected_data:
+            classify(active, active.selected_data, name, self._colour(active))
+        self._next_class()
+
+    def _typed(self) -> None:
+        if self.classes.currentText().strip() != self._chosen:
+            self.choose_class(self.classes.currentText())
+
+    def _add_class(self, name: str) -> None:
+        self.classes.addItem(_swatch(PALETTE[self.classes.count() % len(PALETTE)]), name)
+
+    def _colour(self, layer: Shapes) -> Rgb:
+        """Of the chosen class: that which it has in a layer already, or its own."""
+        if not self._chosen:
+            red, green, blue = UNCLASSIFIED
+        elif (known := colour_of(layer, self._chosen)) is not None:
+            return known
+        else:
+            red, green, blue = PALETTE[self.classes.findText(self._chosen) % len(PALETTE)]
+        return red / 255, green / 255, blue / 255
+
+    def _next_class(self, event: Any = None) -> None:
+        """Make what is drawn next in the layer that is selected of the chosen class."""
+        if (active := self._active()) is not None:
+            draw_next(active, self._chosen, self._colour(active))
+
+    def _active(self) -> Shapes | None:
+        """The layer that is selected, if annotations are drawn in it."""
+        active = self._viewer.layers.selection.active
+        ours = isinstance(active, Shapes) and "class" in active.features and not active.metadata.get(PASSING)
+        return active if ours else None
+
+    # ---- layers ----
 
     def _place_of(self, layer: Shapes) -> Place | None:
         """Of the slide that a layer was drawn on, which need not be the one that is looked at."""
@@ -84,30 +150,17 @@ class AnnotationsDock(Dock):
         (layer,) = add_layers(self._viewer, [shapes_layer([], place, zoom=camera(self._viewer).zoom)])
         self._next_class()
         layer.mode = "add_polygon"
+        to_canvas(self._viewer)
 
-    def _next_class(self, name: str | None = None) -> None:
-        """Make what is drawn next of the chosen class."""
-        active = self._viewer.layers.selection.active
-        if isinstance(active, Shapes) and "class" in active.features and not active.selected_data:
-            active.feature_defaults["class"] = self.classes.currentText()
-            active.current_edge_color = [*self._colour(), 1.0]
-            active.current_face_color = [*self._colour(), 0.15]
-
-    def classify(self) -> None:
-        """Give the chosen class to the selected shapes."""
-        layer, name = self._layer(), self.classes.currentText().strip()
-        if layer is None:
-            return
-        rows = sorted(layer.selected_data)
-        if not rows:
-            tell("Select shapes first.")
-            return
-        features = layer.features.copy()
-        features["class"] = [name if n in rows else old for n, old in enumerate(_names(features, len(layer.data)))]
-        layer.features = features
-        edges, faces = layer.edge_color, layer.face_color
-        edges[rows], faces[rows] = [*self._colour(), 1.0], [*self._colour(), 0.15]
-        layer.edge_color, layer.face_color = edges, faces
+    def _tell_where(self, *_: Any) -> None:
+        trouble, where = self._keeper.trouble, self._keeper.where
+        if trouble:
+            self.words.setText(f"NOT SAVED, save it yourself:\n{trouble}")
+        elif where:
+            self.words.setText(f"Saved by itself in\n{Path(where).name}")
+        else:
+            self.words.setText("What is drawn is saved by itself.\n")
+        self.words.setToolTip(trouble or where)
 
     # ---- files ----
 
@@ -154,5 +207,14 @@ def layer_meta(layer: Shapes) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names}
 
 
-def _names(features: Any, count: int) -> list[Any]:
-    return list(features["class"]) if "class" in features else [""] * count
+def _button(text: str, does: Callable[[], Any], layout: Any) -> QPushButton:
+    button = QPushButton(text)
+    button.clicked.connect(lambda *_: does())
+    layout.addWidget(button)
+    return button
+
+
+def _swatch(colour: Colour) -> QIcon:
+    pixels = QPixmap(_SWATCH_PX, _SWATCH_PX)
+    pixels.fill(QColor(*colour))
+    return QIcon(pixels)

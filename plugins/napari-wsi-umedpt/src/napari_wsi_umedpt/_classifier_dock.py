@@ -24,6 +24,7 @@ from napari_wsi_umedpt._annotations import shapes_layer
 from napari_wsi_umedpt._annotations_dock import layer_meta
 from napari_wsi_umedpt._classifier import ATTENTION, SlideClassifier, extremes, open_classifier
 from napari_wsi_umedpt._dock import Dock
+from napari_wsi_umedpt._drawn import NOT_YET, PASSING, draw_next
 from napari_wsi_umedpt._gallery import Gallery
 from napari_wsi_umedpt._heatlayers import HeatFrame, Raster, add_frame, heat_frame, show_frame
 from napari_wsi_umedpt._newest import Newest
@@ -46,8 +47,6 @@ _INVITATION = (
 )
 _DRAWN_MS = 20
 """In which the window draws what is new."""
-_NOT_YET = ("adding", "changing", "removing")
-"""What napari says of shapes before they are changed; once they are, it says so again."""
 _COLOURS = {
     True: "Bright tiles are those that the model looked at most, by rank.",
     False: "Green tiles speak for <b>{}</b>, pink ones against it.",
@@ -195,7 +194,7 @@ class ClassifierDock(Dock):
     def judge(self, event: Any = None) -> None:
         """Judge what the regions leave, beside the window; the newest request is what is shown."""
         classifier = self.classifier
-        if classifier is None or self._raster is None or getattr(event, "action", None) in _NOT_YET:
+        if classifier is None or self._raster is None or getattr(event, "action", None) in NOT_YET:
             return
         began = perf_counter()
         drawn = [] if self._regions is None else drawn_areas(
@@ -321,14 +320,14 @@ class ClassifierDock(Dock):
             return
         if self._regions is None or self._regions not in self._viewer.layers:
             made = shapes_layer([], self.classifier.place, "regions judged", camera(self._viewer).zoom)
+            made[1]["metadata"][PASSING] = True
             (self._regions,) = add_layers(self._viewer, [made])
             self._regions.events.data.connect(self.judge)
         layer = self._regions
         self._viewer.layers.selection.active = layer
         layer.selected_data = set()
-        layer.feature_defaults["class"] = kind
-        colour = [part / 255 for part in COLOURS[kind]]
-        layer.current_edge_color, layer.current_face_color = [*colour, 1.0], [*colour, 0.2]
+        red, green, blue = COLOURS[kind]
+        draw_next(layer, kind, (red / 255, green / 255, blue / 255))
         layer.mode = "add_polygon_lasso"
 
     def forget_regions(self) -> None:

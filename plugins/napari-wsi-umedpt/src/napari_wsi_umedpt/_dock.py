@@ -12,6 +12,7 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_wsi_umedpt._background import Background
+from napari_wsi_umedpt._keeper import Keeper
 from napari_wsi_umedpt._opener import window_of
 
 _SCROLLED_PX = 320
@@ -33,6 +34,7 @@ class Dock(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer, self._background = napari_viewer, Background()
+        self._keeper = Keeper.of(napari_viewer)
         self._letting_go: list[Callable[[], Any]] = [self._background.forget]
         self._size_before: QSize | None = window_of(napari_viewer).size()
         # Qt's part of a widget goes first: what calls it later would meet nothing.

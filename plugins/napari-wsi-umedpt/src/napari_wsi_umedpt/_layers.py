@@ -10,6 +10,7 @@ tiles are in `_values`.
 """
 
 from dataclasses import dataclass, field
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +56,16 @@ class Place:
     """um per level-0 px."""
     corner: Corner = (0, 0)
     """(x, y) of the slide's bounds, level-0 px, from which QuPath counts; (0, 0) where it has none."""
+    fingerprint: str = ""
+    """Of the slide's content; see `wsi_umedpt.slide.fingerprint`."""
+
+    def same_slide(self, other: "Place") -> bool:
+        """Whether positions of one mean the same tissue in the other: the same slide at the same scale."""
+        if self.size != other.size or not isclose(self.mpp, other.mpp):
+            return False
+        if self.fingerprint and other.fingerprint:
+            return self.fingerprint == other.fingerprint  # a store of a region has another name
+        return self.slide_id == other.slide_id
 
     def meta(self, step: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
         """Scale, translation and units of a raster.

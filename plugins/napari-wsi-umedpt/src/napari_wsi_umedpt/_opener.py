@@ -41,6 +41,11 @@ def window_of(viewer: Any) -> Any:
     return getattr(viewer, "__wrapped__", viewer).window._qt_window
 
 
+def to_canvas(viewer: Any) -> None:
+    """Let the canvas have the keys, which choose classes and tools there."""
+    window_of(viewer)._qt_viewer.canvas.native.setFocus()
+
+
 class Opener(QObject):
     """Opens layers in one window, and ends with it; see `Opener.of`."""
 
@@ -92,8 +97,11 @@ class Opener(QObject):
 
     def _add(self, then: Then, added: list[Layer], left: list[Layer]) -> None:
         if left:
-            from napari_wsi_umedpt._viewer import add_layer  # loaded by what read them, beside the window
+            # Loaded by what read them, beside the window.
+            from napari_wsi_umedpt._keeper import Keeper
+            from napari_wsi_umedpt._viewer import add_layer
 
+            Keeper.of(self._viewer)
             add_layer(self._viewer, left[0])
             added, left = [*added, left[0]], left[1:]
         if left and by_hand():
@@ -113,6 +121,8 @@ class Opener(QObject):
 
 
 def _make(read: Read) -> list[Layer]:
+    import napari_wsi_umedpt._keeper  # noqa: F401 - here, as the window need not wait for it
+
     layers = [Layer.create(*layer) for layer in read()]
     for layer in layers:
         if layer.multiscale:

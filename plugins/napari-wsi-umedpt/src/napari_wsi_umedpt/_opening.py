@@ -74,11 +74,8 @@ def open_pixels(path: Path, report: Report, *, mpp: float | None = None, store: 
         mpp = float(of["mpp"]) if of["mpp_source"] == "user" else mpp
     slide = open_slide(path, mpp=mpp)
     try:
-        place = (
-            place_of(store)
-            if store is not None
-            else Place(default_id(path), slide.size, slide.mpp, corner=slide.corner)
-        )
+        own = Place(default_id(path), slide.size, slide.mpp, corner=slide.corner, fingerprint=slide.fingerprint)
+        place = place_of(store) if store is not None else own
         layer = slide_layer(slide, place, report)
     except BaseException:
         slide.close()
@@ -113,7 +110,8 @@ def place_of(store: SlideStore) -> Place:
     """Where a store's slide lies in napari's world."""
     of = store.attrs["slide"]
     width, height = of["size"]
-    return Place(store.slide_id, (int(width), int(height)), float(of["mpp"]), corner=store.corner)
+    size, fingerprint = (int(width), int(height)), str(of["fingerprint"])
+    return Place(store.slide_id, size, float(of["mpp"]), corner=store.corner, fingerprint=fingerprint)
 
 
 def overlays(store: SlideStore, report: Report) -> list[LayerTuple]:

@@ -132,6 +132,10 @@ def _told(read: "Callable[[], list[LayerTuple]]") -> "list[LayerTuple]":
         tell_error(error)
         return _NOTHING
     scale_bar(viewer).visible = True
+    if hasattr(viewer, "window"):
+        from napari_wsi_umedpt._keeper import Keeper
+
+        Keeper.of(viewer)
     return layers
 
 

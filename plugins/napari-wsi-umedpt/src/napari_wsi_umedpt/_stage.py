@@ -10,6 +10,7 @@ from wsi_umedpt.slide import Slide
 from wsi_umedpt.tiling import TileGrid
 
 from napari_wsi_umedpt._array import Report
+from napari_wsi_umedpt._drawn import PASSING
 from napari_wsi_umedpt._layers import KEY, UNITS, Place, Shown
 from napari_wsi_umedpt._tilepictures import TilePictures
 from napari_wsi_umedpt._viewer import camera, canvas_size, ours, same_selected
@@ -77,6 +78,6 @@ def _mark(viewer: Any, place: Place, corners: Any, width: float) -> None:
                 face_color="transparent",
                 edge_width=width,
                 units=UNITS,
-                metadata={KEY: Shown("annotations", place, name=_MARK)},
+                metadata={KEY: Shown("annotations", place, name=_MARK), PASSING: True},
             )
         )
