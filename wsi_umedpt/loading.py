@@ -86,10 +86,17 @@ def read_tiles(
     pool = _Pool(threads) if threads > 1 else None
     left = False
 
-    def leave() -> None:
+    def leave() -> Callable[[], None]:
         nonlocal left
         left = True
-        slide.leave_open()
+        close = slide.leave_open()
+
+        def ended() -> None:
+            if pool:
+                pool.shutdown()
+            close()
+
+        return ended
 
     try:
         batches = _source(slide, grid).batches(_Batches(grid, start, batch_size), pool)
@@ -100,7 +107,7 @@ def read_tiles(
 
 
 def _read_ahead(
-    batches: Iterator[TileBatch], ahead: int, stall_s: float, leave: Callable[[], None]
+    batches: Iterator[TileBatch], ahead: int, stall_s: float, leave: Callable[[], Callable[[], None]]
 ) -> Iterator[TileBatch]:
     """Run an iterator in a thread of its own, which waits while `ahead` results lie unused.
 
@@ -109,8 +116,9 @@ def _read_ahead(
     stall_s
         After how many seconds without a result it is given up.
     leave
-        Called if the thread cannot be waited for.
+        Called if the thread cannot be waited for; gives what it calls if it ends after all.
     """
+    ended: list[Callable[[], None]] = []
     waiting: queue.Queue[TileBatch | BaseException | None] = queue.Queue(ahead)
     stop = threading.Event()
 
@@ -131,6 +139,9 @@ def _read_ahead(
             put(None)
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             put(error)
+        finally:
+            for free in ended:
+                free()
 
     reader = threading.Thread(target=run, name="read-ahead", daemon=True)
     reader.start()
@@ -147,7 +158,7 @@ def _read_ahead(
         stop.set()
         reader.join(grace_s)
         if reader.is_alive():
-            leave()
+            ended.append(leave())
             leave_behind(reader)
 
 

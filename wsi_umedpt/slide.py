@@ -128,9 +128,16 @@ class Slide:
         if not self._left_open:
             self._reader.close()
 
-    def leave_open(self) -> None:
-        """Never close the file: a thread that cannot be ended still reads it, and would crash the process."""
+    def leave_open(self) -> Callable[[], None]:
+        """Keep `close` from closing the file: a thread that cannot be ended reads it, and would crash the process.
+
+        Returns
+        -------
+        callable
+            Closes the file, if that thread ends after all.
+        """
         self._left_open = True
+        return self._reader.close
 
     def native_tiles(self, level: int) -> NativeTiles | None:
         """The level's compressed tiles, where they can be decoded alone."""

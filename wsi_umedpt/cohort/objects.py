@@ -113,7 +113,7 @@ class Segmenting:
                 objects.made_by,
                 features=objects.features,
                 batch_size=plan.batch_size,
-                threads=plan.threads,
+                threads=plan.read_threads,
                 max_unreadable=plan.max_unreadable,
                 progress=progress,
             )

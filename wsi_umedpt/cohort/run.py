@@ -85,6 +85,11 @@ class EmbedPlan:
             "version": __version__,
         }
 
+    @property
+    def read_threads(self) -> int | None:
+        """Threads that decode: at least one, as what reads in a run's own thread cannot be watched."""
+        return None if self.threads is None else max(1, self.threads)
+
     def by_spec(self) -> dict[TileSpec, list[Encoder]]:
         """Encoders that share tiles, and so one decoding."""
         groups: dict[TileSpec, list[Encoder]] = {}
@@ -166,7 +171,7 @@ class Embedding:
                     encoders,
                     grid_id=grid.spec.grid_id,
                     batch_size=plan.batch_size,
-                    threads=plan.threads,
+                    threads=plan.read_threads,
                     max_unreadable=plan.max_unreadable,
                     progress=progress,
                     batches=prepared.batches if grid is prepared.grids[0] else None,
@@ -379,7 +384,7 @@ class Prepared:
         return find_tissue(self.slide, plan.tissue, pulse)
 
     def _start_reading(self, grid: TileGrid, plan: EmbedPlan) -> Iterator[TileBatch]:
-        tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.threads)
+        tiles = read_tiles(self.slide, grid, batch_size=plan.batch_size, threads=plan.read_threads)
         self._open.callback(tiles.close)
         first = list(itertools.islice(tiles, 1))  # the rest is read on in the background
         return itertools.chain(first, tiles)
