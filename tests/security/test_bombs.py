@@ -302,3 +302,67 @@ def test_the_bombs_are_valid_otherwise(tmp_path):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "b.png")
     with open_slide(tmp_path / "b.png", mpp=0.5) as slide:
         assert slide.size == (64, 64)
+
+
+def _jpeg_claim(data):
+    at = 0
+    while (at := data.find(b"\xff\xc0\x00", at)) >= 0:
+        data = data[: at + 5] + struct.pack(">HH", 60_000, 60_000) + data[at + 9 :]
+        at += 9
+    return data
+
+
+def _png_claim(data):
+    parts = data.split(b"IHDR")
+    return b"IHDR".join([parts[0], *(struct.pack(">II", 60_000, 60_000) + part[8:] for part in parts[1:])])
+
+
+def _jpeg2000_claim(data):
+    marker = b"\xff\x4f\xff\x51"
+    parts = data.split(marker)
+    return marker.join([parts[0], *(part[:4] + struct.pack(">II", 60_000, 60_000) + part[12:] for part in parts[1:])])
+
+
+def _webp_claim(data):
+    parts = data.split(b"VP8L")
+    size = struct.pack("<I", 16_382 | 16_382 << 14)
+    return b"VP8L".join([parts[0], *(part[:5] + size + part[9:] for part in parts[1:])])
+
+
+@pytest.mark.parametrize("tiled", [True, False], ids=["tiles", "strips"])
+@pytest.mark.parametrize(
+    ("compression", "claim"),
+    [("jpeg", _jpeg_claim), ("png", _png_claim), ("jpeg2000", _jpeg2000_claim), ("webp", _webp_claim)],
+)
+def test_a_picture_in_a_tile_that_claims_to_be_larger(tmp_path, compression, claim, tiled):
+    """Codecs of whole pictures believe their own header; where they are not read at once, tile by tile."""
+    from wsi_umedpt.testing import tissue_image
+
+    image = tissue_image(512, 256)[0]
+    pixels = image[..., 0].copy() if compression == "jpeg" else image  # grey, which has no way of its own
+    options = {"tile": (256, 256)} if tiled else {"rowsperstrip": 64}
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", pixels, ome=True, photometric="rgb" if pixels.ndim == 3 else "minisblack",
+        compression=compression, compressionargs={"lossless": True} if compression == "webp" else None,
+        metadata={"axes": "YXS"[: pixels.ndim]}, **options,
+    )  # fmt: skip
+    with open_slide(tmp_path / "a.ome.tif", mpp=0.5) as slide:
+        assert slide.read(Box(0, 0, 512, 256)).shape == (256, 512, 3)
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    (tmp_path / "a.ome.tif").write_bytes(claim(data))
+    assert claim(data) != data
+    with pytest.raises(WsiError, match=r"claims (60000|16383) x (60000|16383) px"):  # noqa: SIM117
+        with open_slide(tmp_path / "a.ome.tif", mpp=0.5) as slide:
+            slide.read(Box(0, 0, 512, 256))
+
+
+@pytest.mark.parametrize("compression", ["jpegxl", "jpegxr"])
+def test_a_codec_whose_claims_are_not_known_is_refused(tmp_path, compression):
+    """With its name."""
+    from wsi_umedpt.testing import tissue_image
+
+    tifffile.imwrite(
+        tmp_path / "a.tif", tissue_image(256, 256)[0], photometric="rgb", compression=compression, tile=(256, 256)
+    )
+    with pytest.raises(UnsupportedSlideError, match="is compressed as JPEG"):
+        open_slide(tmp_path / "a.tif", mpp=0.5)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tifffile
 
 from wsi_umedpt.readers.base import ContentRefused, Pixels
+from wsi_umedpt.readers.streams import check_codec
 
 Samples = npt.NDArray[np.generic]
 """(rows, cols, samples), as they are stored."""
@@ -22,8 +23,8 @@ JPEG = 7
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _NAMES = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a camera's raw mosaic",
           32844: "LogL", 32845: "LogLuv", 34892: "a camera's linear raw"}  # fmt: skip
-_RGB_CODECS = frozenset([33007, 34933, 34934, 50001, 50002, 52546])
-"""Codecs that give RGB whatever the tag says: JPEG (as 7), PNG, JPEG XR, WebP, JPEG XL."""
+_RGB_CODECS = frozenset([33007, 34933, 50001])
+"""Codecs that give RGB whatever the tag says: JPEG (as 7), PNG, WebP."""
 _OPAQUE, _PREMULTIPLIED, _ALPHA = 0, 1, 2  # ExtraSamples
 _NARROW = 4095
 """16-bit pixels of which none is greater have fewer bits than their file says, and would be black."""
@@ -44,6 +45,7 @@ def conversion(page: tifffile.TiffPage, planes: int = 1) -> Conversion | None:
     ContentRefused
         If they cannot be converted exactly.
     """
+    check_codec(page.compression)
     bits, photometric, samples = page.bitspersample, int(page.photometric), page.samplesperpixel * planes
     if int(page.sampleformat) != 1 or bits not in (1, 8, 16) or page.dtype is None:
         raise ContentRefused(f"needs whole numbers of 8 or 16 bits, found {_kind(page)}")

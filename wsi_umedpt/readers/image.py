@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 from wsi_umedpt.readers.colour import Conversion, Samples, check_depth, conversion, to_eight_bits
+from wsi_umedpt.readers.streams import check_stream
 
 MAX_PIXELS = 170_000_000
 """Half a gigabyte in memory; anything larger belongs into a tiled pyramid."""
@@ -122,15 +123,28 @@ def _read_pages(pages: Sequence[tifffile.TiffPage]) -> Pixels:
         raise ContentRefused(f"is a stack of {page.imagedepth} planes")
     if missing := sum(_missing_strips(one) for one in pages):
         raise ContentRefused(f"{missing} of its strips are missing: what wrote it was interrupted. Export it anew")
-    planes = [np.moveaxis(one.asarray(), 0, -1) if _in_planes(one) else one.asarray() for one in pages]
-    stored: Samples = planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
-    stored = stored[..., None] if stored.ndim == 2 else stored
-    if stored.shape != (page.imagelength, page.imagewidth, samples):
-        raise ContentRefused(f"its pixels have shape {stored.shape}")
+    stored: Samples = np.empty((page.imagelength, page.imagewidth, samples), page.dtype)
+    for number, one in enumerate(pages):
+        _read_strips(one, stored[..., number : number + 1] if len(pages) > 1 else stored)
     if page.bitspersample == 16:
         check_depth(int(stored.max(initial=0)))
     pixels = _in_bands(stored, convert) if convert else np.asarray(stored, np.uint8)
     return np.ascontiguousarray(_upright(pixels, int(page.tags.valueof(274, 1))))
+
+
+def _read_strips(page: tifffile.TiffPage, out: Samples) -> None:
+    """Read all strips of a page into an array (rows, cols, samples)."""
+    file = page.parent.filehandle
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        file.seek(offset)
+        data = file.read(count)
+        check_stream(page.compression, data, page.imagewidth, page.rowsperstrip)
+        strip, (plane, _, top, _, _), _ = page.decode(data, index, jpegtables=page.jpegtables)
+        place = out[top : top + page.rowsperstrip]
+        place = place[..., plane : plane + 1] if _in_planes(page) else place
+        if strip is None or strip[0].shape[0] < len(place) or strip[0].shape[1:] != place.shape[1:]:
+            raise ValueError(f"strip {index} does not hold its {len(place)} rows")
+        place[:] = strip[0][: len(place)]
 
 
 def _missing_strips(page: tifffile.TiffPage) -> int:

@@ -20,6 +20,7 @@ from wsi_umedpt.geometry import Mpp, level_scale
 from wsi_umedpt.readers.base import ContentRefused, Level, NativeTiles, Pixels, Refused, SlideInfo, checked_size
 from wsi_umedpt.readers.colour import JPEG, Samples, check_depth, conversion, says_all
 from wsi_umedpt.readers.directories import MAX_TILE_SIDE, Directory, is_tiff, read_directories
+from wsi_umedpt.readers.streams import check_stream
 
 _PROBES = 4
 """Tiles across and down that are looked at where tags do not say all that must be known."""
@@ -118,7 +119,9 @@ class TiffTiles:
         """A tile as it is stored: (rows, cols, samples)."""
         planes = []
         for page, ours, its in self._planes:
-            segment = page.decode(self._stored(ours + index), its + index, jpegtables=page.jpegtables)[0]
+            data = self._stored(ours + index)
+            check_stream(page.compression, data, self.tile_width, self.tile_height)
+            segment = page.decode(data, its + index, jpegtables=page.jpegtables)[0]
             if segment is None:
                 raise ValueError("decodes to nothing")
             planes.append(segment[0])
