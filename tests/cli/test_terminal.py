@@ -41,7 +41,7 @@ def keep_argv(monkeypatch):
 
 @pytest.mark.usefixtures("keep_argv")
 @pytest.mark.parametrize("kind", NASTY)
-@pytest.mark.parametrize("command", ["info", "embed", "tissue", "status", "report"])
+@pytest.mark.parametrize("command", ["info", "embed", "tissue", "status", "report", "verify", "picture"])
 def test_a_name_that_would_steer_the_terminal(command, kind, tmp_path, capsys):
     """Of a file that cannot be read, and of one that can; of all commands that name it."""
     folder = tmp_path / "slides"
@@ -53,6 +53,8 @@ def test_a_name_that_would_steer_the_terminal(command, kind, tmp_path, capsys):
         "embed": [str(folder), "-o", str(tmp_path / "out"), "--dry-run"],
         "tissue": [str(folder), "-o", str(tmp_path / "t.png")],
         "status": [str(folder / name)],
+        "verify": [str(folder / f"{name}.zarr")],
+        "picture": [str(folder / f"{name}.zarr"), "-o", str(tmp_path / "p.png")],
         "report": [str(folder / name), "-o", str(tmp_path / "r.html")],
     }.get(command, [str(folder)])
     assert run(command, *arguments) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import ForQuPath, stores_in
+from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_umedpt.store import SlideStore
@@ -101,7 +102,7 @@ def _write_objects(store: "SlideStore", out: Path, objects: str | None, *, bound
         said = (
             f"; positions count from the slide's bounds at {corner[0]}, {corner[1]}, as QuPath's" if any(corner) else ""
         )
-    print(f"{out}: {len(found)} {about.get('head', objects or 'objects')}{said}")
+    say(f"{out}: {len(found)} {about.get('head', objects or 'objects')}{said}")
     return 0
 
 
@@ -125,7 +126,7 @@ def _write_table(
         columns = {n: [v for p in rows for v in (p[n] if n in p else [None] * len(p["x"]))] for n in names}
     if rows:
         write_table(out, columns)
-        print(f"{out}: {len(rows)} of {len(paths)} slides" if failed else out)
+        say(f"{out}: {len(rows)} of {len(paths)} slides" if failed else out)
     return say_failures(failed)
 
 
@@ -143,8 +144,8 @@ def _write_features(paths: Sequence[Path], out: Path, features: str, model: str 
 
     def write(path: Path) -> None:
         written = WRITERS[features](out, SlideStore.open(path), encoder_id=model, grid_id=grid)
-        print(f"{path.stem}: {written}", flush=True)
+        say(f"{path.stem}: {written}")
 
     written, failed = each([*by_slide.values()], write, said=lambda path: path.stem)
-    print(f"{len(written)} of {len(by_slide)} slides exported")
+    say(f"{len(written)} of {len(by_slide)} slides exported")
     return say_failures(failed)

@@ -1,10 +1,10 @@
 """One thing after the other, whatever one of them does: failures are kept, listed at the end, and exit code 1."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wsi_umedpt.cli.terminal import say
 from wsi_umedpt.errors import WsiError, reason_of
 
 Made = TypeVar("Made")
@@ -40,14 +40,14 @@ def each(
         except (WsiError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             failed.append((path, reason_of(error)))
             if said:
-                print(f"{said(path)}: FAILED (why: in the list at the end)", flush=True)
+                say(f"{said(path)}: FAILED (why: in the list at the end)")
     return made, failed
 
 
 def say_failures(failed: Failures) -> int:
     """List what failed, with reasons; the exit code."""
     if failed:
-        print(f"{len(failed)} failed:", file=sys.stderr)
+        say(f"{len(failed)} failed:", error=True)
     for path, reason in failed:
-        print(f"  {path}: {reason}", file=sys.stderr)
+        say(f"  {path}: {reason}", error=True)
     return 1 if failed else 0

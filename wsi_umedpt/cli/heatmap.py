@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import ForQuPath
+from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_umedpt.heatmap import Scaling
@@ -92,7 +93,7 @@ def heatmap(
     else:
         write_tile_table(out, tiles.xy, tiles.side, columns)
     lost = max(int(np.isnan(values).sum()) for values in columns.values())
-    print(f"{out}: {', '.join(columns)} of {len(tiles)} tiles" + (f", {lost} of them without a score" if lost else ""))
+    say(f"{out}: {', '.join(columns)} of {len(tiles)} tiles" + (f", {lost} of them without a score" if lost else ""))
 
 
 def _columns(

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wsi_umedpt.mil.settings import FitSettings, StudySettings
+from wsi_umedpt.printable import printable_line
 
 
 class MilView:
@@ -50,4 +51,4 @@ class MilView:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.terminal import say
+
 if TYPE_CHECKING:
     from wsi_umedpt.store import SlideStore
 
@@ -62,7 +64,7 @@ def picture(
             save(object_sheet(opened, objects, pixels), out)
         else:
             save(score_sheet(opened, scores, grid) if scores else overview(opened, model, grid), out)
-    print(out)
+    say(out)
 
 
 def _own_mpp(store: "SlideStore") -> float | None:

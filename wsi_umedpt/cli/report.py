@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.terminal import say
+
 
 def report(
     out: Path,
@@ -44,5 +46,5 @@ def report(
         raise StoreError(f"there is no folder {out}; name the one that was given to embed -o")
     rows = write_page(page, out, title=title, pictures=pictures)
     whole = sum(row.status == "whole" for row in rows)
-    print(f"{page}: {len(rows)} slides, {whole} of them whole")
+    say(f"{page}: {len(rows)} slides, {whole} of them whole")
     return say_failures([(f"{row.slide_id}.zarr", row.error or "") for row in rows if row.status == "damaged"])

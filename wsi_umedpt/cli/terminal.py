@@ -15,7 +15,7 @@ def say(line: object = "", *, error: bool = False) -> None:
     error
         Print it to stderr.
     """
-    print(printable_line(str(line)), file=sys.stderr if error else sys.stdout)
+    print(printable_line(str(line)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_text(text: str, *, error: bool = False) -> None:

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from wsi_umedpt.cli.terminal import say
+
 
 def verify(paths: list[str], /) -> int:
     """Read every number of every store and compare it with its recorded sha256.
@@ -37,14 +39,14 @@ def verify(paths: list[str], /) -> int:
         problems = problems_of(path)
         bad += bool(problems)
         for problem in problems:
-            print(f"{path}: {problem}")
+            say(f"{path}: {problem}")
         notes += [f"{path}: {note}" for note in ([] if problems else notes_on(path))]
     for note in notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for path in unfinished:
-        print(f"note: {path}: {note_on_work(path)}")
+        say(f"note: {path}: {note_on_work(path)}")
     if not stores:
-        print(f"no store (*.zarr) was found in {', '.join(str(place(path)) for path in paths)}")
+        say(f"no store (*.zarr) was found in {', '.join(str(place(path)) for path in paths)}")
         return 1
-    print(f"{len(stores) - bad} of {len(stores)} stores are whole and undamaged")
+    say(f"{len(stores) - bad} of {len(stores)} stores are whole and undamaged")
     return 1 if bad else 0
