@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from wsi_umedpt import labels
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.labels import LabelInfo, LabelWriter, halve, read_labels, write_labels_group
+from wsi_umedpt.stalls import watched
 
 TRUE_CHUNK_PX, TRUE_COARSEST_PX = labels.CHUNK_PX, labels.COARSEST_PX
 
@@ -347,3 +349,21 @@ def test_a_state_of_another_image_is_refused(tmp_path):
     del state["held_0"]
     with pytest.raises(StoreError, match="lacks 'held_0'"):
         LabelWriter.resume(tmp_path / "a", info_of(image), state)
+
+
+@pytest.mark.parametrize("part", ["0/zarr.json", "zarr.json", "0/c/0/0"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_part_that_is_no_file_is_never_waited_for(tmp_path, part, kind):
+    """A pipe or a device under the name of metadata or a chunk is refused."""
+    write(tmp_path / "regions", np.full((20, 20), 2, np.uint8))
+    (tmp_path / "regions" / part).unlink()
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "regions" / part)
+    else:
+        (tmp_path / "regions" / part).symlink_to("/dev/zero")
+
+    def read(_: object) -> object:
+        return read_labels(tmp_path / "regions").levels[0].array[:]
+
+    with pytest.raises((StoreError, OSError), match=r"a (named pipe|device), not a file"):
+        watched(read, stall_s=20)

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from wsi_umedpt.arrays import read_attrs, sync_folder, write_group
+from wsi_umedpt.arrays import read_attrs, read_node, sync_folder, write_group
+from wsi_umedpt.chunkfiles import ChunkFiles
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.files import is_clutter, read_regular
 from wsi_umedpt.places import elsewhere
@@ -386,11 +387,11 @@ def labels_attrs(names: list[str]) -> dict[str, Any]:
 def _open_level(path: Path, level: int) -> "zarr.Array[Any]":
     where = path / str(level)
     try:
-        meta = json.loads((where / "zarr.json").read_bytes())
+        meta = json.loads(read_node(where))
         if meta["data_type"] != "uint8" or [codec["name"] for codec in meta["codecs"]] != ["bytes", "zstd"]:
             raise StoreError(f"{where} has a layout that this package does not write")
         remote = elsewhere(where)
-        return zarr.open_array(remote.zarr_store() if remote else where, mode="r")
+        return zarr.open_array(remote.zarr_store() if remote else ChunkFiles(where, read_only=True), mode="r")
     except StoreError:
         raise
     except (OSError, ValueError, LookupError, TypeError) as error:

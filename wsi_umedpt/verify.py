@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import NODE, NOT_AS_WRITTEN, array_sha256, read_array, read_attrs
+from wsi_umedpt.arrays import NODE, NOT_AS_WRITTEN, array_sha256, read_array, read_attrs, read_node
 from wsi_umedpt.contents import LOST, unlisted
 from wsi_umedpt.errors import StoreError, WsiError, reason_of
 from wsi_umedpt.files import is_clutter
@@ -94,7 +94,7 @@ def _node_problems(path: Path, root: Path, listed: Set[str]) -> Iterator[str]:
     parts = path.relative_to(root).parts
     is_array = _dtype(parts) is not None
     try:
-        meta = json.loads((path / "zarr.json").read_bytes())
+        meta = json.loads(read_node(path))
         if meta["node_type"] != ("array" if is_array else "group"):
             yield f"{name}: is marked as {meta['node_type']}"
             return

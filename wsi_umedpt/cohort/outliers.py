@@ -20,8 +20,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsi_umedpt.arrays import read_node
 from wsi_umedpt.cohort.catalog import Features, Row
 from wsi_umedpt.cohort.publishing import store_at
+from wsi_umedpt.files import check_regular
 from wsi_umedpt.places import elsewhere
 
 FEWEST = 8
@@ -191,8 +193,9 @@ def sampled_mean(out: Path, slide_id: str, features: Features) -> Floats | None:
     wanted = np.unique(np.linspace(0, features.tiles - 1, min(_SAMPLED, features.tiles)).astype(np.int64))
     parts = []
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        rows, dim = json.loads((folder / "zarr.json").read_bytes())["chunk_grid"]["configuration"]["chunk_shape"]
+        rows, dim = json.loads(read_node(folder))["chunk_grid"]["configuration"]["chunk_shape"]
         for chunk in np.unique(wanted // rows):
+            check_regular(folder / "c" / str(chunk) / "0")
             stored = np.memmap(folder / "c" / str(chunk) / "0", np.float16, "r")
             parts.append(stored.reshape(rows, dim)[wanted[wanted // rows == chunk] % rows].astype(np.float64))
     if not parts:
