@@ -8,6 +8,7 @@ import pytest
 import zarr
 
 from wsi_umedpt.cohort.manifest import default_id, list_slides
+from wsi_umedpt.cohort.slidefiles import files_of
 from wsi_umedpt.slide import fingerprint, open_slide
 from wsi_umedpt.testing import tissue_image, write_dicom
 
@@ -81,3 +82,7 @@ def test_an_image_within_an_ome_zarr_is_a_slide_of_its_own(tmp_path):
     with open_slide(jobs[1].path) as slide:
         assert slide.size == (600, 500)
     assert [job.path for job in list_slides([str(tmp_path)])[0]] == [path]
+    copied = files_of(jobs[0])
+    copied.copy(tmp_path / "stage", lambda: None)
+    with open_slide(tmp_path / "stage" / copied.opened) as slide:  # by a name that says what it is
+        assert slide.size == (600, 500)

@@ -191,7 +191,7 @@ def _sizes(remote: Remote) -> dict[str, int]:
 
 def _renamed(job: SlideJob, name: str, found: Mapping[str, tuple[Path | Remote, int]], *, folder: bool) -> SlideFiles:
     """Files whose copies are named by the slide's id; files beside the first keep the names that it knows them by."""
-    suffix = slide_suffix(name) or PurePosixPath(name).suffix.lower()
+    suffix = slide_suffix(name) or (FOLDER_SUFFIXES[0] if folder else PurePosixPath(name).suffix.lower())
     opened = job.slide_id + (suffix if re.fullmatch(r"(\.[a-z0-9]{1,10}){1,2}", suffix) else "")
     mine = {name: opened}
     if suffix == ".mrxs":

@@ -62,7 +62,7 @@ def _vendor(path: Path) -> str | None:
 
 
 def _open_pages(path: Path, slide: SlidePages, *, through_openslide: bool) -> Reader:
-    tif = open_tifffile(path)
+    tif = open_tifffile(path, walked=True)
     reader: Reader | None = None
     try:
         levels = [[page_of(tif, one) for one in pages] for pages in slide.levels]

@@ -38,7 +38,7 @@ def faster(path: Path, levels: Sequence[Sequence[Directory]] | None, reference: 
     if reference.info.vendor not in _VENDORS or levels is None:
         return reference
     try:
-        tif = open_tifffile(path)
+        tif = open_tifffile(path, walked=True)
         try:
             pages = [[page_of(tif, one) for one in level] for level in levels]
             if any(page.compression != JPEG or page.samplesperpixel != 3 for level in pages for page in level):

@@ -207,11 +207,12 @@ def assemble(tiles: NativeTiles, x: int, y: int, width: int, height: int) -> Pix
     return out
 
 
-def open_tifffile(path: Path) -> tifffile.TiffFile:
-    """Open a TIFF with tifffile once its directories are known to end, or raise `Refused`."""
-    if not is_tiff(path):
-        raise Refused("not a TIFF file")
-    read_directories(path)
+def open_tifffile(path: Path, *, walked: bool = False) -> tifffile.TiffFile:
+    """Open a TIFF with tifffile once its directories are known to end (`walked`), or raise `Refused`."""
+    if not walked:
+        if not is_tiff(path):
+            raise Refused("not a TIFF file")
+        read_directories(path)
     try:
         return tifffile.TiffFile(path)
     except Exception as error:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile
