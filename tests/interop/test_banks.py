@@ -597,6 +597,15 @@ def test_layouts_of_other_people_are_read(tmp_path, tiles, suffix, layout):
     assert (has_positions(bag), source.unit) == (placed, "px" if placed else "")
 
 
+def test_features_without_positions_keep_the_name_of_their_encoder(tmp_path, tiles):
+    """A file of TRIDENT whose coords were left out says it of its features."""
+    write_trident_file(tmp_path / "s.h5", tiles.features, tiles.xy)
+    with h5py.File(tmp_path / "s.h5", "a") as file:
+        del file["coords"]
+    source, bag = one(tmp_path)
+    assert (source.kind.encoder, source.unit, has_positions(bag)) == ("uni_v1", "", False)
+
+
 @pytest.mark.parametrize("suffix", SAVE)
 def test_two_arrays_that_could_be_meant_are_refused(tmp_path, tiles, suffix):
     """Features under two names, positions that contradict each other, and more slides than one."""

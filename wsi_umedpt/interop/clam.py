@@ -22,7 +22,7 @@ import numpy as np
 
 from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, values_of, whole_h5
+from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, text_of, values_of, whole_h5
 from wsi_umedpt.interop.provenance import Export, prefixed, stated
 from wsi_umedpt.interop.ptbag import write_pt
 from wsi_umedpt.interop.sources import (
@@ -65,10 +65,11 @@ def open_clam(path: Path) -> FileSource:
             check_rows(tiles, coords.shape, f"{path}: {at}")
             side = side_of(coords)
         ours = stated(prefixed(file.attrs), dim=dim, format_name=NAME, where=str(path))
+        encoder = text_of(features, "encoder")  # as TRIDENT says it
     return FileSource(
         path=path,
         slide_id=path.stem,
-        kind=ours.kind if ours else FeatureKind(dim=dim, format=NAME),
+        kind=ours.kind if ours else FeatureKind(encoder=encoder, dim=dim, format=NAME),
         tiles=tiles,
         side=(ours.side if ours else side) or _side_of_patches(path, tiles),
         unit="px" if at else "",
