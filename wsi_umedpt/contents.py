@@ -137,19 +137,16 @@ class Nodes:
 
     def __contains__(self, name: str) -> bool:
         """Whether a node is part of the store, also where it was lost."""
-        return name in self.listed or (self._sees_all and (self.root / name / NODE).is_file())
+        listed = self.listed
+        return name in listed or ((self._writing or not listed) and (self.root / name / NODE).is_file())
 
     def names(self, pattern: str) -> list[str]:
         """Last parts of all nodes of the store that match, sorted; also of those that were lost."""
-        depth = pattern.count("/")
-        found = {n.rpartition("/")[2] for n in self.listed if n.count("/") == depth and fnmatchcase(n, pattern)}
-        if self._sees_all:
+        depth, listed = pattern.count("/"), self.listed
+        found = {n.rpartition("/")[2] for n in listed if n.count("/") == depth and fnmatchcase(n, pattern)}
+        if self._writing or not listed:
             found |= {path.parent.name for path in self.root.glob(f"{pattern}/{NODE}")}
         return sorted(name for name in found if not name.startswith("."))
-
-    @property
-    def _sees_all(self) -> bool:
-        return self._writing or not self.listed
 
     def attrs(self, name: str) -> dict[str, Any]:
         """Attributes of a node.
@@ -179,20 +176,22 @@ class Nodes:
         return decoded_array(self.root / name, self._node(name), check=True)
 
     def _node(self, name: str) -> bytes:
-        for attempt in range(2):  # it may have been replaced after the list was read
+        listed = self._known[1] if self._known else self.listed
+        for _ in range(2):
             try:
                 content = _read(self.root, name)
             except OSError as error:
+                self._known = None
                 if name in self.listed and not (self.root / name / NODE).exists():
                     raise StoreError(
                         f"{self.root / name} {LOST}. Take it from a copy, or run again what made it; "
                         "`wsi-umedpt verify` finds all that is lost."
                     ) from None
                 raise StoreError(f"{self.root / name} cannot be read as zarr: {error}") from None
-            if self.listed.get(name, (found := _sha256(content))) == found:
+            if listed.get(name, (found := _sha256(content))) == found:
                 return content
-            if not attempt:
-                self._known = None
+            self._known = None  # it may have been replaced since the list was read
+            listed = self.listed
         raise StoreError(
             f"{self.root / name}: what it says of itself is not what was written (sha256 differs): it was edited, or "
             f"is damaged. {_REMEDY}"
