@@ -232,6 +232,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         pytest.param(
             "a.geojson", single({"type": "Polygon", "coordinates": [[[1, 1], [2, 1e300], [4, 5]]]}), "px away", id="far"
         ),
+        pytest.param("a.geojson", '{"type": "FeatureCollection", []: 1}', "which is no text", id="name-that-is-a-list"),
         pytest.param("a.ndpa", "<annotations/>", "begins with <annotations>", id="hamamatsu"),
         pytest.param("a.xml", "<html><body/></html>", "begins with <html>", id="web-page"),
         pytest.param("a.xml", asap(("Polygon", "Tumor", RING))[:-30], "cannot be read as XML", id="xml-cut-short"),

@@ -64,6 +64,14 @@ def test_a_slide_with_bounds_states_its_corner(scn, store):
     assert store.corner == CORNER
 
 
+def test_info_says_which_part_was_scanned(scn, store, say):
+    """Of the slide and of the store."""
+    for path in (scn, store.path):
+        code, out, _ = say("info", path)
+        assert code == 0
+        assert "bounds      1536 x 1280 px from 1024, 768 were scanned" in out
+
+
 def drawn_in_qupath(path, image, threshold=225):
     """The tissue in QuPath's picture, as QuPath would export its outline."""
     import cv2

@@ -55,10 +55,12 @@ class JsonText:
         for _ in self._entries("[", "]"):
             yield self.value()
 
-    def names(self) -> Iterator[Any]:
+    def names(self) -> Iterator[str]:
         """The names in the object that begins here; who asks takes each one's value before the next."""
         for _ in self._entries("{", "}"):
             name = self.value()
+            if not isinstance(name, str):
+                raise ValueError(f"a name in an object is {name!r:.40}, which is no text")
             self._take(":")
             yield name
 

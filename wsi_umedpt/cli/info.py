@@ -102,11 +102,17 @@ def _slide(path: Path, mpp: float | None, advanced: Callable[[], None]) -> tuple
             f"  objective   {f'{objective:g}x' if objective else 'not stated'}",
             f"  fingerprint {fingerprint(path)}",
         ]
+        if part := reader.info.bounds:
+            lines.insert(2, _bounds(part.x, part.y, part.width, part.height))
         for number, level in enumerate(reader.levels):
             at = f", {level.scale * um:.4g} um/px" if um else ""
             smaller = "full size" if number == 0 else f"{level.scale:g} x smaller"
             lines.append(f"  level {number}     {level.width} x {level.height} px, {smaller}{at}")
     return lines, um is not None
+
+
+def _bounds(x: int, y: int, width: int, height: int) -> str:
+    return f"  bounds      {width} x {height} px from {x}, {y} were scanned; QuPath shows them alone, and counts from there"
 
 
 def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:
@@ -129,6 +135,8 @@ def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:
         f"  fingerprint {slide['fingerprint']}",
         f"  tissue      {store.tissue().fraction:.1%} of the slide",
     ]
+    if part := slide.get("bounds"):
+        lines.insert(2, _bounds(*part))
     for grid_id in store.grid_ids:
         grid = store.grid(grid_id)
         bad = int((store.status(grid_id) != 0).sum())
