@@ -39,7 +39,7 @@ def main() -> None:
     nuclei, _ = read_objects(store, "nuclei_dsb")
     large = nuclei.taken(nuclei.measure("area_um2") > 60)
     print(f"{len(nuclei)} nuclei, {len(large)} of them over 60 um2")
-    write_geojson(OUT / "large_nuclei.geojson.gz", large, slide_id=store.slide_id)
+    write_geojson(OUT / "large_nuclei.geojson.gz", large, slide_id=store.slide_id, corner=store.corner)
     print({name: value for name, value in slide_row(store).items() if "median" not in name})
 
 

@@ -112,7 +112,7 @@ def _slide(path: Path, mpp: float | None, advanced: Callable[[], None]) -> tuple
 
 
 def _bounds(x: int, y: int, width: int, height: int) -> str:
-    return f"  bounds      {width} x {height} px from {x}, {y} were scanned; QuPath shows them alone, and counts from there"
+    return f"  bounds      {width} x {height} px from {x}, {y} were scanned: QuPath shows those alone"
 
 
 def _store(path: Path, advanced: Callable[[], None]) -> tuple[list[str], bool]:

@@ -331,6 +331,26 @@ def test_regions_are_drawn_and_exchanged(opened, qtbot, tmp_path, told):
     assert "must end in .geojson" in told[-1].message
 
 
+def test_a_file_with_a_line_and_an_empty_feature_is_opened_and_saved(opened, qtbot, tmp_path, told):
+    """The line is a shape beside the polygon, what has no place is told, and all of the rest is saved again."""
+    dock = AnnotationsDock(opened)
+    qtbot.addWidget(dock)
+    square = [[100, 100], [300, 100], [300, 300], [100, 300], [100, 100]]
+    geometries = (
+        {"type": "Polygon", "coordinates": [square]}, {"type": "LineString", "coordinates": square[:2]},
+        {"type": "Point", "coordinates": [150, 150]}, None,
+    )  # fmt: skip
+    features = [{"type": "Feature", "geometry": one, "properties": {"name": "n"}} for one in geometries]
+    (tmp_path / "a.geojson").write_text(json.dumps(features))
+    dock.open(tmp_path / "a.geojson")
+    assert "skipped: 1 without geometry" in told[-1].message
+    assert list(opened.layers[-1].shape_type) == ["polygon", "path", "ellipse"]
+    dock.save(tmp_path / "b.geojson")
+    saved = json.loads((tmp_path / "b.geojson").read_text())["features"]
+    assert [one["geometry"]["type"] for one in saved] == ["Polygon", "LineString", "Point"]
+    assert np.allclose(saved[2]["geometry"]["coordinates"], [150, 150], atol=0.01)
+
+
 def test_annotations_are_dropped_onto_the_slide(viewer, planted, tmp_path, told):
     """Without a slide there is no telling where they lie, which is said; over it they lie where they were drawn."""
     square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
