@@ -87,34 +87,44 @@ def test_a_child_that_hangs_is_watched_too(bad_job, jobs, calm, tmp_path):
 
 RUN = """
 import sys
+from functools import partial
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import bad_slides
 from wsi_umedpt import cli
 from wsi_umedpt.cohort import run
+from wsi_umedpt.cohort.isolate import Isolated, Limits
+from wsi_umedpt.cohort.line import run_line
 from wsi_umedpt.cohort.manifest import SlideJob
+from wsi_umedpt.cohort.outcome import Watcher
+from wsi_umedpt.cohort.turns import Rules
 from wsi_umedpt.cohort.stopping import EXIT_CODE, Stopped, stoppable
 
 def work(arguments, **_):
+    job, out = SlideJob(Path({slide!r}), "bad"), Path({out!r})
     try:
         with stoppable():
-            run.embed_slides([SlideJob(Path({slide!r}), "bad")], bad_slides.plan(Path({out!r})))
+            if {isolated}:
+                run_line([job], Isolated(partial(bad_slides.load, out), out, Limits(), Rules()), Watcher())
+            else:
+                run.open_slide = bad_slides.misbehaving(run.open_slide)
+                run.embed_slides([job], bad_slides.plan(out))
     except Stopped:
         return EXIT_CODE
 
-run.open_slide = bad_slides.misbehaving(run.open_slide)
-cli.app = work
-cli.main()
+if __name__ == "__main__":
+    cli.app = work
+    cli.main()
 """
 
 
-@pytest.mark.parametrize("way", ["sleep-in-tissue", "spin"])
-def test_sigterm_acts_within_seconds_on_a_run_that_hangs(way, bad_job, tmp_path):
-    """The exit code is that of SIGTERM, the claim is given back, and the attempt does not count."""
+@pytest.mark.parametrize(("way", "isolated"), [("sleep-in-tissue", False), ("sleep-in-tissue", True)], ids=str)
+def test_sigterm_acts_within_seconds_on_a_run_that_hangs(way, isolated, bad_job, tmp_path):
+    """The exit code is that of SIGTERM, the claim is given back, and the attempt does not count; in a child too."""
     out = tmp_path / "out"
     script = tmp_path / "run.py"
     slide = str(bad_job(way).path)
-    script.write_text(RUN.format(tests=str(Path(__file__).parent), slide=slide, out=str(out)))
+    script.write_text(RUN.format(tests=str(Path(__file__).parent), slide=slide, out=str(out), isolated=isolated))
     with subprocess.Popen([sys.executable, str(script)]) as run:
         while not (out / ".runs" / "bad.json").exists():
             assert run.poll() is None

@@ -355,6 +355,8 @@ def _serve(pipe: Connection, load: Load, env: dict[str, str], folder: Path, log:
                 outcome = work.attempt(job, _Teller(pipe))
                 pipe.send(("ended", outcome, left_behind()))
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do is to clear up
+    if left_behind():  # a thread that hangs in native code would be waited for
+        os._exit(0)
 
 
 def _enter(folder: Path) -> None:

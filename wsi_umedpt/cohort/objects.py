@@ -55,12 +55,7 @@ class Segmenting:
     def attempt(self, job: SlideJob, watcher: Watcher) -> Outcome | None:
         """Find one slide's objects; None if another process has it."""
         began = time.perf_counter()
-        opening = Opening(job, self._plan, self._turns, self._stage, self._already, read=False)
-        try:
-            ready = opening.result()
-        except BaseException:  # Ctrl-C, or SIGTERM
-            opening.close()
-            raise
+        ready = Opening(job, self._plan, self._turns, self._stage, self._already, read=False).result()
         if not isinstance(ready, Ready):
             return ready
         turn = ready.turn

@@ -295,6 +295,9 @@ class Opening:
         except StalledError as error:
             outcome = failure(self._job, error)
             return self._turn.end(outcome, error) if self._turn else outcome
+        except BaseException:  # Ctrl-C, or SIGTERM: nobody will take it
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the slide, which nobody will take as the run ends; what hangs is not waited for."""
