@@ -78,18 +78,18 @@ def make_store(path: Path, slide: Slide, objects: Objects) -> Path:
         writer.append(np.random.default_rng(0).random((len(grid), 4)).astype(np.float32), readable)
         writer.finish()
         store.set_status(SPEC.grid_id, (~readable).astype(np.uint8))
+        info = LabelInfo(
+            name="nuclei", shape=(SIZE[1], SIZE[0]), mpp=MPP, scale=1.0, classes=objects.classes,
+            colours=((10, 200, 10), (200, 10, 200)),
+        )  # fmt: skip
+        labels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+        left, top, right, bottom = NUCLEUS
+        labels[top:bottom, left:right] = 2
+        writer = LabelWriter(store.mirrored("labels") / "nuclei", info)
+        writer.append(labels)
+        writer.finish()
+        write_objects(store.mirrored("detections") / "nuclei", objects, {"head": "nuclei", "model": "planted"})
         store.commit()
-    info = LabelInfo(
-        name="nuclei", shape=(SIZE[1], SIZE[0]), mpp=MPP, scale=1.0, classes=objects.classes,
-        colours=((10, 200, 10), (200, 10, 200)),
-    )  # fmt: skip
-    labels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
-    left, top, right, bottom = NUCLEUS
-    labels[top:bottom, left:right] = 2
-    writer = LabelWriter(path / "labels" / "nuclei", info)
-    writer.append(labels)
-    writer.finish()
-    write_objects(path / "detections" / "nuclei", objects, {"head": "nuclei", "model": "planted"})
     values = np.arange(len(grid), dtype=np.float32) / len(grid)
     values[UNREADABLE_TILE] = np.nan
     columns = {"columns": ["tumour", "other"], "model": {"name": "planted"}}

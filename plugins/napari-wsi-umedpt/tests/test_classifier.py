@@ -24,8 +24,8 @@ from napari_wsi_umedpt._verdict import verdict
 
 
 @pytest.fixture(scope="module")
-def classifier(planted, tmp_path_factory):
-    return open_classifier(slide_classifier(tmp_path_factory.mktemp("run") / "model.json"), planted.store)
+def classifier(planted_once, tmp_path_factory):
+    return open_classifier(slide_classifier(tmp_path_factory.mktemp("run") / "model.json"), planted_once.store)
 
 
 def test_a_slide_is_judged_as_the_command_line_judges_it(classifier, planted):

@@ -24,10 +24,10 @@ COLOURS = {"tumour": (200, 0, 0), "glass": (0, 0, 200)}
 
 
 @pytest.fixture(scope="module", params=[100, 50, 30], ids=["apart", "half", "overlapping"])
-def slide(request, planted, tmp_path_factory):
+def slide(request, planted_once, tmp_path_factory):
     """Tiles of 100 px that overlap, or not."""
     path = tmp_path_factory.mktemp("colours") / "planted.zarr"
-    colour_store(path, planted.slide, TileSpec(size_px=100, mpp=MPP, stride_px=request.param))
+    colour_store(path, planted_once.slide, TileSpec(size_px=100, mpp=MPP, stride_px=request.param))
     return open_teachable(path)
 
 
