@@ -9,7 +9,8 @@ from typing import Any
 
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.cohort.outcome import Outcome, Watcher, in_order
-from wsi_umedpt.cohort.run import EmbedPlan, Opening, Ready, failure, is_of, once_free, publish_store, store_of
+from wsi_umedpt.cohort.plan import EmbedPlan, failure, is_of, publish_store, store_of
+from wsi_umedpt.cohort.run import Opening, Ready, once_free
 from wsi_umedpt.cohort.staging import Stage
 from wsi_umedpt.cohort.turns import Rules, Turns
 from wsi_umedpt.dense import FeaturesToo, Segmented, segment_slide, whole_objects
