@@ -47,3 +47,46 @@ def test_clicked_tiles_are_counted_and_learned_from(hands, dock):
     hands.until(lambda: dock.taught is not None and dock._colours in hands.viewer.layers)
     hands.until(lambda: dock.taught.probe.about["labelled"] == {"Other": 5, "Tumor": 4})
     hands.keep_picture("fewshot")
+
+
+def test_labels_and_classes_are_undone_and_done_again(hands, dock):
+    """Two tiles, a class renamed by double click: Ctrl-Z takes back one after the other, Ctrl-Shift-Z does it again."""
+    hands.click(dock.paint_button)
+    places = middles(dock, True)
+    for place in places[[0, 3]]:
+        hands.click(hands.on_canvas(*place))
+    hands.until(lambda: counts(dock) == ["2", "0"], timeout=3000)
+    table = dock.classes.table
+    row = table.visualRect(table.model().index(1, 1))
+    hands.click(hands.on(table.viewport(), row), times=2)
+    hands.press("ctrl+a")
+    hands.write("Stroma")
+    hands.press("Return")
+    assert dock.classes.names == ["Tumor", "Stroma"]
+    hands.click(dock.paint_button)  # the canvas has the keys
+    states = [(["2", "0"], "Other"), (["1", "0"], "Other"), (["0", "0"], "Other")]
+    for count, name in states:
+        hands.press("ctrl+z")
+        assert (counts(dock), dock.classes.names[1]) == (count, name)
+    for count, name in [*states[::-1][1:], (["2", "0"], "Stroma")]:
+        hands.press("ctrl+shift+z")
+        assert (counts(dock), dock.classes.names[1]) == (count, name)
+
+
+def test_labels_are_found_again(hands, dock, planted):
+    """The slide goes right after the last click; with it come its labels, classes and what was learned."""
+    store = dock.slide.store.path
+    hands.click(dock.paint_button)
+    dock.classes.add(["Necrosis"])
+    for place in middles(dock, True)[[0, 15]]:
+        hands.click(hands.on_canvas(*place))
+    hands.press("2")
+    for place in middles(dock, False)[:2]:
+        hands.click(hands.on_canvas(*place))
+    hands.viewer.layers.clear()
+    hands.until(lambda: dock.slide is None)
+    add_layers(hands.viewer, open_path(store, pytest.fail, slide=planted.slide))
+    hands.until(lambda: dock.slide is not None and dock.taught is not None)
+    assert counts(dock) == ["2", "2", "0"]
+    assert dock.classes.names == ["Tumor", "Other", "Necrosis"]
+    assert (store.parent / "planted.labels.json").exists()

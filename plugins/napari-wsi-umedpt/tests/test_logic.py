@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -146,12 +147,32 @@ def test_an_empty_folder_says_so(tmp_path):
         CaseList(tmp_path)
 
 
-def test_a_list_that_cannot_be_written_stays_as_it_was(folder, monkeypatch):
+def test_a_list_that_cannot_be_written_stays_as_it_was(folder, own_folder):
     """The window must not show what is not on disk."""
     cases = CaseList(folder, file=folder / "missing" / "review.csv")
-    with pytest.raises(OSError, match="No such file"):
+    own_folder.write_text("a file where the user's folder should be")
+    with pytest.raises(OSError, match=r"user-data"):
         cases.review(0, state="done")
     assert cases.cases[0].state == "unseen"
+
+
+def test_a_folder_that_cannot_be_written_keeps_its_reviews_elsewhere(folder):
+    """In the user's own folder, found again with it; what a colleague writes into the folder later counts again."""
+    file = folder / "missing" / "review.csv"
+    cases = CaseList(folder, file=file)
+    cases.review(0, state="doubtful", note="pale")
+    assert cases.file != file
+    assert CaseList(folder, file=file).cases[0].note == "pale"
+    file.parent.mkdir()
+    file.write_text("slide_id,state,note\nb,done,stained again\n")
+    os.utime(file, (4e9, 4e9))
+    assert CaseList(folder, file=file).cases[0].note == "stained again"
+
+
+def test_cases_are_named_as_their_files_are(tmp_path):
+    """Not by ids, which leave out what not every system takes."""
+    write_pyramid(tmp_path / "Präparat Nr 3 ü.svs", tissue_image(300, 300)[0], scales=(1,))
+    assert [case.name for case in CaseList(tmp_path).cases] == ["Präparat Nr 3 ü.svs"]
 
 
 # ---- annotations ----

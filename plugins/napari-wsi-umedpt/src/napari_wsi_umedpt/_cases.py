@@ -2,15 +2,19 @@
 
 A `CaseList` is a folder's slides and stores, one case a slide id, and a CSV of states and notes
 (``slide_id,state,note``), written whole after every change and only then. Cases that the CSV
-names and the folder lacks are kept in it.
+names and the folder lacks are kept in it. Where the folder cannot be written, the CSV lies in the user's
+data folder; of the two the later one counts, case by case.
 """
 
 import csv
+import hashlib
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import platformdirs
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.cohort.manifest import default_id, is_store
 from wsi_umedpt.errors import DataError
@@ -21,6 +25,9 @@ State = Literal["unseen", "seen", "done", "doubtful"]
 STATES: tuple[State, ...] = get_args(State)
 FILE = "review.csv"
 COLUMNS = ("slide_id", "state", "note")
+_FOLDER = "review"
+"""In the user's data folder."""
+_DIGITS = 16
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -38,6 +45,12 @@ class ReviewCase:
     def path(self) -> Path | None:
         """What is opened: the store where there is one, as it brings its slide."""
         return self.store or self.slide
+
+    @property
+    def name(self) -> str:
+        """As people named the file; ids leave out what not every system takes."""
+        found = self.slide or self.store
+        return found.name.removesuffix(".zarr") if found is not None else self.slide_id
 
 
 class CaseList:
@@ -71,15 +84,29 @@ class CaseList:
         if not cases:
             raise DataError(f"{folder} holds no slides and no stores. Choose the folder in which they lie.")
         self._absent: dict[str, ReviewCase] = {}
-        for told in _read(self.file):
+        named = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:_DIGITS]
+        self._own = Path(platformdirs.user_data_dir("wsi_umedpt", appauthor=False)) / _FOLDER / f"{named}.csv"
+        later = [self.file, self._own]
+        if _time(self._own) < _time(self.file):
+            later.reverse()
+        for told in (told for file in later for told in _read(file)):
             if (case := cases.get(told.slide_id)) is not None:
                 cases[told.slide_id] = replace(case, state=told.state, note=told.note)
             else:
                 self._absent[told.slide_id] = told
-        self.cases = [cases[name] for name in sorted(cases)]
+        self.cases = sorted(cases.values(), key=lambda case: case.name)
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def change(self, number: int, *, state: State | None = None, note: str | None = None) -> bool:
+        """Set a case's state or note, here alone; whether that is new. `write` writes it."""
+        case = self.cases[number]
+        changed = replace(case, state=state or case.state, note=case.note if note is None else note.strip())
+        if changed == case:
+            return False
+        self.cases = [*self.cases[:number], changed, *self.cases[number + 1 :]]
+        return True
 
     def review(self, number: int, *, state: State | None = None, note: str | None = None) -> None:
         """Set a case's state or note, and write the CSV if that is new.
@@ -87,15 +114,31 @@ class CaseList:
         Raises
         ------
         OSError
-            If the CSV cannot be written; the list stays as it was.
+            If the CSV cannot be written anywhere; the list stays as it was.
         """
-        case = self.cases[number]
-        changed = replace(case, state=state or case.state, note=case.note if note is None else note.strip())
-        if changed != case:
-            cases = [*self.cases]
-            cases[number] = changed
-            _write(self.file, [*cases, *self._absent.values()])
-            self.cases = cases
+        before = self.cases
+        if self.change(number, state=state, note=note):
+            try:
+                self.write()
+            except OSError:
+                self.cases = before
+                raise
+
+    def write(self) -> None:
+        """Write the CSV; may be called from any thread.
+
+        Raises
+        ------
+        OSError
+            If neither the folder nor the user's own takes it.
+        """
+        cases = [*self.cases, *self._absent.values()]
+        try:
+            _write(self.file, cases)
+        except OSError:
+            self._own.parent.mkdir(parents=True, exist_ok=True)
+            _write(self._own, cases)
+            self.file = self._own
 
     def next_of(self, number: int, step: int = 1) -> int | None:
         """The case after (or before) one; None at the end."""
@@ -107,6 +150,13 @@ class CaseList:
         """How many are in which state."""
         counts = {state: sum(case.state == state for case in self.cases) for state in STATES}
         return f"{len(self.cases)} slides: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def _time(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _read(file: Path) -> list[ReviewCase]:

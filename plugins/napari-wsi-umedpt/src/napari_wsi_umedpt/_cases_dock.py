@@ -1,15 +1,17 @@
 """The dock that goes through a folder of slides: open, next, previous; a state and a note for each.
 
-``Alt-Right`` is the next slide, ``Alt-Left`` the one before.
+``Alt-Right`` is the next slide, ``Alt-Left`` the one before. States and notes are written while they are typed. A slide
+that cannot be opened is marked with the reason and passed over; what is shown, and noted, stays until another is there.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QComboBox,
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
@@ -21,13 +23,18 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_wsi_umedpt._cases import STATES, CaseList
+from napari_wsi_umedpt._cases import CaseList, State
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._opening import RESULTS, open_path
 from napari_wsi_umedpt._reader import ask_for_slide
-from napari_wsi_umedpt._telling import Reports, tell, tell_error
+from napari_wsi_umedpt._telling import Reports, tell, tell_error, words_of
 from napari_wsi_umedpt._viewer import add_layers, current_place, ours
+
+_LABELS: dict[State, str] = {"unseen": "&Unseen", "seen": "&Seen", "done": "&Done", "doubtful": "Dou&btful"}
+"""Of buttons; each with a key of its own, with Alt: by d alone "done" was taken for "doubtful"."""
+_REFUSED = "cannot be opened"
+_REFUSED_COLOUR = QColor(230, 80, 80)
 
 
 class CasesDock(Dock):
@@ -38,6 +45,10 @@ class CasesDock(Dock):
         self._reports = Reports()
         self.cases: CaseList | None = None
         self.number: int | None = None
+        """Of the case that is shown."""
+        self._asked: int | None = None
+        self._refused: dict[int, str] = {}
+        """Why cases could not be opened."""
         choose = QPushButton("Open folder ...")
         choose.clicked.connect(self._choose)
         self.summary = QLabel("No folder is open.")
@@ -52,11 +63,17 @@ class CasesDock(Dock):
             self.table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.table.cellDoubleClicked.connect(lambda row, _: self.show_case(row))
-        self.state, self.note = QComboBox(), QLineEdit()
-        self.state.addItems(list(STATES))
-        self.state.textActivated.connect(lambda state: self.review(state=state))
-        self.note.setPlaceholderText("note")
-        self.note.editingFinished.connect(lambda: self.review(note=self.note.text()))
+        self.states = {state: QPushButton(label) for state, label in _LABELS.items()}
+        state_row = QHBoxLayout()
+        for state, button in self.states.items():
+            button.setCheckable(True)
+            button.setAutoExclusive(True)
+            button.setMinimumWidth(1)
+            button.clicked.connect(partial(self._choose_state, state))
+            state_row.addWidget(button)
+        self.note = QLineEdit()
+        self.note.setPlaceholderText("note on the slide that is shown")
+        self.note.textEdited.connect(lambda note: self.review(note=note))
         before, after = QPushButton("Previous"), QPushButton("Next")
         before.setToolTip("Alt-Left")
         after.setToolTip("Alt-Right")
@@ -66,11 +83,12 @@ class CasesDock(Dock):
         layout.addWidget(choose)
         layout.addWidget(self.summary)
         layout.addWidget(self.table)
-        for widgets in ((self.state, self.note), (before, after)):
-            row = QHBoxLayout()
-            for widget in widgets:
-                row.addWidget(widget)
-            layout.addLayout(row)
+        layout.addLayout(state_row)
+        layout.addWidget(self.note)
+        row = QHBoxLayout()
+        row.addWidget(before)
+        row.addWidget(after)
+        layout.addLayout(row)
         self.setMinimumWidth(345)
         napari_viewer.bind_key("Alt-Right", lambda _: self.step(1), overwrite=True)
         napari_viewer.bind_key("Alt-Left", lambda _: self.step(-1), overwrite=True)
@@ -87,10 +105,10 @@ class CasesDock(Dock):
         )
 
     def _opened(self, cases: CaseList) -> None:
-        self.cases, self.number = cases, None
+        self.cases, self.number, self._refused = cases, None, {}
         self._fill()
         unseen = [n for n, case in enumerate(self.cases.cases) if case.state == "unseen"]
-        self.show_case(unseen[0] if unseen else 0)
+        self.show_case(unseen[0] if unseen else 0, by=1)
 
     def _choose(self) -> None:
         name = QFileDialog.getExistingDirectory(self, "A folder of slides")
@@ -102,56 +120,99 @@ class CasesDock(Dock):
             return
         self.table.setRowCount(len(self.cases))
         for row, case in enumerate(self.cases.cases):
-            for column, text in enumerate((case.slide_id, case.state, case.note)):
+            why = self._refused.get(row)
+            texts = (case.name, _REFUSED, why) if why else (case.name, case.state, case.note)
+            for column, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+                item.setToolTip(text)
+                if why:
+                    item.setForeground(_REFUSED_COLOUR)
                 self.table.setItem(row, column, item)
         self.summary.setText(f"{self.cases.summary}\n{self.cases.file}")
 
-    def review(self, *, state: Any = None, note: str | None = None) -> None:
-        """Set the state or the note of the slide that is open; written at once."""
+    def _choose_state(self, state: State, *_: Any) -> None:
+        self.review(state=state)
+
+    def review(self, *, state: State | None = None, note: str | None = None) -> None:
+        """Set the state or the note of the slide that is shown; written at once, beside the window."""
+        cases = self.cases
+        if cases is None or self.number is None or not cases.change(self.number, state=state, note=note):
+            return
+
+        self._keeper.keep(("cases", cases.folder), f"states and notes of {cases.folder.name}", cases.write)
+        self._show_review()
+        self._fill()
+
+    def _show_review(self) -> None:
         if self.cases is None or self.number is None:
             return
-        try:
-            self.cases.review(self.number, state=state, note=note)
-        except OSError as error:
-            tell_error(error)
-        self._fill()
+        case = self.cases.cases[self.number]
+        self.states[case.state].setChecked(True)
+        if self.note.text().strip() != case.note:
+            self.note.setText(case.note)
+        self.table.selectRow(self.number)
 
     # ---- going through it ----
 
     def step(self, by: int) -> None:
-        """Open the next slide, or the one before."""
+        """Open the next slide, or the one before; those that cannot be opened are passed over."""
         if self.cases is None:
             tell("Open a folder of slides first.")
-        elif self.number is not None:
-            to = self.cases.next_of(self.number, by)
-            if to is None:
-                tell("This is the last slide." if by > 0 else "This is the first slide.")
-            else:
-                self.show_case(to)
+            return
+        at = self._asked if self._asked is not None else self.number
+        to = None if at is None else self.cases.next_of(at, by)
+        while to is not None and to in self._refused:
+            to = self.cases.next_of(to, by)
+        if to is None:
+            self._stay()
+            tell("This is the last slide." if by > 0 else "This is the first slide.")
+        else:
+            self.show_case(to, by=by)
 
-    def show_case(self, number: int) -> None:
-        """Open a slide in place of the one that is open; annotations that were drawn stay."""
+    def show_case(self, number: int, by: int = 0) -> None:
+        """Open a slide in place of the one that is shown.
+
+        Parameters
+        ----------
+        by
+            Where to go on if it cannot be opened: 1 forwards, -1 backwards, 0 nowhere.
+        """
         if self.cases is None or (path := self.cases.cases[number].path) is None:
             return
-        case = self.cases.cases[number]
-        self.number = number
+        case, self._asked = self.cases.cases[number], number
         self.table.selectRow(number)
-        self.state.setCurrentText(case.state)
-        self.note.setText(case.note)
-        self._viewer.status = f"Opening {case.slide_id} ..."
+        self._viewer.status = f"Opening {case.name} ..."
         self._background.run(
             lambda: open_path(path, self._reports, slide=case.slide, missing=ask_for_slide),
-            self._replace,
-            lambda error: self._not_opened(number, error),
+            partial(self._came, number),
+            partial(self._not_opened, number, by),
         )
 
-    def _not_opened(self, number: int, error: Exception) -> None:
-        """Say why, and show nothing: a note on what is seen must not go to another case."""
+    def _came(self, number: int, layers: list[LayerTuple]) -> None:
+        self._asked, self.number = None, number
+        if self._refused.pop(number, None):
+            self._fill()
+        self._show_review()
+        self._replace(layers)
+
+    def _not_opened(self, number: int, by: int, error: Exception) -> None:
+        """Mark it, and go on; where there is nothing to go on to, what is shown stays."""
+        self._refused[number] = words_of(error)
         tell_error(error)
-        if self.number == number:
-            self._replace([])
+        self._fill()
+        if self._asked != number:
+            return  # another one was asked for meanwhile
+        if by and self.cases is not None and self.cases.next_of(number, by) is not None:
+            self.step(by)
+            return
+        self._stay()
+
+    def _stay(self) -> None:
+        """What is shown stays."""
+        self._asked, self._viewer.status = None, ""
+        if self.number is not None:
+            self.table.selectRow(self.number)
 
     def _replace(self, layers: list[LayerTuple]) -> None:
         for layer, shown in list(ours(self._viewer)):
@@ -166,7 +227,6 @@ class CasesDock(Dock):
             case = self.cases.cases[self.number] if self.cases and self.number is not None else None
             if layers and case and case.state == "unseen":
                 self.review(state="seen")
-                self.state.setCurrentText("seen")
 
         # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
         QTimer.singleShot(0, add)

@@ -211,8 +211,8 @@ class ClassifierDock(Dock):
 
     def _judged(self, found: "Judgement", frames: dict[str, HeatFrame], began: float) -> None:
         classifier = self.classifier
-        if classifier is None:
-            return
+        if classifier is None or current_store(self._viewer) != classifier.store:
+            return  # the slide went, perhaps in this very turn of the event loop
         self.judgement, self._frames = found, frames
         if found.tiles == len(classifier.index):
             self._whole = found

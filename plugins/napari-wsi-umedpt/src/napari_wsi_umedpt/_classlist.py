@@ -111,6 +111,17 @@ class ClassList(QWidget):
         if fresh:
             self.changed.emit()
 
+    def put(self, names: Iterable[str]) -> None:
+        """Show these classes and no others; tells nobody."""
+        chosen = self.current
+        self.table.blockSignals(True)
+        self.table.setRowCount(0)
+        self.table.blockSignals(False)
+        self.blockSignals(True)
+        self.add(names)
+        self.blockSignals(False)
+        self.select(min(chosen, self.table.rowCount()))
+
     def count(self, labels: Iterable[str]) -> None:
         """Show how many tiles have each class."""
         counts = Counter(labels)

@@ -1,5 +1,6 @@
 """The dock that learns from a few labelled tiles: paint, and the whole slide is coloured at once."""
 
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
-from wsi_umedpt.errors import ProbeError, WsiError
+from wsi_umedpt.annotations import Point
+from wsi_umedpt.errors import DataError, ProbeError, WsiError
 from wsi_umedpt.objects import PALETTE
 
 from napari_wsi_umedpt._classlist import ClassList
@@ -23,12 +25,15 @@ from napari_wsi_umedpt._fewshot import (
     teach,
 )
 from napari_wsi_umedpt._gallery import Gallery
+from napari_wsi_umedpt._keeping import LABELS, Home, Kept
+from napari_wsi_umedpt._keptlabels import TileLabels, read_tile_labels, write_tile_labels
 from napari_wsi_umedpt._layers import KEY, Colour, Shown, class_colormap
 from napari_wsi_umedpt._newest import Newest
+from napari_wsi_umedpt._opener import to_canvas
 from napari_wsi_umedpt._stage import current_store, go_to_tile, pictures_of
 from napari_wsi_umedpt._telling import Reports, tell, tell_error
-from napari_wsi_umedpt._tilelabels import points_of, read_labels, write_points, write_regions
-from napari_wsi_umedpt._viewer import same_selected
+from napari_wsi_umedpt._tilelabels import points_of, read_labels, tiles_at, write_points, write_regions
+from napari_wsi_umedpt._viewer import current_place, same_selected
 
 _START = "Open a slide's results (.zarr): what is learned from are the features in them."
 _HELP = (
@@ -51,7 +56,12 @@ class FewShotDock(Dock):
         self.seconds = 0.0
         """That the last fit took, from the request to the screen."""
         self._asked: Path | None = None
-        self._kept: dict[Path, dict[int, str]] = {}
+        self._file = Kept(LABELS)
+        self._home: Home | None = None
+        self._beside: list[Point] = []
+        """Labels of places that no tile of the features at hand holds."""
+        self._state: tuple[Any, tuple[str, ...]] | None = None
+        """What was labelled and how classes are called, as of the last edit."""
         self._seen: Any = None
         self._table: list[Colour] = []
         self._labels: Labels | None = None
@@ -139,14 +149,27 @@ class FewShotDock(Dock):
             return
         grid_id, encoder_id = choice or (None, None)
         self.words.setText(f"Reading the features of {store.name} ...")
-        self._background.run(lambda: open_teachable(store, grid_id, encoder_id), self._opened, self._cannot_open)
+        self._file = Kept(LABELS)
+        place = current_place(self._viewer)
+        self._home = home = self._keeper.home(place) if place is not None and place.fingerprint else None
+        file, writer = self._file, self._keeper.writer
+
+        def read() -> tuple[Teachable, TileLabels, list[DataError]]:
+            slide = open_teachable(store, grid_id, encoder_id)
+            writer.flush()  # what was labelled last
+            return slide, *(read_tile_labels(file, home) if home is not None else (TileLabels(), []))
+
+        self._background.run(read, self._opened, self._cannot_open)
 
     def _cannot_open(self, error: Exception) -> None:
         self.words.setText("This slide has nothing to learn from.")
         tell_error(error)
 
-    def _opened(self, slide: Teachable) -> None:
+    def _opened(self, found: tuple[Teachable, TileLabels, list[DataError]]) -> None:
+        slide, kept, refused = found
         self.slide = slide
+        for error in refused:
+            tell_error(error)
         self._pictures = pictures_of(self._viewer, slide.place, slide.grid, self._reports)
         known = features_of(slide.store)
         self.features.clear()
@@ -155,15 +178,18 @@ class FewShotDock(Dock):
             self.features.addItem(f"{encoder_id}, {grid_id}" if several else encoder_id, (grid_id, encoder_id))
         self.features.setCurrentIndex(known.index((slide.bag.grid_id, slide.bag.encoder_id)))
         self.words.setText(_HELP)
-        if labels := self._kept.get(slide.store.path):
-            self.label(labels)
+        labels, self._beside = tiles_at(kept.points, slide.cells)
+        self.classes.put(kept.classes or _FIRST)
+        self.classes.add(sorted({*labels.values()} - {*self.classes.names}))
+        if labels:
+            self._label_layer().data = slide.cells.painted(labels, self.classes.names)
+        self._state = self._now()
+        if labels:
+            self._painted()
 
     def _choose_features(self, index: int) -> None:
         if self.slide is not None:
-            labels = self._current()
             self._open_store(self.features.itemData(index))
-            if self._asked is not None:
-                self._kept[self._asked] = labels if self.slide is None else {}
 
     # ---- labelling ----
 
@@ -176,6 +202,7 @@ class FewShotDock(Dock):
         self._viewer.layers.selection.active = layer
         layer.mode = "paint"
         self.choose_class(self.classes.current)
+        to_canvas(self._viewer)
 
     def choose_class(self, number: int) -> None:
         """Make what is painted next of a class, 1 the first; 0 takes labels away."""
@@ -227,6 +254,7 @@ class FewShotDock(Dock):
         if beside.any():
             layer.data[beside] = 0
             layer.refresh()
+        self._edited()
         self.teach()
 
     def _current(self) -> dict[int, str]:
@@ -234,7 +262,50 @@ class FewShotDock(Dock):
             return {}
         return self.slide.cells.labels(self._labels.data, self.classes.names)
 
+    # ---- keeping ----
+
+    def _now(self) -> tuple[Any, tuple[str, ...]]:
+        assert self.slide is not None  # noqa: S101 - asked for once a slide is there
+        cells = self.slide.cells.tile.shape
+        painted = np.zeros(cells, np.uint8) if self._labels is None else np.array(self._labels.data, np.uint8)
+        return painted, tuple(self.classes.names)
+
+    def _edited(self) -> None:
+        """Keep what was labelled, or how classes are called, as an edit that can be undone."""
+        slide, before = self.slide, self._state
+        if slide is None or before is None:
+            return
+        now = self._now()
+        if np.array_equal(now[0], before[0]) and now[1] == before[1]:
+            return
+        self._state = now
+        put = self._put_back
+        self._keeper.did(slide.place, "labelling of tiles", partial(put, slide, before), partial(put, slide, now))
+        self._keep()
+
+    def _put_back(self, slide: Teachable, state: tuple[Any, tuple[str, ...]]) -> None:
+        if self.slide is not slide:
+            return  # its labels are of other features
+        painted, names = state
+        self.classes.put(names)
+        layer = self._label_layer()
+        layer.colormap = class_colormap(self.classes.colours)
+        layer.data = painted.copy()
+        self._seen, self._state = painted.copy(), state
+        self._keep()
+        self.teach()
+
+    def _keep(self) -> None:
+        slide, file, home = self.slide, self._file, self._home
+        if slide is None or home is None:
+            return
+        points = (*points_of(self._current(), slide.grid, slide.store.slide_id), *self._beside)
+        labels = TileLabels(tuple(self.classes.names), points)
+        write = partial(write_tile_labels, file, home, labels)
+        self._keeper.keep(("labels", home.place.fingerprint), f"labels of tiles of {home.name}", write)
+
     def _classes_changed(self) -> None:
+        self._edited()
         if self._labels is not None and self._labels in self._viewer.layers:
             self._labels.colormap = class_colormap(self.classes.colours)
             self.teach()
@@ -247,7 +318,6 @@ class FewShotDock(Dock):
         if slide is None:
             return
         began = perf_counter()
-        self._kept[slide.store.path] = labels
         self.classes.count(labels.values())
         if len({*labels.values()}) < 2:
             self.taught = None
@@ -265,6 +335,8 @@ class FewShotDock(Dock):
         self._teaching.ask(lambda: teach(slide, labels), learned)
 
     def _learned(self, taught: Taught, began: float) -> None:
+        if current_store(self._viewer) != self._asked:
+            return  # the slide went in this turn of the event loop: a layer now would be all that is there
         self.taught = taught
         self.words.setText(taught.words)
         shown, classes = self.column.currentText(), list(taught.probe.classes)
@@ -398,11 +470,12 @@ class FewShotDock(Dock):
         return f"labels{suffix}" if self.slide is None else str(self.slide.store.path.parent / f"labels{suffix}")
 
     def _forget_slide(self) -> None:
+        self._painted()  # what was labelled last
         self._teaching.forget()
         self._reading.forget()
         self._take_away_colours()
         if self._labels is not None and self._labels in self._viewer.layers:
             self._viewer.layers.remove(self._labels)
-        self.slide = self.taught = self._pictures = self._labels = self._seen = None
+        self.slide = self.taught = self._pictures = self._labels = self._seen = self._state = None
         self.features.clear()
         self.classes.count(())

@@ -62,12 +62,14 @@ class Keeper(QObject):
     changed = Signal()
     """Work was written, or could not be, or another slide is shown."""
     _ended = Signal(object, int, str)
+    _kept = Signal(object, str, str)
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(window_of(viewer))
         self._viewer = getattr(viewer, "__wrapped__", viewer)
         self.history, self.writer = History(), Writer()
         self._works: dict[str, Work] = {}
+        self._troubles: dict[Any, str] = {}
         self._shown: Work | None = None
         self._quiet = False
         self._watch = ShapeWatch(self._viewer, self)
@@ -75,6 +77,7 @@ class Keeper(QObject):
         self._watch.came.connect(self._came)
         self._watch.went.connect(self._went)
         self._ended.connect(self._wrote)
+        self._kept.connect(self._was_kept)
         self._gone: list[Shapes] = []
         self._look, self._going = QTimer(self), QTimer(self)
         for timer, wait, call in ((self._look, _SHOWN_MS, self._look_at_slide), (self._going, 0, self._all_gone)):
@@ -204,6 +207,32 @@ class Keeper(QObject):
                 self._look.start()  # its layers may go now
         self.changed.emit()
 
+    def keep(self, key: Any, what: str, write: Callable[[], Any]) -> None:
+        """Write something else in the thread that writes; where that fails, it is told that `what` is not kept.
+
+        Parameters
+        ----------
+        key
+            What waits under the same one is not needed any more.
+        """
+
+        def attempt() -> None:
+            try:
+                write()
+            except (WsiError, OSError, ValueError) as error:
+                self._kept.emit(key, what, str(error) or type(error).__name__)
+            else:
+                self._kept.emit(key, what, "")
+
+        self.writer.put(key, attempt)
+
+    def _was_kept(self, key: Any, what: str, trouble: str) -> None:
+        before = self._troubles.pop(key, "")
+        if trouble:
+            self._troubles[key] = f"{what}: {trouble}"
+            if self._troubles[key] != before:
+                tell(f"Could not be kept: {self._troubles[key]}", severity="error")
+
     def unsaved(self) -> list[str]:
         """What would be lost now, in words; waits for what is being written. Empty where all is kept."""
         self._watch.settle()
@@ -211,6 +240,7 @@ class Keeper(QObject):
             self._write(work)
         done = self.writer.flush(_END_S)
         troubled = [f"annotations of {work.home.name}: {work.trouble}" for work in self._works.values() if work.trouble]
+        troubled += self._troubles.values()
         return troubled or ([] if done else ["what was drawn last"])
 
     def home(self, place: Place) -> Home:

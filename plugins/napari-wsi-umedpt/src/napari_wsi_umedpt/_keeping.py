@@ -65,8 +65,9 @@ class Home:
 
 
 def _names(path: Path, suffix: str) -> list[Path]:
-    stem = path.name.removesuffix(f".{suffix}")
-    return [path, *(path.with_name(f"{stem}-{n}.{suffix}") for n in range(2, _MOST_NAMES + 1))]
+    kind, end = suffix.split(".")
+    stem = path.name.removesuffix(suffix)
+    return [path, *(path.with_name(f"{stem}{kind}-{n}.{end}") for n in range(2, _MOST_NAMES + 1))]
 
 
 @dataclass(eq=False)

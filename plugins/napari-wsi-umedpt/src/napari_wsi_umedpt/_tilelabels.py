@@ -183,6 +183,19 @@ def read_labels(path: Path, cells: TileCells, slide_id: str, corner: Corner = (0
     return found
 
 
+def tiles_at(points: Sequence[Point], cells: TileCells) -> tuple[dict[int, str], list[Point]]:
+    """Which tiles points mean, and the points that no tile holds."""
+    readable = cells.tile[cells.tile >= 0]
+    found: dict[int, str] = {}
+    beside: list[Point] = []
+    for point in points:
+        if meant := _first_holding(point, cells.grid, readable):
+            found |= meant
+        else:
+            beside.append(point)
+    return found, beside
+
+
 def _first_holding(point: Point, grid: TileGrid, readable: npt.NDArray[np.int64]) -> dict[int, str]:
     xy, place = grid.xy[np.sort(readable)], (point.x, point.y)
     rows = np.flatnonzero(((xy <= place) & (place < xy + grid.side)).all(axis=1))
