@@ -33,6 +33,8 @@ from napari_wsi_umedpt._viewer import add_layers, current_place, ours
 
 _LABELS: dict[State, str] = {"unseen": "&Unseen", "seen": "&Seen", "done": "&Done", "doubtful": "Dou&btful"}
 """Of buttons; each with a key of its own, with Alt: by d alone "done" was taken for "doubtful"."""
+_TABLE_PX = 130
+"""Height at least of the list: a head and four slides."""
 _REFUSED = "cannot be opened"
 _REFUSED_COLOUR = QColor(230, 80, 80)
 
@@ -59,6 +61,7 @@ class CasesDock(Dock):
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setWordWrap(False)
+        self.table.setMinimumHeight(_TABLE_PX)
         for column in (0, 1):
             self.table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         self.table.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
@@ -129,7 +132,8 @@ class CasesDock(Dock):
                 if why:
                     item.setForeground(_REFUSED_COLOUR)
                 self.table.setItem(row, column, item)
-        self.summary.setText(f"{self.cases.summary}\n{self.cases.file}")
+        self.summary.setText(self.cases.summary)
+        self.summary.setToolTip(f"States and notes are in {self.cases.file}")
 
     def _choose_state(self, state: State, *_: Any) -> None:
         self.review(state=state)
