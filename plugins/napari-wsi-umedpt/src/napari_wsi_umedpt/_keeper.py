@@ -203,8 +203,8 @@ class Keeper(QObject):
         work.trouble = trouble
         if not trouble:
             work.written = max(work.written, edits)
-            if work is not self._shown:
-                self._look.start()  # its layers may go now
+        if work is not self._shown:
+            self._look.start()  # its layers may go now
         self.changed.emit()
 
     def keep(self, key: Any, what: str, write: Callable[[], Any]) -> None:
@@ -266,7 +266,8 @@ class Keeper(QObject):
             self._shown = work
             self.history.clear()
             self.changed.emit()
-        self._put_away(work)
+        if self._put_away(work):
+            return  # layers of one name would get another; it looks again once they are in their file
         if work.read and work.home.store == home.store:
             return
         kept = work.kept if work.read else Kept(ANNOTATIONS)
@@ -278,15 +279,20 @@ class Keeper(QObject):
 
         work.reader.run(read, partial(self._show, work, kept), tell_error)
 
-    def _put_away(self, shown: Work) -> None:
-        """Take layers of other slides out of the list, once all of them is in their file."""
-        self._quiet = True
+    def _put_away(self, shown: Work) -> bool:
+        """Take layers of other slides out of the list, once they are in their file; whether some wait for that."""
+        self._quiet, waiting = True, False
         for layer in [*self._watch.drawings]:
             work = self._work_of(layer)
-            if work is not None and work is not shown and work.saved:
+            if work is None or work is shown:
+                continue
+            if work.saved:
                 self._viewer.layers.remove(layer)
                 work.read = False
+            else:
+                waiting |= not work.trouble and (work.read or work.reader.busy)
         self._quiet = False
+        return waiting
 
     def _show(self, work: Work, kept: Kept, found: Any) -> None:
         layers, refused = found
