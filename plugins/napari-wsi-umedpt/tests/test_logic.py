@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MPP, SIZE
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsi_umedpt.errors import AnnotationError, DataError, OptionError
 from wsi_umedpt.testing import tissue_image, write_pyramid
@@ -95,6 +95,7 @@ def test_a_folder_is_a_list_of_cases(folder):
     assert (cases.next_of(0), cases.next_of(1), cases.next_of(0, -1)) == (1, None, None)
 
 
+@settings(deadline=None)  # files are made durable, which takes a busy disk a while
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(STATES), st.text(max_size=30)), max_size=8))
 def test_states_and_notes_come_back(folder_once, changes):
     """Whatever is written into a note, also what a spreadsheet would run."""
