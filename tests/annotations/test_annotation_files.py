@@ -385,3 +385,62 @@ def test_a_mask_of_starred_classes_alone_is_refused(tmp_path, names):
         mask_from_file(path, SIZE, 1.0)
     with pytest.raises(AnnotationError, match=r"labels nothing.*do not count"):
         read_drawn_labels(path, "s")
+
+
+# ---- damage ----
+
+TOKENS = (
+    b"null",
+    b"[]",
+    b"{}",
+    b"1e400",
+    b'""',
+    b"[[",
+    b"[null]",
+    b'"Polygon"',
+    b'"Point"',
+    b"Infinity",
+    b'{"a": 1}',
+    b"<",
+)
+
+
+@pytest.mark.parametrize("number", range(len(SAME_REGION)), ids=[case.id for case in SAME_REGION])
+def test_damaged_files_are_read_or_refused(tmp_path, number):
+    """Whatever byte or value is another: annotations, objects, masks and labels, or an error of ours."""
+    import re
+    from collections import Counter
+
+    from wsi_umedpt.errors import WsiError
+    from wsi_umedpt.interop.qupath import read_geojson
+    from wsi_umedpt.interop.qupath_tiles import read_tiles
+
+    name, content = SAME_REGION[number].values
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    rng = np.random.default_rng(number)
+    path = tmp_path / name
+    places = np.array([INSIDE, IN_HOLE, OUTSIDE])
+    readers = (
+        lambda: mask_from_file(path, SIZE, 1.0),
+        lambda: labels_at(read_drawn_labels(path, "a").regions, places),
+        lambda: read_geojson(path, skipped=Counter()),
+        lambda: read_tiles(path),
+    )
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(content)
+        if rng.random() < 0.5:
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+        else:
+            values = list(re.finditer(rb'-?\d+|"[^"]*"|\[[^\[\]]*\]|\{[^{}]*\}', content)) or [
+                re.match(rb".", content, re.DOTALL)
+            ]
+            value = values[rng.integers(len(values))]
+            damaged[value.start() : value.end()] = TOKENS[rng.integers(len(TOKENS))]
+        path.write_bytes(damaged)
+        for read in readers:
+            try:
+                read()
+            except WsiError:
+                refused += 1
+    assert refused, "the mutations do damage something"

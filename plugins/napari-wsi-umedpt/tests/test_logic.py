@@ -303,6 +303,21 @@ def test_lines_and_points_are_shown_and_saved(tmp_path):
         assert new["properties"]["classification"]["name"] == old["properties"]["classification"]["name"]
 
 
+def test_what_is_drawn_beside_others_is_an_annotation_of_its_own():
+    """And not a part of the last one, nor a point where that is one; it is neither locked nor measured as that is."""
+    import napari.layers
+
+    last = Annotation(((SQUARE[:1],),), "Mitosis", locked=True, measurements={"a": 1.0}, shape="point")
+    layer = napari.layers.Layer.create(*shapes_layer([Annotation(((SQUARE,),), "Tumor"), last], PLACE))
+    layer.add_ellipses(PLACE.to_world(SQUARE + 20))
+    state = {name: getattr(layer, name) for name in ("shape_type", "features", "scale", "translate", "edge_color")}
+    found = layer_annotations(layer.data, state, PLACE)
+    assert [(one.shape, one.name, one.locked, len(one.parts)) for one in found] == [
+        ("area", "Tumor", False, 1), ("point", "Mitosis", True, 1), ("area", "", False, 1),
+    ]  # fmt: skip
+    assert dict(found[2].measurements) == {}
+
+
 def test_a_line_that_is_drawn_is_saved_as_one():
     """With napari's tools for lines and paths."""
     for kind in ("line", "path"):

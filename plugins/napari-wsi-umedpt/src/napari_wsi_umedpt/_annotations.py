@@ -45,6 +45,10 @@ _ELLIPSE_CORNERS = 64
 _LINE_PX = 2.0
 """Of edges, canvas px at the zoom at which a layer is made."""
 
+_OF_NEW = {
+    "class": "", "name": "", "id": "", "locked": False, "kind": "annotation", "measurements": "{}", "shape": "area",
+}  # fmt: skip
+"""Features of a shape that is drawn."""
 _TEXT_PT = 11
 _TEXT_COLOUR = "black"
 """Of names of classes: to be read on tissue."""
@@ -188,6 +192,8 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
         "edge_color": colour or "yellow",
         "face_color": [[*c[:3], 0.15] for c in colour] or "transparent",
         "features": features,
+        # Else what is drawn next takes those of the last shape: its id, and with it its place among the parts.
+        **({"feature_defaults": _OF_NEW} if rows else {}),
         "text": {"string": "{class}", "size": _TEXT_PT, "color": _TEXT_COLOUR, "anchor": "upper_left"},
         "units": UNITS,
         "metadata": {KEY: Shown("annotations", place, name=name)},
