@@ -1,12 +1,15 @@
 """What is kept survives a process that is killed: every file is as it was before or after, never less."""
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from hands import xdotool_is_missing
 
 from napari_wsi_umedpt._cases import CaseList
 from napari_wsi_umedpt._keeping import ANNOTATIONS, LABELS, Home, Kept
@@ -134,3 +137,59 @@ def test_a_folder_that_cannot_be_written_is_no_loss(folder):
     assert where.parent.parent.name == "user-data"
     (found,), _ = Kept(ANNOTATIONS).read(home)
     assert found[0] == where
+
+
+_WINDOW = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+slide, store, folder = (Path(text) for text in sys.argv[1:4])
+platformdirs.user_data_dir = lambda *_, **__: str(folder / "user")
+
+import napari
+from qtpy.QtCore import QTimer
+from napari_wsi_umedpt._annotations import shapes_layer
+from napari_wsi_umedpt._keeper import Keeper
+from napari_wsi_umedpt._opening import open_path
+from napari_wsi_umedpt._viewer import add_layers
+
+viewer = napari.Viewer(show=True)
+keeper = Keeper.of(viewer)
+add_layers(viewer, open_path(store, print, slide=slide))
+place = keeper._watch.shown_place()
+timer, drawn = QTimer(), [0]
+
+
+def draw():
+    if not any(work.read for work in keeper._works.values()):
+        return
+    if "annotations" not in viewer.layers:
+        add_layers(viewer, [shapes_layer([], place)])
+    viewer.layers["annotations"].add_polygons(np.array([[0, 0], [0, 9], [9, 9.0]]) + drawn[0])
+    drawn[0] += 1
+    print(drawn[0], flush=True)
+
+
+timer.timeout.connect(draw)
+timer.start(200)
+napari.run()
+"""
+
+
+@pytest.mark.skipif(bool(xdotool_is_missing()), reason="no screen")
+def test_a_window_that_is_killed_loses_no_more_than_the_last_shape(planted, tmp_path):
+    """A shape each fifth of a second, killed at a random moment: all are in the file, but perhaps the last one."""
+    store = shutil.copytree(planted.store, tmp_path / "planted.zarr")
+    command = [sys.executable, "-c", _WINDOW, str(planted.slide), str(store), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for _ in range(8):
+            child.stdout.readline()
+        time.sleep(random.Random(1).uniform(0, 0.4))
+        child.kill()
+        drawn = 8 + len(child.stdout.read().split())
+    found = json.loads((tmp_path / "planted.annotations.geojson").read_text())["features"]
+    assert drawn - 1 <= len(found) <= drawn
