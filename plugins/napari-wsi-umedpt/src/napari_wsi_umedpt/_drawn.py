@@ -8,7 +8,7 @@ Read top to bottom: `Drawing`, `tidied`, classes.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ class Drawing:
         """Whether nothing differs; a click on a shape moves it by a rounding error."""
         return (
             (self.kinds, self.widths) == (other.kinds, other.widths)
-            and all(_near(one, two) for one, two in zip(self.shapes, other.shapes, strict=True))
+            and _near(self.shapes, other.shapes)
             and np.array_equal(self.edges, other.edges)
             and np.array_equal(self.faces, other.faces)
             and bool(self.features.equals(other.features))
@@ -92,8 +92,11 @@ class Drawing:
         }  # fmt: skip
 
 
-def _near(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> bool:
-    return one.shape == two.shape and bool(np.allclose(one, two, rtol=_HAIR, atol=_HAIR))
+def _near(one: Sequence[npt.NDArray[np.float64]], two: Sequence[npt.NDArray[np.float64]]) -> bool:
+    if [len(shape) for shape in one] != [len(shape) for shape in two]:
+        return False
+    # All at once: shape by shape it takes 40 us each.
+    return not one or bool(np.allclose(np.concatenate(one), np.concatenate(two), rtol=_HAIR, atol=_HAIR))
 
 
 def is_being_drawn(layer: Shapes) -> bool:
