@@ -11,6 +11,7 @@ from test_store import mean_encoder
 
 from wsi_umedpt.cohort.manifest import SlideJob, list_slides
 from wsi_umedpt.cohort.run import EmbedPlan, Prepared, Watcher, embed_slides
+from wsi_umedpt.errors import ManifestError
 from wsi_umedpt.testing import tissue_image, write_dicom
 from wsi_umedpt.tiling import TileSpec
 
@@ -105,6 +106,51 @@ def test_slides_that_would_share_an_id_are_refused(tmp_path, names):
     (tmp_path / "cohort.csv").write_text("\n".join(["slide,slide_id", *rows]))
     jobs, failures = list_slides([str(tmp_path / "cohort.csv")])
     assert (len(jobs), failures) == (len(names), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("t.csv", "Slide,Slide_ID ,MPP\na.svs,A1,0.25\n", id="headers-in-any-case"),
+        pytest.param("t.csv", "slide;slide_id;mpp\na.svs;A1;0.25\n", id="semicolons"),
+        pytest.param("t.TSV", "slide\tslide-id\tmpp\na.svs\tA1\t0.25\n", id="tabs"),
+        pytest.param("t.csv", "slide,patient,grade,slide_id,mpp\n\na.svs,P,high,A1,0.25\n,,,,\n", id="sheet-of-labels"),
+    ],
+)
+def test_a_sheet_gives_scale_and_id_however_it_is_written(tmp_path, name, content):
+    """A scale that is not used makes tiles of another size; an id that is not used shows a file's name."""
+    files(tmp_path, "a.svs")
+    (tmp_path / name).write_text(content)
+    [job], failures = list_slides([str(tmp_path / name)])
+    assert (job.path, job.slide_id, job.mpp, failures) == (tmp_path / "a.svs", "A1", 0.25, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "meant"), [("mmp", "mpp"), ("mpp_x", "mpp"), ("slide_name", "slide_id"), ("masks", "mask")]
+)
+def test_a_sheet_whose_columns_are_nearly_right_is_refused(tmp_path, header, meant):
+    """Before any slide is opened."""
+    (tmp_path / "t.csv").write_text(f"slide,{header}\na.svs,1\n")
+    with pytest.raises(ManifestError, match=f"'{header}', which is not read: did you mean '{meant}'"):
+        list_slides([str(tmp_path / "t.csv")])
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        pytest.param('a.svs,,"0,25"', "mpp '0,25' is no number; write a decimal point, 0.25", id="decimal-comma"),
+        pytest.param("a.svs,#N/A,", "slide_id '#N/A'", id="a-lookup-that-failed"),
+        pytest.param("a.svs,NA,", "slide_id 'NA' says that there is none", id="no-id"),
+    ],
+)
+def test_a_row_that_cannot_be_meant_fails_alone(tmp_path, row, why):
+    """An id that is lacking is not made up from the file's name, which it may be to hide."""
+    files(tmp_path, "a.svs", "b.svs")
+    (tmp_path / "t.csv").write_text(f"slide,slide_id,mpp\n{row}\nb.svs,,NA\n")
+    jobs, [failure] = list_slides([str(tmp_path / "t.csv")])
+    assert [(job.slide_id, job.mpp) for job in jobs] == [("b", None)]
+    assert failure.name == f"{tmp_path / 't.csv'}, row 2"
+    assert why in failure.reason
 
 
 def test_a_dicom_series_is_one_slide_and_has_its_folders_name(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from wsi_umedpt.annotations import Point, Region, read_drawn_labels, read_points
+from wsi_umedpt.annotations import Point, Region, read_drawn_labels, read_patients, read_points
 from wsi_umedpt.errors import AnnotationError, CheckpointError, ProbeError, StoreError
 from wsi_umedpt.probe import PENALTY, LabelledTiles, Probe, fit_probe, label_tiles, score_store
 from wsi_umedpt.scores import read_scores, write_scores
@@ -247,8 +247,8 @@ def test_regions_that_cannot_be_used_are_refused(tmp_path, content, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param("slide_id,x,label\ns,1,a\n", "missing: y", id="no-column"),
-        pytest.param("slide_id,x,y,label\ns,one,2,a\n", "row 2: x and y are 'one', '2'", id="no-number"),
+        pytest.param("slide_id,x,label\ns,1,a\n", "no column y; it has slide_id, x, label", id="no-column"),
+        pytest.param("slide_id,x,y,label\ns,one,2,a\n", "row 2: x and y: 'one' is no number", id="no-number"),
         pytest.param("slide_id,x,y,label\ns,1,2,\n", "row 2: the label is empty", id="no-label"),
     ],
 )
@@ -305,3 +305,80 @@ def test_labels_of_slides_that_are_not_there_are_refused(store, say, tmp_path):
     assert "1 labelled slides have no store" in err
     assert "other" in err
     assert "slide" in err
+
+
+def test_one_patient_or_class_in_two_spellings_is_refused(rng):
+    """Slides of one patient would be on both sides, and one class would be told from itself."""
+    made = slides(rng)
+    names = ["P1", "p1", "P2", "P2", "P3", "P3"]
+    spelt = [LabelledTiles(t.slide_id, p, t.features, t.labels, t.blocks) for t, p in zip(made, names, strict=True)]
+    with pytest.raises(ProbeError, match=r"are these one patient\? 'P1' and 'p1'"):
+        fit_probe(spelt, name="p", encoder=ENCODER)
+    first = made[0]
+    cased = LabelledTiles(first.slide_id, "", first.features, tuple(map(str.upper, first.labels)), first.blocks)
+    with pytest.raises(ProbeError, match=r"are these one class\? 'A' and 'a'; 'B' and 'b'"):
+        fit_probe([cased, *made[1:]], name="p", encoder=ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("content", "patients"),
+    [
+        pytest.param("Slide_ID ,X,Y,Label,Patient\ns,1,2,a,P1\n", {"P1"}, id="headers-in-any-case"),
+        pytest.param("slide,x,y,label,patient_id\ns,1,2,a,P1\n", {"P1"}, id="other-names"),
+        pytest.param("slide_id;x;y;label;patient\ns;1;2;a;007\n", {"007"}, id="semicolons"),
+        pytest.param("slide_id,x,y,label,patient\ns,1,2,a,#N/A\n", {""}, id="not-known"),
+    ],
+)
+def test_patients_of_points_are_not_dropped(tmp_path, content, patients):
+    """Whatever their column is called: else slides, or blocks, would be cross-validated by."""
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    assert {point.patient for point in read_points(path)} == patients
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param("slide_id,x,y,label,patients\ns,1,2,a,P\n", "'patients', which is not read: did you", id="near"),
+        pytest.param("slide_id,x,y,label,subject\ns,1,2,a,P\n", "did you mean 'patient'", id="as-others-call-them"),
+        pytest.param('slide_id,x,y,label\ns,"1,5",2,a\n', "row 2: x and y: .*decimal point, 1.5", id="decimal-comma"),
+        pytest.param("slide_id,x,y,label\ns,nan,2,a\n", "which is no place", id="nowhere"),
+        pytest.param("slide_id,x,y,label\ns,1,2,#N/A\n", "the label is #N/A", id="label-not-known"),
+        pytest.param("slide_id,x,y,label\n,1,2,a\n", "row 2 names no slide", id="no-slide"),
+    ],
+)
+def test_points_that_might_be_misread_are_refused(tmp_path, content, reason):
+    """The row or the column, and what to write."""
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=reason):
+        read_points(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param("slide_id,patient\na,P1\nb,p1\n", "are these one patient. 'P1' and 'p1'", id="two-spellings"),
+        pytest.param("slide_id,patient\na,NA\n", "the patient of a is NA", id="not-known"),
+        pytest.param("slide_id,patient\na,P1\na,P2\n", "a is of two patients", id="two-patients"),
+    ],
+)
+def test_patients_that_cannot_be_kept_apart_are_refused(tmp_path, content, reason):
+    """Of a table that says whose slides are whose."""
+    path = tmp_path / "p.csv"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=reason):
+        read_patients(path)
+
+
+def test_labels_name_slides_as_sheets_do(store, say, tmp_path):
+    """By file, in any case; --patients by path."""
+    shutil.copytree(store.path, tmp_path / "other.zarr")
+    x, y = (float(v) for v in store.bag().xy[0] + 1)
+    u, v = (float(v) for v in store.bag().xy[5] + 1)
+    rows = [f"{s},{a},{b},{label}" for s in ("Slide.svs", "OTHER") for a, b, label in ((x, y, "a"), (u, v, "b"))]
+    (tmp_path / "labels.csv").write_text("slide,x,y,label\n" + "\n".join(rows))
+    (tmp_path / "patients.csv").write_text("slide;patient\nscans/slide.svs;p\nscans/other.svs;q\n")
+    code, out, err = say("probe", "fit", tmp_path, "-l", "labels.csv", "-o", "p.json", "--patients", "patients.csv")
+    assert code == 0, err
+    assert "cross-validated by patient" in out

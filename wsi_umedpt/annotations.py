@@ -1,11 +1,11 @@
-"""What people drew on a slide as labels: regions and points of annotation files, labelled points from CSV.
+"""What people drew on a slide as labels: regions and points of annotation files, labelled points from tables.
 
 Coordinates are level-0 pixels, counted from the corner of the whole slide; see
 `wsi_umedpt.annotationfiles.reading` for files that count from elsewhere.
 """
 
-import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,12 @@ import shapely
 from wsi_umedpt.annotationfiles.annotation import FRAME, Corner, Geometry, Origin, is_starred, skipped_words
 from wsi_umedpt.annotationfiles.filling import Work, holds, share_within
 from wsi_umedpt.annotationfiles.reading import read_annotation_file
-from wsi_umedpt.errors import AnnotationError
+from wsi_umedpt.errors import AnnotationError, WsiError
+from wsi_umedpt.spelling import is_missing, quoted, several_spellings
+from wsi_umedpt.spreadsheet import Row, read_table, to_number
 
 POINT_COLUMNS = ("slide_id", "x", "y", "label")
+_SLIDE = ("slide_id", "slide")
 
 
 class Region(NamedTuple):
@@ -177,49 +180,73 @@ class _Nesting:
 
 
 def read_points(path: Path) -> list[Point]:
-    """Read labelled points from a CSV with the columns of `POINT_COLUMNS`, and ``patient`` if it has it.
+    """Read labelled points from a table with the columns of `POINT_COLUMNS`, and ``patient`` if it has it.
+
+    ``slide`` stands for ``slide_id`` where that is not there.
 
     Raises
     ------
     AnnotationError
         If columns are missing or a row cannot be read.
     """
+    needed: list[str | tuple[str, ...]] = [_SLIDE, *POINT_COLUMNS[1:]]
     points = []
-    for number, row in enumerate(_rows(path, POINT_COLUMNS), start=2):
+    for number, row in read_table(path, needed=needed, optional=["patient"], error=AnnotationError).rows.items():
+        slide = _slide_of(row, f"{path} row {number}")
         try:
-            x, y = float(row["x"]), float(row["y"])
-        except (ValueError, TypeError):
-            raise AnnotationError(f"{path} row {number}: x and y are {row['x']!r}, {row['y']!r}, not numbers") from None
-        if not row["label"]:
-            raise AnnotationError(f"{path} row {number}: the label is empty")
-        points.append(Point(row["slide_id"], x, y, row["label"], row.get("patient") or ""))
+            x, y = to_number(row["x"]), to_number(row["y"])
+        except ValueError as error:
+            raise AnnotationError(f"{path} row {number}: x and y: {error}") from None
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise AnnotationError(f"{path} row {number}: x and y are {row['x']!r}, {row['y']!r}, which is no place")
+        if not row["label"] or is_missing(row["label"], words=False):
+            raise AnnotationError(f"{path} row {number}: the label is {row['label'] or 'empty'}; leave such rows out")
+        patient = row.get("patient", "")
+        points.append(Point(slide, x, y, row["label"], "" if is_missing(patient) else patient))
     return points
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """Read which patient each slide is of: a CSV with the columns slide_id and patient.
+    """Read which patient each slide is of: a table with the columns slide_id (or slide) and patient.
 
     Raises
     ------
     AnnotationError
-        If columns are missing, or a slide is given to two patients.
+        If columns are missing, a slide is given to two patients, or a patient is spelled in several ways.
     """
     patients: dict[str, str] = {}
-    for number, row in enumerate(_rows(path, ("slide_id", "patient")), start=2):
-        if not row["patient"]:
-            raise AnnotationError(f"{path} row {number}: the patient of {row['slide_id']} is empty")
-        if patients.setdefault(row["slide_id"], row["patient"]) != row["patient"]:
-            raise AnnotationError(f"{path} row {number}: {row['slide_id']} is of two patients")
+    for number, row in read_table(path, needed=[_SLIDE, "patient"], error=AnnotationError).rows.items():
+        slide, patient = _slide_of(row, f"{path} row {number}"), row["patient"]
+        if not patient or is_missing(patient):
+            raise AnnotationError(f"{path} row {number}: the patient of {slide} is {patient or 'empty'}")
+        if patients.setdefault(slide, patient) != patient:
+            raise AnnotationError(f"{path} row {number}: {slide} is of two patients")
+    check_patients(patients.values(), path)
     return patients
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(f"{path} cannot be read as CSV: {error}") from None
-    absent = [c for c in columns if not rows or c not in rows[0]]
-    if absent:
-        raise AnnotationError(f"{path} needs the columns {', '.join(columns)}; missing: {', '.join(absent)}")
-    return rows
+def check_patients(patients: Iterable[str], where: object, error: type[WsiError] = AnnotationError) -> None:
+    """Refuse patients that are one but for how they are spelled: they would stand on both sides of a split.
+
+    Parameters
+    ----------
+    patients
+        As they are written.
+    where
+        Named in the error.
+    error
+        What is raised.
+    """
+    if found := several_spellings(patients):
+        listed = "; ".join(quoted(group) for group in found[:5]) + (f" and {len(found) - 5} more" * (len(found) > 5))
+        raise error(
+            f"{where}: are these one patient? {listed}. Write one patient in one way, and two so that they differ by "
+            "more than case, blanks, leading zeros or characters that cannot be seen"
+        )
+
+
+def _slide_of(row: Row, where: str) -> str:
+    slide = row.get("slide_id") or row.get("slide", "")
+    if not slide:
+        raise AnnotationError(f"{where} names no slide")
+    return slide

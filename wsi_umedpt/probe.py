@@ -21,10 +21,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from wsi_umedpt import __version__, checkpoint
-from wsi_umedpt.annotations import Point, Region, labels_at
+from wsi_umedpt.annotations import Point, Region, check_patients, labels_at
 from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import AnnotationError, ProbeError
 from wsi_umedpt.scores import write_scores
+from wsi_umedpt.spelling import quoted, several_spellings, spelled
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tiling import TileSpec
 
@@ -205,7 +206,8 @@ def fit_probe(tiles: Sequence[LabelledTiles], *, name: str, encoder: Mapping[str
     Raises
     ------
     ProbeError
-        If fewer than two classes are labelled.
+        If fewer than two classes are labelled, the patient of some slides alone is known, or patients or classes are
+        one but for how they are spelled.
     """
     known = [t.slide_id for t in tiles if t.patient]
     if 0 < len(known) < len(tiles):
@@ -214,11 +216,14 @@ def fit_probe(tiles: Sequence[LabelledTiles], *, name: str, encoder: Mapping[str
             f"the patient of {len(unknown)} of {len(tiles)} slides is not stated, the first {unknown[0]}; state all or "
             "none, or slides of one patient stand on both sides of the cross-validation"
         )
+    check_patients((t.patient for t in tiles if t.patient), "the labels", ProbeError)
     features = np.concatenate([t.features for t in tiles])
     labels = np.concatenate([np.array(t.labels, object) for t in tiles])
     classes = tuple(sorted({*labels}))
     if len(classes) < 2:
         raise ProbeError(f"at least two classes must be labelled, got {', '.join(classes) or 'none'}")
+    if alike := several_spellings(classes, spelled):
+        raise ProbeError(f"are these one class? {'; '.join(map(quoted, alike))}. Write it in one way")
     numbers = np.searchsorted(np.array(classes, object), labels)
     groups, kept_together = _groups(tiles, numbers)
     weight, bias = _fit(features, numbers, len(classes))

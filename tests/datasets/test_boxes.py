@@ -130,7 +130,7 @@ BAD_FILES = [
         "l/a.xml", '<!DOCTYPE a [<!ENTITY e "x">]><annotation><filename>&e;</filename></annotation>', "a.xml",
         id="voc-entities",
     ),
-    pytest.param("l.txt", "", "boxes are read from .csv, .json", id="no-such-format"),
+    pytest.param("l.txt", "", "boxes are read from .csv, .tsv, .xlsx, .json", id="no-such-format"),
     pytest.param("l.csv", "image,cls,x,y,w,h\na,blue,1,2,3,4\nb,green,1,2,3,4\n", r"(?s)blue.*green", id="classes"),
 ]  # fmt: skip
 

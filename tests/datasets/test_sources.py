@@ -93,6 +93,29 @@ def test_neighbours_in_number_are_one_patient(folder):
         folder.find("classification", "low high", "table", patient_pattern=r"^([a-z]+)", **of)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P7", "p07"), ("007", "7"), ("P\u200b1", "P1"), ("P-1", "P\u20131")],
+    ids=["case", "zeros", "unseen", "dash"],
+)
+def test_one_patient_in_two_spellings_is_refused(folder, one, other):
+    """The side of a split is a hash of the name: two spellings of one patient may be trained on and tested."""
+    for name in "ab":
+        folder.picture(f"images/{name}.png")
+    folder.table("t.csv", "image age who", ["a", "1", one], ["b", "2", other])
+    with pytest.raises(DataError, match=r"one patient\? Write one in one way"):
+        folder.find("regression", "age", "table", labels="t.csv", patient_column="who")
+
+
+@pytest.mark.parametrize("header", ["image;AGE;who ", " image;age;Who", "Image;Age;WHO"])
+def test_columns_are_found_in_any_case_and_with_semicolons(folder, header):
+    """As spreadsheets write them; a column that is not found might be the patient's."""
+    folder.picture("images/a.png")
+    (folder.path / "t.csv").write_text(f"{header}\na.png;5;P1\n")
+    found = folder.find("regression", "age", "table", labels="t.csv", patient_column="who")
+    assert (found["a.png"].group, found["a.png"].label) == ("made/p1", (5,))
+
+
 def test_the_collection_is_by_default_the_folder_above_the_images(table):
     """Tasks on the same data name the same groups, without anybody having to say so."""
     from wsi_umedpt.datasets.records import DataSpec

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from wsi_umedpt.cohort.manifest import list_slides, safe_id, why_unsafe
+from wsi_umedpt.cohort.manifest import list_slides
+from wsi_umedpt.slideid import safe_id, why_unsafe
 from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.verify import problems_of
 

@@ -72,8 +72,20 @@ def test_a_kind_is_seen_from_the_labels_or_said(read, values, target, kind, clas
         pytest.param(["4", "4", "4"], "grade:regression", "all values are the same", id="constant-value"),
         pytest.param(["a", "a", "a"], "grade", "cannot have 1 classes: a", id="one-class"),
         pytest.param(["", "", ""], "grade", "no slide has a label", id="all-empty"),
-        pytest.param(["a", "b", "NA"], "grade", "does NA mean that there is no label", id="not-available"),
-        pytest.param(["1.5", "2.5", "nan"], "grade", "does nan mean that there is no label", id="pandas"),
+        pytest.param(
+            ['"1,5"', '"2,5"', "3"], "grade", r"1,5, 2,5 are no numbers; write a decimal point, 1\.5", id="commas"
+        ),
+        pytest.param(
+            ['"1,5"', "2", "3"], "grade:regression", r"1e.30: 1,5; write a decimal point, 1\.5", id="a-comma-in-a-value"
+        ),
+        pytest.param(
+            ["+", "++", "-"], "grade", "is '-' beside [+], [+][+] a class, or no label", id="minus-or-nothing"
+        ),
+        pytest.param(["High", "high", "low"], "grade", "are these one class. 'High' and 'high'", id="case"),
+        pytest.param(["1", "01", "2"], "grade:multiclass", "are these one class. '01' and '1'", id="zeros"),
+        pytest.param(["lo\u200bw", "low", "x"], "grade", r"one class. 'low' and 'lo\\u200bw'", id="invisible"),
+        pytest.param(["Ⅱ", "II", "I"], "grade", "one class. 'II' and 'Ⅱ'|one class. 'II' and '.u2161'", id="nfkc"),
+        pytest.param(["HIGH", "low"], "grade:binary(low,high)", "one class. 'HIGH' and 'high'", id="case-in-brackets"),
         pytest.param(["a", "b", "c"], "grade:binary", "binary cannot have 3 classes: a, b, c", id="three-of-two"),
         pytest.param(["a", "b", "c"], "grade:binary(a,b)", "c is none of its classes a, b", id="unknown-class"),
         pytest.param(["I", "II", "III"], "grade:ordinal", r"say the order.*grade:ordinal\(I,II,III\)", id="no-order"),
@@ -208,7 +220,7 @@ def test_slides_without_features_can_be_left_out_and_are_named(read):
 
 def test_patients_are_named_or_said_to_be_one_a_slide(read):
     """Otherwise slides of one patient might stand on both sides."""
-    with pytest.raises(MilError, match=r"no column patient or patient_id but grade, slide\..*--slides-are-patients"):
+    with pytest.raises(MilError, match=r"no column patient or patient_id but slide, grade\..*--slides-are-patients"):
         read([(s, g) for s, _, g in ROWS], header="slide,grade")
     cohort, _ = read([(s, g) for s, _, g in ROWS], header="slide,grade", slides_are_patients=True)
     assert [c.patient for c in cohort.cases] == [row[0] for row in ROWS]
@@ -234,11 +246,20 @@ def test_sites_and_folds_go_with_the_case(read):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        pytest.param("", "has no column grade; it has", id="empty"),
-        pytest.param("slide,patient,grade\n", "has no column slide or slide_id but no rows", id="header-alone"),
-        pytest.param("slide;patient;grade\nS1;P1;low", "it has slide;patient;grade", id="semicolons"),
+        pytest.param("", "is empty", id="empty"),
+        pytest.param("slide,patient,grade\n", "has no rows", id="header-alone"),
+        pytest.param("slide|patient|grade\nS1|P1|low", r"it has slide\|patient\|grade", id="bars"),
+        pytest.param(
+            "slide,patient,grad\nS1,P1,low", "has no column grade; it has .*Did you mean 'grad'", id="misspelled"
+        ),
+        pytest.param(
+            "slide,Patients,grade\nS1,P1,low", "'Patients', which is not read: did you mean 'patient'", id="near"
+        ),
+        pytest.param('slide,patient,grade\nS1,"P1,low\nS2,P2,low', "cannot be read", id="a-quote-never-closed"),
         pytest.param("slide,patient,grade,grade\nS1,P1,low,high", "several columns grade", id="twice-the-column"),
-        pytest.param("slide,patient,grade\nS1,P1,low,3", "row 2 has more cells than the header", id="ragged"),
+        pytest.param(
+            "slide,patient,grade\nS1,P1,low,3", "row 2 has more cells than the header .4, not 3.", id="ragged"
+        ),
     ],
 )
 def test_what_is_no_such_table_is_refused(read, text, why):
@@ -292,3 +313,114 @@ def test_a_cohort_of_some_cases_knows_nothing_of_the_others(read):
     changed = read([*ROWS[:4], ("S5", "P4", "high")])[0]
     assert changed.fingerprint != cohort.fingerprint
     assert changed.only([0, 2]).fingerprint == part.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("P1", "p1", id="case"),
+        pytest.param("007", "7", id="zeros-that-a-spreadsheet-took"),
+        pytest.param("P1", "P\u200b1", id="invisible"),
+        pytest.param("P1", "\uff301", id="full-width"),
+        pytest.param("P-1", "P\u20131", id="another-dash"),
+        pytest.param("12", "12.0", id="a-number-with-a-point"),
+    ],
+)
+@pytest.mark.parametrize("unit", ["slide", "union", "late"])
+def test_one_patient_in_two_spellings_is_refused(read, one, other, unit):
+    """Their slides would stand on both sides of a split; both spellings are named."""
+    rows = [("S1", one, "low"), ("S2", other, "low"), *ROWS[2:]]
+    with pytest.raises(MilError, match=r"are '.*' and '.*' one patient"):
+        read(rows, unit=unit)
+
+
+@pytest.mark.parametrize("word", ["NA", "#N/A", "Unknown", "'--"])
+def test_a_patient_who_is_not_known_is_not_a_patient(read, word):
+    """All who are not known would be one."""
+    with pytest.raises(MilError, match="row 3 names no patient"):
+        read([ROWS[0], ("S2", word, "low"), *ROWS[2:]])
+
+
+def test_slides_are_patients_only_where_the_table_does_not_say_otherwise(read):
+    """The flag does not tear a patient apart who is named."""
+    with pytest.raises(MilError, match=r"column patient names P1 more than once\. Leave the flag out"):
+        read(ROWS, slides_are_patients=True)
+    with pytest.raises(MilError, match="'P1' and 'p1'"):
+        read([ROWS[0], ("S2", "p1", "low"), *ROWS[2:]], slides_are_patients=True)
+    cohort, _ = read(ROWS[1:], slides_are_patients=True)
+    assert [c.patient for c in cohort.cases] == [row[0] for row in ROWS[1:]]
+
+
+@pytest.mark.parametrize("what", ["site", "fold"])
+def test_sites_and_folds_are_spelled_in_one_way(read, what):
+    """Else one site would be kept together as two, and one fold held out as two."""
+    rows = [(*row, name) for row, name in zip(ROWS, ["A", "A", "a", "B", "B"], strict=True)]
+    with pytest.raises(MilError, match=f"are 'A' and 'a' one {what}"):
+        read(rows, header=f"slide,patient,grade,{what}")
+
+
+@pytest.mark.parametrize(
+    "sides", [("train", "test"), ("Train", "TEST", "val"), ("training", "hold-out"), ("1", "test")]
+)
+def test_the_sides_of_one_split_are_no_folds(read, sides):
+    """Training slides are not to be held out, and testing ones not to be trained on."""
+    rows = [(*row, sides[n % len(sides)]) for n, row in enumerate(ROWS[1:])]
+    with pytest.raises(MilError, match=r"the column fold names the sides of one split \(.*`mil predict` the others"):
+        read(rows, header="slide,patient,grade,fold")
+
+
+@pytest.mark.parametrize("word", ["#N/A", "None", "Not Reported", "Unknown", "'--", "NA", "nan"])
+@pytest.mark.parametrize(
+    ("values", "target"),
+    [
+        pytest.param(["a", "b", "a"], "grade", id="classes"),
+        pytest.param(["I", "II", "III"], "grade:ordinal(I,II,III)", id="ordered"),
+        pytest.param([f"{n}.5" for n in range(12)], "grade", id="values"),
+        pytest.param(["0", "1", "1"], "m:multilabel(grade)", id="label"),
+    ],
+)
+def test_what_says_that_nothing_is_known_is_no_label(read, word, values, target):
+    """And is told, with how often, since it might be a class."""
+    rows, options = column([*values, word, word])
+    cohort, notes = read(rows, target, **options)
+    assert np.isnan(cohort.truth[0][-2:]).all()
+    assert np.isfinite(cohort.truth[0][:-2]).all()
+    assert word not in cohort.targets[0].classes
+    assert any(f"count as no label: {word!r} (2)" in note for note in notes)
+
+
+def test_a_patient_survives_once(read):
+    """Slides of one patient with two times, or two events, are refused; a cell that is empty says nothing else."""
+    header, sources = "slide,patient,d,e", banks("S1", "S2", "S3", "S4", "S5")
+    rows = [("S1", "P1", "5", "1"), ("S2", "P1", "9", "1"), ("S3", "P2", "4", "1"), ("S4", "P3", "3", "0")]
+    with pytest.raises(MilError, match=r"patient 'P1' has several times or events: 5 \(1\), 9 \(1\)"):
+        read(rows, "os:cox(d,e)", header=header, sources=sources)
+    rows[1] = ("S2", "P1", "5", "0")
+    with pytest.raises(MilError, match=r"5 \(0\), 5 \(1\)"):
+        read(rows, "os:discrete(d,e)", header=header, sources=sources)
+    rows[1] = ("S2", "P1", "", "1")
+    assert len(read(rows, "os:cox(d,e)", header=header, sources=sources)[0]) == 4
+
+
+def test_one_sheet_serves_for_embedding_and_training(read):
+    """slide_id goes before slide, which is a path; suffix, folders and case do not matter."""
+    table = (
+        "slide,slide_id,mpp,mask,patient,grade\na/b.svs,S1,0.25,,P1,low\nb/S2.svs,,,m.png,P2,high\ns3.SVS,,,,P3,low\n"
+    )
+    cohort, notes = read(table, sources=banks("S1", "S2", "S3"))
+    assert [c.case_id for c in cohort.cases] == ["S1", "S2", "S3"]
+    assert notes == []
+
+
+def test_two_rows_of_one_slide_are_found_by_whatever_name(read):
+    """Else its patients might be two."""
+    with pytest.raises(MilError, match="rows 2 and 3 are of the same slide 'S1'"):
+        read([("S1", "P1", "low"), ("x/S1.svs", "P2", "high"), *ROWS[2:]])
+    with pytest.raises(MilError, match=r"row 2: 's1' may be S1 or S1\.svs; write one of these"):
+        read([("s1", "P1", "low"), *ROWS[2:]], sources=banks("S1", "S1.svs", "S3", "S4", "S5"))
+
+
+def test_columns_that_were_not_read_are_told(read):
+    """A split of one's own under another name, say."""
+    rows = [(*row, "x") for row in ROWS]
+    assert "columns of the table that were not read: split" in read(rows, header="slide,patient,grade,split")[1]

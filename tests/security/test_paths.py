@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_umedpt.checkpoint import load
-from wsi_umedpt.cohort.manifest import SlideJob, default_id, list_slides, safe_id, why_unsafe
+from wsi_umedpt.cohort.manifest import SlideJob, list_slides
 from wsi_umedpt.cohort.turns import store_path
 from wsi_umedpt.errors import CheckpointError, StoreError, UnsupportedSlideError
 from wsi_umedpt.mil.maps import _safe
 from wsi_umedpt.models.release import load_release, release_card, shipped
 from wsi_umedpt.slide import open_slide
+from wsi_umedpt.slideid import default_id, safe_id, why_unsafe
 
 HOSTILE = (
     "../evil", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "C:\\x", "a\0b", "a\nb", " a", "a ", ".hidden", "con",

@@ -73,9 +73,9 @@ def import_encoder(
     mpp
         um/px at which tiles should be cut for it, where you know.
     """
-    from wsi_umedpt.cohort.manifest import why_unsafe
     from wsi_umedpt.errors import EncoderError
     from wsi_umedpt.models.published import import_published
+    from wsi_umedpt.slideid import why_unsafe
 
     if why := why_unsafe(name):
         raise EncoderError(f"--name {name!r} {why}")

@@ -89,7 +89,8 @@ def check(
     Parameters
     ----------
     labels
-        CSV with the columns slide, patient and those of the targets; optionally fold and site.
+        Table (.csv, .tsv, .xlsx) with the columns slide_id or slide, patient, and those of the targets; optionally
+        fold and site. It may be the one that slides were embedded by.
     stores
         Stores, feature files of CLAM, TRIDENT, STAMP or slide2vec, or folders of them.
     target
@@ -141,7 +142,8 @@ def train(
     Parameters
     ----------
     labels
-        CSV with the columns slide, patient and those of the targets; optionally fold and site.
+        Table (.csv, .tsv, .xlsx) with the columns slide_id or slide, patient, and those of the targets; optionally
+        fold and site. It may be the one that slides were embedded by.
     stores
         Stores, feature files of CLAM, TRIDENT, STAMP or slide2vec, or folders of them.
     out
@@ -224,7 +226,7 @@ def predict(
     out
         CSV to write.
     patients
-        CSV with the columns slide_id and patient: one prediction a patient.
+        Table with the columns slide_id (or slide) and patient: one prediction a patient.
     scores
         Write attention and contributions into the stores; --no-scores leaves them as they are.
     dask
@@ -239,6 +241,7 @@ def predict(
     from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
     from wsi_umedpt.remote import is_url, plain
+    from wsi_umedpt.slideid import by_slide
 
     if out.suffix != ".csv":
         raise MilError(f"--out names a CSV file; {out} does not end in .csv")
@@ -249,7 +252,7 @@ def predict(
     if cluster:  # its workers were started elsewhere
         stores = tuple(text if is_url(text) else str(Path(text).absolute()) for text in stores)
     sources, troubles = find_usable(stores, **_which(features))
-    named = read_patients(patients) if patients else None
+    named = by_slide(read_patients(patients), [*sources, *troubles], MilError) if patients else None
     troubles = {named.get(slide, slide) if named else slide: error for slide, error in troubles.items()}
     cases = {case: slides for case, slides in cases_of(sources, named).items() if case not in troubles}
     name = _name(model) if scores else ""

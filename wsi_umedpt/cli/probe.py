@@ -31,11 +31,11 @@ def fit(
 ) -> int:
     """Fit a classifier on labelled tiles of embedded slides, and cross-validate it.
 
-    Labels are a CSV with the columns slide_id, x, y, label (and patient, if known), or annotations
-    of QuPath (GeoJSON), ASAP, ImageScope (XML) or HALO, each file named as its slide: slide.geojson
-    for slide.zarr. Coordinates are level-0 pixels. An area labels the tiles whose centre it holds,
-    of nested ones the innermost; a point the tile that holds it; classes of QuPath whose names end
-    in a star (Ignore*) label nothing.
+    Labels are a table (.csv, .tsv, .xlsx) with the columns slide_id (or slide), x, y, label (and
+    patient, if known), or annotations of QuPath (GeoJSON), ASAP, ImageScope (XML) or HALO, each
+    file named as its slide: slide.geojson for slide.zarr. Coordinates are level-0 pixels. An area
+    labels the tiles whose centre it holds, of nested ones the innermost; a point the tile that
+    holds it; classes of QuPath whose names end in a star (Ignore*) label nothing.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def fit(
     stores
         Stores, or folders of them; those without labels are not needed.
     labels
-        One CSV, or files of annotations, or a folder of them.
+        A table, or files of annotations, or a folder of them.
     out
         JSON file to write; its weights are written beside it. Its name names the scores.
     model
@@ -56,39 +56,40 @@ def fit(
     grid
         Which grid, where the stores hold several.
     patients
-        CSV with the columns slide_id and patient, so that slides of one patient are cross-validated
+        Table with the columns slide_id (or slide) and patient, so that slides of one patient are cross-validated
         together.
     bounds
         Whether annotations count from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By
         default GeoJSON does, as QuPath crops slides to them, and so does ImageScope; ASAP and HALO count from the whole
-        slide. A CSV always does.
+        slide. A table always does.
     seed
         Deals slides to the folds of the cross-validation.
     """
     from wsi_umedpt.annotations import read_drawn_labels, read_patients
     from wsi_umedpt.errors import ProbeError
     from wsi_umedpt.probe import fit_probe, label_tiles
+    from wsi_umedpt.slideid import by_slide, match_slides
     from wsi_umedpt.store import SlideStore
 
     if out.suffix != ".json":
         raise ProbeError(f"--out names a JSON file; {out} does not end in .json")
     files, points = _read_labels(labels)
-    patient_of = read_patients(patients) if patients else {}
     found: dict[str, Path] = {}
     for path in _stores(stores):
         if (first := found.setdefault(path.name.removesuffix(".zarr"), path)) != path:
             raise ProbeError(f"{first} and {path} are both called {path.name}; labels cannot tell them apart")
-    asked = {*files, *points}
-    if patient_of and (unknown := sorted(asked - set(patient_of))):
-        raise ProbeError(f"{patients} does not say whose slides these are: {', '.join(unknown[:5])}")
-    if absent := sorted(asked - set(found)):
+    patient_of = by_slide(read_patients(patients), found, ProbeError) if patients else {}
+    ids = match_slides({*files, *points}, found, ProbeError)
+    if absent := sorted({*files, *points} - ids.keys()):
         raise ProbeError(
             f"{len(absent)} labelled slides have no store in {', '.join(map(str, stores))}: {', '.join(absent[:5])}. "
             f"Slides there: {', '.join(sorted(found)[:5]) or 'none'}"
         )
+    if patients and (unknown := sorted({*ids.values()} - patient_of.keys())):
+        raise ProbeError(f"{patients} does not say whose slides these are: {', '.join(unknown[:5])}")
     tiles: list[LabelledTiles] = []
     encoder: dict[str, object] = {}
-    for slide_id in sorted(asked):
+    for slide_id in sorted({*ids.values()}):
         store = SlideStore.open(found[slide_id])
         bag = store.bag(model, grid)
         made_by = store.feature_attrs(bag.encoder_id, bag.grid_id)
@@ -100,8 +101,9 @@ def fit(
         if encoder and mine != encoder:
             raise ProbeError(f"{store.path} was embedded as {mine}, the slides before as {encoder}; they must agree")
         encoder = mine
-        drawn = [read_drawn_labels(f, slide_id, store.corner, origin_of(bounds)) for f in files.get(slide_id, ())]
-        for file, one in zip(files.get(slide_id, ()), drawn, strict=True):
+        own_files = [file for name, at in files.items() if ids[name] == slide_id for file in at]
+        drawn = [read_drawn_labels(f, slide_id, store.corner, origin_of(bounds)) for f in own_files]
+        for file, one in zip(own_files, drawn, strict=True):
             if one.note:
                 say(f"{file.name}: {one.note}")
         tiles.append(
@@ -110,7 +112,10 @@ def fit(
                 bag,
                 spec.side,
                 regions=[region for one in drawn for region in one.regions],
-                points=[*points.get(slide_id, ()), *(point for one in drawn for point in one.points)],
+                points=[
+                    *(point for name, at in points.items() if ids[name] == slide_id for point in at),
+                    *(point for one in drawn for point in one.points),
+                ],
                 patient=patient_of.get(slide_id, ""),
             )
         )
@@ -194,14 +199,16 @@ def _read_labels(paths: list[Path]) -> tuple[dict[str, list[Path]], dict[str, li
     from wsi_umedpt.annotationfiles.reading import SUFFIXES, slide_of_file
     from wsi_umedpt.annotations import read_points
     from wsi_umedpt.errors import AnnotationError
+    from wsi_umedpt.spreadsheet import SUFFIXES as TABLES
 
     found = [file for path in paths for file in (_labels_in(path) if path.is_dir() else [path])]
     if not found:
-        raise AnnotationError(f"no labels (.csv, {', '.join(SUFFIXES)}) were found in {', '.join(map(str, paths))}")
+        ends = ", ".join((*TABLES, *SUFFIXES))
+        raise AnnotationError(f"no labels ({ends}) were found in {', '.join(map(str, paths))}")
     files: dict[str, list[Path]] = {}
     points: dict[str, list[Point]] = {}
     for file in found:
-        if file.suffix.lower() == ".csv":
+        if file.suffix.lower() in TABLES:
             for point in read_points(file):
                 points.setdefault(point.slide_id, []).append(point)
         else:

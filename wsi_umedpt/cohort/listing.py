@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from wsi_umedpt.cohort.manifest import SlideJob, url_id
+from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.errors import RemoteError
 from wsi_umedpt.files import is_clutter
 from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES
 from wsi_umedpt.readers.parts import INDEX_BYTES, named_in
 from wsi_umedpt.remote import Remote, check_relative, name_of, plain
+from wsi_umedpt.slideid import url_id
+from wsi_umedpt.spreadsheet import SUFFIXES as TABLES
 
 
 def slides_at(url: str) -> Iterator[SlideJob]:
@@ -26,7 +28,7 @@ def slides_at(url: str) -> Iterator[SlideJob]:
         If what has to be listed cannot be, or the URL names a table.
     """
     remote, name = Remote(url), name_of(url)
-    if name.lower().endswith(".csv"):
+    if name.lower().endswith(TABLES):
         raise RemoteError("tables are read from this machine; download it and name the copy")
     web = url.lower().startswith("http")
     pattern = re.search(r"[*\[]" if web else r"[*?\[]", plain(url))

@@ -1,19 +1,16 @@
-"""Which slides: files, folders, globs and CSV tables in, a list of `SlideJob` out.
+"""Which slides: files, folders, globs and tables in, a list of `SlideJob` out.
 
 A slide's id is a function of the slide alone, never of its neighbours or of how it was
 named on the command line, so that a run finds again what an earlier one embedded: its file
-name without the suffix (`default_id`), or what a CSV says. Slides that would share an id
+name without the suffix (`wsi_umedpt.slideid`), or what a table says. Slides that would share an id
 are refused (docs/decisions/0004).
 
 A bad entry never stops the others: it becomes a `Failure` that the run lists at its end.
 """
 
-import csv
 import glob
-import hashlib
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,16 +19,17 @@ from typing import TYPE_CHECKING
 from wsi_umedpt.cohort.search import is_store as is_store
 from wsi_umedpt.cohort.search import matching, slides_below
 from wsi_umedpt.errors import ManifestError, RemoteError
-from wsi_umedpt.readers import FOLDER_SUFFIXES, SLIDE_SUFFIXES, is_slide_folder
+from wsi_umedpt.readers import is_slide_folder
 from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
-from wsi_umedpt.remote import is_url, name_of, plain
+from wsi_umedpt.remote import is_url, plain
+from wsi_umedpt.slideid import default_id, url_id, why_unsafe
+from wsi_umedpt.spelling import is_missing
+from wsi_umedpt.spreadsheet import SUFFIXES as TABLES
+from wsi_umedpt.spreadsheet import read_table, to_number
 
 if TYPE_CHECKING:
     from wsi_umedpt.annotationfiles.annotation import Origin
 
-_UNSAFE = re.compile(r"[^\w.\-+=@ ()]", re.ASCII)
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_MAX_ID_BYTES = 150
 COLUMNS = ("slide", "slide_id", "mpp", "mask")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Formats of slides that are more often of previews beside them."""
@@ -83,9 +81,9 @@ def list_slides(
     ----------
     inputs
         Slide files, folders (searched below too), globs, URLs (see `wsi_umedpt.cohort.listing`),
-        or CSV files with a column ``slide`` and optional columns ``slide_id``, ``mpp`` and ``mask``;
-        paths in a CSV are relative to it. The files of a DICOM series that lie in one folder are one slide,
-        and any of them stands for it.
+        or tables (`wsi_umedpt.spreadsheet`) with a column ``slide`` and optional columns ``slide_id``, ``mpp``
+        and ``mask``; paths in a table are relative to it. The files of a DICOM series that lie in one folder are
+        one slide, and any of them stands for it.
     say
         Told what was left out that is no failure: pictures beside a slide that have its name.
 
@@ -99,7 +97,7 @@ def list_slides(
     Raises
     ------
     ManifestError
-        If a CSV cannot be read at all, or nothing is found.
+        If a table cannot be read at all, or nothing is found.
     """
     jobs: dict[Path, SlideJob] = {}
     failures: list[Failure] = []
@@ -142,61 +140,6 @@ def with_flags(
     ]
 
 
-def default_id(path: Path) -> str:
-    """A slide's id where none is given: its file's name without the suffix, made safe.
-
-    A DICOM slide is a folder of files, and has the folder's name. An image within an OME-Zarr has the name of both.
-    """
-    if may_be_dicom(path) and dicom_series(path):
-        return safe_id(path.parent.resolve().name)
-    if path.parent.name.lower().endswith(FOLDER_SUFFIXES) and is_slide_folder(path):
-        return safe_id(f"{stem(path.parent)}-{path.name}")
-    return safe_id(stem(path))
-
-
-def url_id(url: str) -> str:
-    """As `default_id`, of a slide that lies elsewhere; nothing is read."""
-    name = name_of(url)
-    if name.lower().endswith(".dcm"):
-        return safe_id(name_of(url.rpartition("/")[0]))
-    suffix = slide_suffix(name)
-    return safe_id(name[: -len(suffix)] if suffix else re.sub(r"(?<=.)\.[^./]*$", "", name))
-
-
-def safe_id(name: str) -> str:
-    """Turn a file's name into an id that is safe as a file name; a changed one carries a hash."""
-    cleaned = _UNSAFE.sub("_", name).strip(" .")
-    if cleaned == name and not why_unsafe(name):
-        return name
-    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-    safe = f"{cleaned.lstrip('.')[:100].strip() or 'slide'}-{digest}"
-    return f"slide-{safe}" if why_unsafe(safe) else safe
-
-
-def why_unsafe(slide_id: str) -> str | None:
-    """Why an id that a user wrote cannot name outputs; None if it can."""
-    if not slide_id or slide_id != slide_id.strip(" .") or slide_id.startswith("."):
-        return "is empty, or begins or ends with a dot or a space"
-    if strange := _UNSAFE.search(slide_id):
-        return f"contains {strange.group()!r}; use letters, digits and . _ - + = @ ( )"
-    if _RESERVED.fullmatch(slide_id):
-        return "is a name that Windows reserves"
-    if len(slide_id.encode()) > _MAX_ID_BYTES:
-        return f"is longer than {_MAX_ID_BYTES} bytes"
-    return None
-
-
-def stem(path: Path) -> str:
-    """A slide's file name without its suffix, .ome.tiff and the like included."""
-    suffix = slide_suffix(path.name)
-    return path.name[: -len(suffix)] if suffix else path.stem
-
-
-def slide_suffix(name: str) -> str:
-    """The longest suffix of slides that a name ends in, in small letters; empty if it has none."""
-    return max((suffix for suffix in SLIDE_SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-
-
 def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
     if is_url(text):
         from wsi_umedpt.cohort.listing import slides_at
@@ -216,8 +159,8 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
     except OSError as error:  # what it lies in may not be entered
         fail(text, error.strerror or str(error))
         return
-    if path.suffix.lower() == ".csv" and is_file:
-        yield from _read_csv(path, failures)
+    if path.suffix.lower() in TABLES and is_file:
+        yield from _read_rows(path, failures)
     elif is_folder and not is_slide_folder(path):
         for found in slides_below(path, fail):
             yield SlideJob(found, default_id(found))
@@ -234,45 +177,38 @@ def _slide_of(path: Path) -> Path:
     return path.parent.resolve() / series if series else path.resolve()
 
 
-def _read_csv(path: Path, failures: list[Failure]) -> Iterator[SlideJob]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            columns = table.fieldnames or []
-            rows = list(table)
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} cannot be read as CSV: {error}") from None
-    if "slide" not in columns:
-        raise ManifestError(
-            f"{path} has no column 'slide' but {', '.join(columns) or 'no columns'}. "
-            f"Columns understood: {', '.join(COLUMNS)}."
-        )
-    for number, row in enumerate(rows, start=2):
+def _read_rows(path: Path, failures: list[Failure]) -> Iterator[SlideJob]:
+    table = read_table(path, needed=["slide"], optional=COLUMNS[1:], error=ManifestError)
+    for number, row in table.rows.items():
         try:
             yield _job(path, row)
         except ManifestError as error:
-            failures.append(Failure(f"{path}, line {number}", str(error)))
+            failures.append(Failure(f"{path}, row {number}", str(error)))
 
 
-def _job(table: Path, row: dict[str, str | None]) -> SlideJob:
-    value = {name: (row.get(name) or "").strip() for name in COLUMNS}
+def _job(table: Path, row: dict[str, str]) -> SlideJob:
+    value = {name: row.get(name, "") for name in COLUMNS}
     if not value["slide"] or "\0" in value["slide"]:
         raise ManifestError("column 'slide' is empty or not a path")
     url = value["slide"] if is_url(value["slide"]) else None
     slide = table.parent / value["slide"] if url is None else Path(plain(url))
     if value["slide_id"] and (reason := why_unsafe(value["slide_id"])):
         raise ManifestError(f"slide_id {value['slide_id']!r} {reason}")
+    if is_missing(value["slide_id"]):  # the file's name, which it may be to hide, is not put in its place
+        raise ManifestError(
+            f"slide_id {value['slide_id']!r} says that there is none; give one, or leave the cell empty"
+        )
     mpp = None
-    if value["mpp"]:
+    if value["mpp"] and not is_missing(value["mpp"]):
         try:
-            mpp = float(value["mpp"])
-        except ValueError:
-            mpp = math.nan
+            mpp = to_number(value["mpp"])
+        except ValueError as error:
+            raise ManifestError(f"mpp {error}") from None
         if not (math.isfinite(mpp) and mpp > 0):
             raise ManifestError(f"mpp {value['mpp']!r} is not a positive number of um/px")
     if is_url(value["mask"]):
         raise ManifestError("masks are files on this machine; download it and name the copy")
-    mask = table.parent / value["mask"] if value["mask"] else None
+    mask = table.parent / value["mask"] if value["mask"] and not is_missing(value["mask"]) else None
     return SlideJob(slide, value["slide_id"] or (default_id(slide) if url is None else url_id(url)), mpp, mask, url)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from wsi_umedpt.cohort.manifest import SlideJob, slide_suffix
+from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.errors import RemoteError
 from wsi_umedpt.files import check_regular, open_regular
 from wsi_umedpt.readers import FOLDER_SUFFIXES
@@ -17,6 +17,7 @@ from wsi_umedpt.readers.dicom import dicom_series, may_be_dicom
 from wsi_umedpt.readers.parts import INDEX_BYTES, named_in, parts
 from wsi_umedpt.remote import TRIES, Remote, check_relative, name_of
 from wsi_umedpt.slide import fingerprint, fingerprint_of
+from wsi_umedpt.slideid import slide_suffix
 
 _BLOCK = 1 << 22
 """Bytes that are copied between looks at whether to stop."""

@@ -10,6 +10,7 @@ from wsi_umedpt.datasets.records import DataSpec
 from wsi_umedpt.datasets.tables import Row, read_rows
 from wsi_umedpt.errors import DataError
 from wsi_umedpt.files import is_clutter
+from wsi_umedpt.spreadsheet import SUFFIXES as TABLES
 
 Box = tuple[str, tuple[float, float, float, float]]
 """Class, and x0, y0, x1, y1 in px."""
@@ -25,16 +26,19 @@ def read_boxes(labels: Path, data: DataSpec, problems: list[str]) -> Named:
         return _voc(labels, problems)
     if labels.suffix.lower() == ".json":
         return _coco(labels, problems)
-    if labels.suffix.lower() == ".csv":
+    if labels.suffix.lower() in TABLES:
         return _csv(labels, data, problems)
-    raise DataError(f"boxes are read from .csv, .json (COCO) or a folder of .xml (VOC), not from {labels}")
+    raise DataError(
+        f"boxes are read from {', '.join(TABLES)}, .json (COCO) or a folder of .xml (VOC), not from {labels}"
+    )
 
 
 def _csv(labels: Path, data: DataSpec, problems: list[str]) -> Named:
     """A row a box: xmin ymin xmax ymax, or x y w h, or points x y; an image without any has one row, empty there."""
     column = data.label_column or "cls"
     telling = [] if data.table else [data.patient_column, data.split_column]
-    rows = read_rows(labels, [data.image_column, column, *telling], {} if data.table else data.where)
+    where = {} if data.table else data.where
+    rows = read_rows(labels, [data.image_column, column, *telling], where, (*_CORNERS, *_SIZES))
     out: Named = {}
     for number, row in rows.items():
         forms = (_POINT,) if data.point_px else (_CORNERS, _SIZES)

@@ -18,6 +18,7 @@ from wsi_umedpt.datasets.tables import Row, read_rows, refuse, stem_of
 from wsi_umedpt.datasets.targets import BORDER, FROM_MASK
 from wsi_umedpt.errors import DataError
 from wsi_umedpt.files import is_clutter
+from wsi_umedpt.spelling import is_missing, quoted, several_spellings
 
 _SERVES = {
     "class_folders": ("classification",),
@@ -58,6 +59,12 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Re
         "volumes": _volumes,
     }
     records = list(find[data.source](data, kind, classes, problems))
+    if data.patient_column or data.patient_pattern:
+        # What a hash of the name deals to a side, two spellings of it deal to two.
+        problems += [
+            f"are {quoted(names)} one patient? Write one in one way"
+            for names in several_spellings(sorted(record.group for record in records))
+        ]
     refuse(problems, f"{data.images}: labels cannot be used")
     if not records:
         raise DataError(f"{data.images} holds no labelled images (source {data.source}, where {data.where or 'all'})")
@@ -92,8 +99,8 @@ def _group(data: DataSpec, path: Path, row: Row | None) -> str:
     patient = stem_of(path.name)
     if data.patient_column:
         patient = (row or {}).get(data.patient_column, "")
-        if not patient:
-            raise DataError(f"{path.name}: no patient in column {data.patient_column!r}")
+        if not patient or is_missing(patient):
+            raise DataError(f"{path.name}: no patient in column {data.patient_column!r}, got {patient!r}")
     elif data.patient_pattern:
         match = re.search(data.patient_pattern, path.name)
         if not match or not match.group(1):

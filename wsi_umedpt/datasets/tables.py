@@ -1,13 +1,13 @@
-"""CSV tables that say something of images, and the names by which they say it."""
+"""Tables that say something of images, and the names by which they say it."""
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wsi_umedpt.datasets.images import IMAGE_SUFFIXES
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.spreadsheet import Row, read_table
 
-Row = dict[str, str]
+__all__ = ["Row", "read_rows", "refuse", "stem_of"]
 
 _SHOWN = 20
 _SUFFIXES = (*IMAGE_SUFFIXES, ".nii.gz", ".nii")
@@ -28,8 +28,10 @@ def stem_of(name: str) -> str:
     return name[: len(name) - len(found)]
 
 
-def read_rows(path: Path, columns: Iterable[str], where: dict[str, str]) -> dict[int, Row]:
-    """Rows of a CSV by their number in the file, the header being row 1.
+def read_rows(
+    path: Path, columns: Iterable[str], where: dict[str, str], optional: Sequence[str] = ()
+) -> dict[int, Row]:
+    """Rows of a table by their number in the file, the header being row 1.
 
     Parameters
     ----------
@@ -39,22 +41,8 @@ def read_rows(path: Path, columns: Iterable[str], where: dict[str, str]) -> dict
         What must be there, beside those of `where`; empty names are left out.
     where
         Column = value: only these rows.
+    optional
+        Columns that are read if they are there.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, there = list(reader), [*(reader.fieldnames or ())]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from None
-    absent = [c for c in dict.fromkeys([*columns, *where]) if c and c not in there]
-    if absent:
-        raise DataError(f"{path} has no column {', '.join(absent)}; it has {', '.join(there)}")
-    if twice := {c for c in there if c and there.count(c) > 1}:
-        raise DataError(f"{path} has several columns {', '.join(sorted(twice))}: which one counts?")
-    numbered = dict(enumerate(rows, start=2))
-    # DictReader puts what is beyond the last column under None.
-    refuse(
-        [f"row {n} has more cells than the header" for n, row in numbered.items() if None in row],
-        f"{path} cannot be read as CSV",
-    )
-    return {n: row for n, row in numbered.items() if all(row[c] == v for c, v in where.items())}
+    rows = read_table(path, named=[*columns, *where], optional=optional, error=DataError).rows
+    return {n: row for n, row in rows.items() if all(row[c] == v.strip() for c, v in where.items())}

@@ -21,6 +21,7 @@ from wsi_umedpt.datasets.sources import find_records
 from wsi_umedpt.datasets.splits import split_records
 from wsi_umedpt.datasets.targets import class_mask, label_of
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.spelling import quoted, several_spellings, spelled
 
 Kind = Literal["classification", "multilabel", "segmentation", "detection", "regression", "bag_classification"]
 """What there is data for."""
@@ -66,6 +67,8 @@ class TaskSpec:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
         if not self.classes or len({*self.classes}) < len(self.classes):
             raise ValueError(f"classes need names of their own, got {[*self.classes]}")
+        if alike := several_spellings(self.classes, spelled):
+            raise ValueError(f"{quoted(alike[0])} are one class but for how it is spelled; write it in one way")
         if self.mpp is not None and self.mpp <= 0:
             raise ValueError(f"mpp must be positive, got {self.mpp}")
         if (self.kind == "bag_classification") != bool(self.data.bag_column):

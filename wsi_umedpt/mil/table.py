@@ -1,32 +1,34 @@
-"""The table of labels: a CSV and the features that are there in, a `Cohort` out, checked at the door.
+"""The table of labels: a CSV or .xlsx and the features that are there in, a `Cohort` out, checked at the door.
 
-The CSV has a column ``slide`` (or ``slide_id``), ``patient`` (or ``patient_id``), the columns of the targets,
-and optionally ``fold`` and ``site``. All that is wrong is listed at once; nothing is guessed.
+The table has a column ``slide_id`` or ``slide``, ``patient`` (or ``patient_id``), the columns of the targets, and
+optionally ``fold`` and ``site``; it may be the one that slides were embedded by. All that is wrong is listed at
+once; nothing is guessed.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from wsi_umedpt.annotations import check_patients
 from wsi_umedpt.bag import BagSource, FeatureKind
-from wsi_umedpt.datasets.tables import Row, read_rows
-from wsi_umedpt.errors import MilError
+from wsi_umedpt.errors import DataError, MilError
 from wsi_umedpt.mil.cohort import Case, Cohort, Unit
-from wsi_umedpt.mil.targets import INTERVALS, SURVIVAL_KINDS, Asked, Target, columns_of, with_edges
+from wsi_umedpt.mil.labels import labels_of, some
+from wsi_umedpt.mil.targets import SURVIVAL_KINDS, Asked, Target, columns_of
+from wsi_umedpt.slideid import SlideNames
+from wsi_umedpt.spelling import identity, is_missing, quoted, several_spellings, spelled
+from wsi_umedpt.spreadsheet import Row, Table, did_you_mean, read_table
 
 Floats = npt.NDArray[np.float64]
 _SHOWN = 20
-_MOST_CLASSES = 50
-_FEW_VALUES = 10
-_MOST = 1e30
-"""Networks compute in float32."""
-_ABSENT = ("na", "n/a", "nan", "null", "-", "?", ".")
-"""What other programs write where there is no label."""
+_SIDES = {
+    "train", "training", "trainset", "test", "testing", "testset", "val", "valid", "validation", "dev", "development",
+    "tune", "tuning", "holdout", "hold-out", "heldout", "held-out", "external", "internal",
+}  # fmt: skip
+"""What a column calls the sides of one split, which are no folds."""
 
 
 def read_cohort(
@@ -71,103 +73,169 @@ def read_cohort(
         If the table cannot be used; all reasons are listed.
     """
     wanted = [name for named in targets for name in columns_of(named)]
-    rows = {n: {k: v.strip() for k, v in row.items()} for n, row in read_rows(labels, wanted, {}).items()}
-    columns = {*next(iter(rows.values()), {})}
-    slide_column = _column(columns, ("slide", "slide_id"), labels)
-    patient_column = "" if slides_are_patients else _column(columns, ("patient", "patient_id"), labels)
-    problems, notes = _row_problems(rows, slide_column, patient_column), list[str]()
+    table = read_table(
+        labels, needed=[("slide_id", "slide")], optional=("slide_id", "patient", "fold", "site"), named=wanted,
+        error=DataError,
+    )  # fmt: skip
+    if not table.rows:
+        raise MilError(f"{labels} has no rows")
+    rows = _rows(table, [*sources, *unusable], slides_are_patients)
+    problems, notes = _row_problems(rows, slides_are_patients), list[str]()
     names = [named.name for named in targets]
     problems += [f"target {name} is asked for twice" for name in {n: 0 for n in names if names.count(n) > 1}]
-    lost = [row[slide_column] for row in rows.values() if row[slide_column] in unusable]
+    lost = [row["slide"] for row in rows.values() if row["slide"] in unusable]
     if lost:
-        notes.append(f"{len(lost)} labelled slides have features that cannot be used and were left out: {_some(lost)}")
-    rows = {n: row for n, row in rows.items() if row[slide_column] not in unusable}
-    missing = [r[slide_column] for r in rows.values() if r[slide_column] and r[slide_column] not in sources]
+        notes.append(f"{len(lost)} labelled slides have features that cannot be used and were left out: {some(lost)}")
+    rows = {n: row for n, row in rows.items() if row["slide"] not in unusable}
+    missing = [r["slide"] for r in rows.values() if r["slide"] and r["slide"] not in sources]
     if missing and not skip_missing:
         problems.append(
-            f"{len(missing)} slides have no features: {_some(missing)}. Features there: {_some(sorted(sources))}. "
+            f"{len(missing)} slides have no features: {some(missing)}. Features there: {some(sorted(sources))}. "
             "Embed them, or leave them out with --skip-missing"
         )
     elif missing:
-        notes.append(f"{len(missing)} labelled slides have no features and were left out: {_some(missing)}")
-    kept = [row for row in rows.values() if row[slide_column] in sources]
-    unlabelled = sorted({*sources} - {row[slide_column] for row in kept})
+        notes.append(f"{len(missing)} labelled slides have no features and were left out: {some(missing)}")
+    kept = [row for row in rows.values() if row["slide"] in sources]
+    unlabelled = sorted({*sources} - {row["slide"] for row in kept})
     if unlabelled:
-        notes.append(f"{len(unlabelled)} slides with features are not in the table: {_some(unlabelled)}")
+        notes.append(f"{len(unlabelled)} slides with features are not in the table: {some(unlabelled)}")
     if not kept:
         _refuse([*problems, f"it labels none of the {len(sources)} slides that have features"], labels)
-    by_kind = _by_kind({row[slide_column]: sources[row[slide_column]] for row in kept})
+    by_kind = _by_kind({row["slide"]: sources[row["slide"]] for row in kept})
     problems += _kind_problems(by_kind)
-    cases, members = _cases(kept, slide_column, patient_column, unit)
+    cases, members = _cases(kept, unit)
     made, truth = [], []
     for named in targets:
         try:
-            target, values = _target(named, kept)
+            target, values, said = labels_of(named, kept)
         except MilError as error:
             problems.append(str(error))
             continue
         made.append(target)
+        notes += said
         truth.append(_of_cases(values, members, cases, target, problems))
+        if target.kind in SURVIVAL_KINDS and unit == "slide":
+            problems += _two_times(values, kept, target)
+    if ignored := [name for name in table.others if spelled(name) not in ("mpp", "mask")]:
+        notes.append(f"columns of the table that were not read: {some(ignored)}")
     _refuse(problems, labels)
     kind = sources[next(iter(by_kind.values()))[0]].kind
     return Cohort(tuple(cases), tuple(made), tuple(truth), unit, kind), notes
 
 
-def _column(columns: set[str], names: tuple[str, ...], labels: Path) -> str:
-    for name in names:
-        if name in columns:
-            return name
-    hint = (
-        ". Slides of one patient on both sides of a split make any figure too good: name the patients, or say that "
-        "every slide is of another one with --slides-are-patients"
-    )
-    raise MilError(
-        f"{labels} has no column {' or '.join(names)} but {', '.join(sorted(columns)) or 'no rows'}"
-        f"{hint if 'patient' in names else ''}"
-    )
+def _rows(table: Table, slides: Sequence[str], slides_are_patients: bool) -> dict[int, Row]:
+    """Rows whose ``slide`` is that of the features, and whose ``patient`` is filled in.
+
+    Where slides are said to be patients, what the table says of patients must not speak against it.
+    """
+    if "patient" not in table.columns and not slides_are_patients:
+        raise MilError(
+            f"{table.path} has no column patient or patient_id but {', '.join([*table.columns, *table.others])}"
+            f"{did_you_mean(['patient'], table.others)}. Slides of one patient on both sides of a split make any "
+            "figure too good: name the patients, or say that every slide is of another one with --slides-are-patients"
+        )
+    there, rows = SlideNames(slides), {}
+    for number, row in table.rows.items():
+        called = row.get("slide_id") or row.get("slide", "")
+        found = there.find(called) if called else []
+        if len(found) > 1:
+            raise MilError(f"{table.path} row {number}: {called!r} may be {' or '.join(found)}; write one of these")
+        values = {**row, "slide": found[0] if found else called}
+        for name in ("patient", "fold", "site"):
+            values[name] = "" if is_missing(row.get(name, "")) else row.get(name, "")
+        rows[number] = values
+    if slides_are_patients:
+        named = [row["patient"] for row in rows.values() if row["patient"]]
+        if twice := [name for name in dict.fromkeys(named) if named.count(name) > 1]:
+            raise MilError(
+                f"{table.path}: with --slides-are-patients every slide is of another patient, but its column patient "
+                f"names {some(twice)} more than once. Leave the flag out"
+            )
+        check_patients(named, table.path, MilError)
+        for row in rows.values():
+            row["patient"] = row["slide"]
+    return rows
 
 
-def _row_problems(rows: Mapping[int, Row], slide: str, patient: str) -> list[str]:
+def _row_problems(rows: Mapping[int, Row], slides_are_patients: bool) -> list[str]:
     problems, seen = [], dict[str, int]()
     for number, row in rows.items():
-        if not row[slide]:
+        if not row["slide"]:
             problems.append(f"row {number} names no slide")
-        elif row[slide] in seen:
-            problems.append(f"rows {seen[row[slide]]} and {number} are of the same slide {row[slide]!r}")
-        seen.setdefault(row[slide], number)
-        if patient and not row[patient]:
+        elif row["slide"] in seen:
+            problems.append(f"rows {seen[row['slide']]} and {number} are of the same slide {row['slide']!r}")
+        seen.setdefault(row["slide"], number)
+        if not row["patient"] and not slides_are_patients:
             problems.append(f"row {number} names no patient")
-    if any("fold" in row for row in rows.values()):
-        folds: dict[str, set[str]] = {}
-        for row in rows.values():
-            folds.setdefault(row[patient or slide], set()).add(row["fold"])
+    alike = several_spellings(row["patient"] for row in rows.values())
+    problems += [
+        f"are {quoted(names)} one patient? Write one in one way, and several so that they differ by more than case, "
+        "blanks, leading zeros or characters that cannot be seen"
+        for names in alike
+    ]
+    for what in ("site", "fold"):
         problems += [
-            f"patient {name!r} is in several folds: {', '.join(sorted(map(repr, found)))}"
-            for name, found in folds.items()
-            if len(found) > 1 and patient
+            f"are {quoted(names)} one {what}? Write it in one way"
+            for names in several_spellings((row[what] for row in rows.values()), spelled)
         ]
-        dealt = [bool(row["fold"]) for row in rows.values()]
-        if any(dealt) and not all(dealt):
-            problems.append(f"{dealt.count(False)} rows name no fold, the others do")
+    return problems + _fold_problems(rows, slides_are_patients)
+
+
+def _fold_problems(rows: Mapping[int, Row], slides_are_patients: bool) -> list[str]:
+    dealt = [row["fold"] for row in rows.values()]
+    if not any(dealt):
+        return []
+    sides = sorted({fold for fold in dealt if spelled(fold) in _SIDES})
+    if sides:
+        return [
+            f"the column fold names the sides of one split ({', '.join(sides)}), which are no folds to cross-validate "
+            "by: `mil train` on the rows of the training side alone and `mil predict` the others, or take the column "
+            "out to cross-validate all of them"
+        ]
+    folds: dict[str, set[str]] = {}
+    for row in rows.values():
+        folds.setdefault(row["patient"], set()).add(row["fold"])
+    problems = [
+        f"patient {name!r} is in several folds: {', '.join(sorted(map(repr, found)))}"
+        for name, found in folds.items()
+        if len(found) > 1 and not slides_are_patients
+    ]
+    if not all(dealt):
+        problems.append(f"{dealt.count('')} rows name no fold, the others do")
     return problems
 
 
-def _cases(rows: Sequence[Row], slide: str, patient: str, unit: Unit) -> tuple[list[Case], list[list[int]]]:
+def _two_times(values: Floats, rows: Sequence[Row], target: Target) -> list[str]:
+    """Patients whose slides have different times or events: a patient survives once."""
+    told: dict[str, set[tuple[float, ...]]] = {}
+    for row, pair in zip(rows, values.tolist(), strict=True):
+        if pair[0] == pair[0]:
+            told.setdefault(identity(row["patient"]), set()).add(tuple(pair))
+    names = {identity(row["patient"]): row["patient"] for row in rows}
+    return [
+        f"target {target.name}: patient {names[key]!r} has several times or events: "
+        f"{', '.join(f'{time:g} ({event:g})' for time, event in sorted(found))}"
+        for key, found in told.items()
+        if len(found) > 1
+    ]
+
+
+def _cases(rows: Sequence[Row], unit: Unit) -> tuple[list[Case], list[list[int]]]:
     """Cases, and the rows of the table that each is made of."""
     groups: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
-        groups.setdefault(row[slide] if unit == "slide" else row[patient or slide], []).append(number)
+        groups.setdefault(row["slide"] if unit == "slide" else row["patient"], []).append(number)
     cases = []
     for name, members in groups.items():
         first = rows[members[0]]
-        sites = {rows[m].get("site", "") for m in members}
+        sites = {rows[m]["site"] for m in members}
         cases.append(
             Case(
                 name,
-                first[patient or slide],
-                tuple(rows[m][slide] for m in members),
+                first["patient"],
+                tuple(rows[m]["slide"] for m in members),
                 "+".join(sorted(sites)),
-                first.get("fold", ""),
+                first["fold"],
             )
         )
     return cases, list(groups.values())
@@ -183,7 +251,7 @@ def _of_cases(
         # Said so that a label that is lacking everywhere is no difference.
         if len(np.unique(np.nan_to_num(found, nan=-np.inf), axis=0)) > 1:
             problems.append(
-                f"target {target.name}: the slides of {case.case_id!r} have different labels: {_some(case.slides)}"
+                f"target {target.name}: the slides of {case.case_id!r} have different labels: {some(case.slides)}"
             )
         truth[number] = found[0]
     return truth
@@ -201,7 +269,7 @@ def _kind_problems(by_kind: Mapping[FeatureKind, Sequence[str]]) -> list[str]:
     """Which slides have features that cannot be trained on together with the others'."""
     (common, many), *others = by_kind.items()
     problems = [
-        f"{len(slides)} slides have {'; '.join(common.differences(kind))}: {_some(slides)}" for kind, slides in others
+        f"{len(slides)} slides have {'; '.join(common.differences(kind))}: {some(slides)}" for kind, slides in others
     ]
     if problems:
         problems.append(
@@ -209,101 +277,6 @@ def _kind_problems(by_kind: Mapping[FeatureKind, Sequence[str]]) -> list[str]:
             "or choose features with --features and --grid"
         )
     return problems
-
-
-def _target(named: Asked, rows: Sequence[Row]) -> tuple[Target, Floats]:
-    """A target filled in from its labels, and the labels as numbers (row, `Target.truth`)."""
-    columns = columns_of(named)
-    texts = {column: [row[column] for row in rows] for column in columns}
-    where = f"target {named.name}"
-    if named.kind in SURVIVAL_KINDS:
-        time = _numbers(texts[columns[0]], f"{where}, column {columns[0]}")
-        event = _numbers(texts[columns[1]], f"{where}, column {columns[1]}")
-        values = np.stack([time, event], 1)
-        values[np.isnan(values).any(1)] = np.nan
-        if (time <= 0).any() or not np.isin(event[~np.isnan(event)], (0, 1)).all():
-            raise MilError(f"{where}: times must be above 0, and events 0 or 1")
-        if np.nansum(values[:, 1]) < 2:
-            raise MilError(f"{where}: there are fewer than two events")
-        try:
-            intervals = int(named.inside[2]) if len(named.inside) > 2 else INTERVALS
-        except ValueError:
-            raise MilError(f"{where}: {named.inside[2]!r} is no number of intervals") from None
-        target = Target(name=named.name, kind=named.kind, columns=columns, intervals=intervals)
-        return (with_edges(target, values) if named.kind == "discrete" else target), values
-    if named.kind == "multilabel":
-        values = np.stack([_numbers(texts[c], f"{where}, column {c}") for c in columns], 1)
-        if not np.isin(values[~np.isnan(values)], (0, 1)).all():
-            raise MilError(f"{where}: labels are 0, 1 or empty")
-        return Target(name=named.name, kind="multilabel", columns=columns, classes=columns), values
-    found = texts[columns[0]]
-    if not any(found):
-        raise MilError(f"{where}: no slide has a label")
-    if not named.inside and (absent := sorted({t for t in found if t.lower() in _ABSENT})):
-        raise MilError(
-            f"{where}: does {_some(absent)} mean that there is no label? Leave such cells empty, or, if it is a class, "
-            f"name all classes: {named.name}:{named.kind or 'binary'}(A,B)"
-        )
-    kind = named.kind or _seen_kind(found, named.name)
-    if kind == "regression":
-        values = _numbers(found, where)[:, None]
-        if len(np.unique(values[~np.isnan(values)])) < 2:
-            raise MilError(f"{where}: all values are the same")
-        return Target(name=named.name, kind="regression", columns=columns), values
-    classes = named.inside or tuple(_sorted({text for text in found if text}))
-    if strange := sorted({text for text in found if text} - {*classes}):
-        raise MilError(f"{where}: {_some(strange)} is none of its classes {', '.join(classes)}")
-    if len(classes) < 2 or (kind == "binary" and len(classes) != 2) or len(classes) > _MOST_CLASSES:
-        raise MilError(f"{where}: {kind} cannot have {len(classes)} classes: {_some(classes)}")
-    if kind == "ordinal" and not named.inside and any(math.isnan(v) for v in _lenient(classes)):
-        raise MilError(f"{where}: say the order, low to high: {named.name}:ordinal({','.join(classes)})")
-    if kind == "multiclass" and len(classes) == 2:
-        kind = "binary"
-    values = np.array([[classes.index(text) if text else math.nan] for text in found])
-    return Target(name=named.name, kind=kind, columns=columns, classes=classes), values
-
-
-def _seen_kind(texts: Sequence[str], name: str) -> Literal["binary", "multiclass", "regression"]:
-    values = sorted({text for text in texts if text})
-    if len(values) == 2:
-        return "binary"
-    if any(math.isnan(v) for v in _lenient(values)):
-        return "multiclass"
-    if len(values) > _FEW_VALUES:
-        return "regression"
-    raise MilError(
-        f"target {name}: the values {_some(values)} could be classes, an order or a quantity; "
-        f"say {name}:multiclass, {name}:ordinal or {name}:regression"
-    )
-
-
-def _numbers(texts: Sequence[str], where: str) -> Floats:
-    values = np.array([math.nan if text == "" else v for text, v in zip(texts, _lenient(texts), strict=True)])
-    if strange := sorted({t for t, v in zip(texts, values, strict=True) if t and not abs(v) < _MOST}):
-        raise MilError(f"{where}: not numbers, or beyond {_MOST:g}: {_some(strange)}")
-    return values
-
-
-def _lenient(texts: Iterable[str]) -> list[float]:
-    return [_number(text) for text in texts]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _sorted(texts: Iterable[str]) -> list[str]:
-    texts = [*texts]
-    key: Callable[[str], float | str] = str if any(math.isnan(v) for v in _lenient(texts)) else float
-    return sorted(texts, key=key)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = [*names]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _refuse(problems: Sequence[str], labels: Path) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from wsi_umedpt.cohort.manifest import SlideJob, default_id
+from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.errors import OptionError, StoreError
+from wsi_umedpt.slideid import default_id
 from wsi_umedpt.store import CHUNK_ROWS
 from wsi_umedpt.tiling import TileGrid, TileSpec
 

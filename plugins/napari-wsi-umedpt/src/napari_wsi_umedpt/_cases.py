@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 import platformdirs
 from wsi_umedpt.arrays import whole_file
-from wsi_umedpt.cohort.manifest import default_id, is_store
+from wsi_umedpt.cohort.manifest import is_store
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.slideid import default_id
 
 from napari_wsi_umedpt._whereabouts import slide_files
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from wsi_umedpt.cohort.manifest import default_id, is_store
+from wsi_umedpt.cohort.manifest import is_store
 from wsi_umedpt.errors import StoreError, WsiError
 from wsi_umedpt.found import found_names, read_objects
 from wsi_umedpt.picture import pca_colours
 from wsi_umedpt.scores import read_scores, score_ids
 from wsi_umedpt.slide import open_slide
+from wsi_umedpt.slideid import default_id
 from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt._array import Report

@@ -19,6 +19,8 @@ from wsi_umedpt.annotationfiles.annotation import Corner
 from wsi_umedpt.annotations import POINT_COLUMNS, Point, Region, labels_at, read_drawn_labels, read_points
 from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import AnnotationError
+from wsi_umedpt.slideid import match_slides
+from wsi_umedpt.spreadsheet import SUFFIXES
 from wsi_umedpt.tiling import TileGrid
 
 from napari_wsi_umedpt._annotations import Annotation, write_annotations
@@ -132,12 +134,13 @@ def write_points(path: Path, points: Sequence[Point], slide_id: str) -> int:
     if path.suffix.lower() != ".csv":
         raise AnnotationError(f"labels of tiles are saved as .csv; {path.name} does not end so")
     known = read_points(path) if path.exists() else []
-    others = [point for point in known if point.slide_id != slide_id]
+    ours = match_slides({point.slide_id for point in known}, [slide_id], AnnotationError)
+    others = [point for point in known if point.slide_id not in ours]
     with_patients = any(point.patient for point in known)
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow([*POINT_COLUMNS, *(["patient"] if with_patients else [])])
-    patient = next((point.patient for point in known if point.slide_id == slide_id), "")
+    patient = next((point.patient for point in known if point.slide_id in ours), "")
     for point in (*others, *points):
         row = [point.slide_id, f"{point.x:.10g}", f"{point.y:.10g}", point.label]
         table.writerow([*row, *([point.patient or patient] if with_patients else [])])
@@ -154,7 +157,7 @@ def write_regions(
 
 
 def read_labels(path: Path, cells: TileCells, slide_id: str, corner: Corner = (0, 0)) -> dict[int, str]:
-    """Read labels of one slide: points of a CSV, or annotations of QuPath, ASAP, ImageScope or HALO.
+    """Read labels of one slide: points of a table, or annotations of QuPath, ASAP, ImageScope or HALO.
 
     Raises
     ------
@@ -163,20 +166,22 @@ def read_labels(path: Path, cells: TileCells, slide_id: str, corner: Corner = (0
     """
     grid, readable = cells.grid, cells.tile[cells.tile >= 0]
     found: dict[int, str] = {}
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in SUFFIXES:
         points = read_points(path)
         regions: list[Region] = []
         named = sorted({point.slide_id for point in points})
-        if slide_id not in named:
+        ours = match_slides(named, [slide_id], AnnotationError)
+        if not ours:
             raise AnnotationError(
                 f"{path.name} labels no tile of {slide_id}; it is of {', '.join(named[:5])}. Open one of those slides."
             )
     else:
         regions, points, _ = read_drawn_labels(path, slide_id, corner)
+        ours = {slide_id: slide_id}
     labels, _ = labels_at(regions, grid.xy[readable] + grid.side / 2)
     found |= {int(tile): label for tile, label in zip(readable, labels, strict=True) if label}
     for point in points:
-        if point.slide_id == slide_id:
+        if point.slide_id in ours:
             found |= _first_holding(point, grid, readable)
     if not found:
         raise AnnotationError(f"{path.name} labels no readable tile of {slide_id}. Is it of another slide?")

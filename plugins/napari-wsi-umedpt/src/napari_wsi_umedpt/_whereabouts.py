@@ -15,10 +15,10 @@ from pathlib import Path
 
 import platformdirs
 from wsi_umedpt.arrays import write_json
-from wsi_umedpt.cohort.manifest import default_id
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.readers import SLIDE_SUFFIXES
 from wsi_umedpt.slide import fingerprint
+from wsi_umedpt.slideid import default_id
 from wsi_umedpt.store import SlideStore
 
 _MOST_KNOWN = 10_000
