@@ -24,6 +24,7 @@ from wsi_umedpt import __version__, checkpoint
 from wsi_umedpt.annotations import Point, Region, check_patients, labels_at
 from wsi_umedpt.bag import SlideBag
 from wsi_umedpt.errors import AnnotationError, ProbeError
+from wsi_umedpt.matching import features_for
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.spelling import quoted, several_spellings, spelled
 from wsi_umedpt.store import SlideStore
@@ -247,6 +248,8 @@ def score_store(
 ) -> dict[str, float]:
     """Score every tile of a store and write the scores into it.
 
+    Of several encoders and grids those are taken that the probe was fitted on, where none are named.
+
     Returns
     -------
     dict
@@ -256,7 +259,21 @@ def score_store(
     ------
     ProbeError
         If the store's features are of another encoder.
+    StoreError
+        If none of several features fit, or more than one does.
     """
+
+    def fits(encoder: str, grid: str) -> str:
+        try:
+            probe.check(store.feature_attrs(encoder, grid), store.grid(grid).spec, f"{encoder}, grid {grid}")
+        except ProbeError as error:
+            return str(error)
+        return ""
+
+    wanted = ", ".join(
+        str(probe.about["encoder"][k]) for k in ("name", "size_px", "mpp") if k in probe.about["encoder"]
+    )
+    encoder_id, grid_id = features_for(store, fits, wanted, encoder_id=encoder_id, grid_id=grid_id)
     bag = store.bag(encoder_id, grid_id)
     if not len(bag.index):
         raise ProbeError(f"{store.path} has no readable tiles to score")

@@ -395,16 +395,14 @@ class SlideStore:
 
     def _features(self, encoder_id: str | None, grid_id: str | None) -> str:
         if encoder_id and grid_id is None and encoder_id not in (known := self.encoder_ids()):
-            raise StoreError(
-                f"{self.path} holds no features of {encoder_id}. {_choice(known, '--model', 'encoder_id')}"
-            )
+            raise StoreError(f"{self.path} holds no features of {encoder_id}. {_choice(known, '-m', 'encoder_id')}")
         grid_id = self._one_grid(grid_id, holding=encoder_id)
         known = self.encoder_ids(grid_id)
         if encoder_id is None and len(known) == 1:
             encoder_id = known[0]
         if encoder_id not in known:
             asked = f"no features of {encoder_id}" if encoder_id else f"features of {len(known)} encoders"
-            raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. {_choice(known, '--model', 'encoder_id')}")
+            raise StoreError(f"{self.path}, grid {grid_id}, holds {asked}. {_choice(known, '-m', 'encoder_id')}")
         return f"grids/{grid_id}/features/{encoder_id}"
 
     def _one_grid(self, grid_id: str | None, holding: str | None = None) -> str:

@@ -306,12 +306,21 @@ def test_another_studys_folder_is_refused_with_what_differs(tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     other = replace(cohort, truth=(1 - cohort.truth[0],))
     for arguments, why in (
-        ((other, BagReader(banks), [QUICK], STUDY), "cohort_sha256 differ"),
-        ((cohort, BagReader(banks), [replace(QUICK, lr=0.5)], STUDY), "options differ"),
-        ((cohort, BagReader(banks), [QUICK], replace(STUDY, coverage=0.7)), "study differ"),
-        ((cohort, BagReader({**banks, "c0s0": Bank("c0s0", np.zeros((50, 6)))}), [QUICK], STUDY), "tiles differ"),
+        ((other, BagReader(banks), [QUICK], STUDY), "labels, or slides of a case: of the same cases"),
+        ((cohort, BagReader(banks), [replace(QUICK, lr=0.5)], STUDY), "--lr: 0.01, 0.5"),
+        ((cohort, BagReader(banks), [QUICK], replace(STUDY, coverage=0.7)), "--coverage: 0.9, 0.7"),
+        (
+            (cohort, BagReader({**banks, "c0s0": Bank("c0s0", np.zeros((50, 6)))}), [QUICK], STUDY),
+            "tiles in all: [0-9]+, [0-9]+",
+        ),
+        (
+            (cohort.only(range(22)), BagReader(banks), [QUICK], STUDY),
+            "tiles in all: .*\n  2 cases are there and not now: c",
+        ),
     ):
-        with pytest.raises(MilError, match=f"holds another study: its {why}. Choose another folder with -o"):
+        with pytest.raises(
+            MilError, match=rf"holds another study \(there, and now\):\n  {why}\nChoose another folder with -o"
+        ):
             run_study(*arguments, tmp_path / "run")
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
@@ -321,8 +330,12 @@ def test_another_studys_folder_is_refused_with_what_differs(tmp_path):
     [
         pytest.param({"notes.txt": "mine"}, "is not empty, and is no run of `mil train`", id="somebodys-folder"),
         pytest.param({"run.json": "{"}, "run.json cannot be read", id="half-a-file"),
-        pytest.param({"run.json": "[1]"}, "holds another study", id="a-list"),
-        pytest.param({"run.json": '{"version": "0"}'}, "holds another study: its .*version", id="another-version"),
+        pytest.param({"run.json": "[1]"}, "is no record of a run", id="a-list"),
+        pytest.param(
+            {"run.json": '{"version": "0"}'},
+            r"holds another study(.|\n)*version of wsi-umedpt: 0, ",
+            id="another-version",
+        ),
         pytest.param(None, "is a file; name a folder with -o", id="a-file"),
     ],
 )

@@ -105,7 +105,7 @@ def test_the_page_begins_with_what_was_shown(tmp_path):
     own = told["arms"][0]["figures"]["roc_auc"]
     first = page.text.split("How it was evaluated")[0]
     assert "her2 (positive or negative) was predicted for 120 patients (120 slides), each time by a model" in first
-    assert f"ROC AUC is {own['value']:.2f} (95 % interval {own['low']:.2f} to {own['high']:.2f})" in first
+    assert f"ROC AUC within folds is {own['value']:.2f} (95 % interval {own['low']:.2f} to {own['high']:.2f})" in first
     assert "It is better than the baseline “majority”" in first
     for words in ("5 folds of 24 cases", "All cases of a patient lie in one fold (checked)", "wsi-umedpt mil train"):
         assert words in page.text
@@ -321,8 +321,8 @@ def test_a_study_without_an_answer_is_still_reported(tmp_path):
     one = simulated("binary", 30, name="one")
     one.truth[:] = 0
     page = report(tmp_path, still, one)
-    assert "Concordance (Harrell's C) is not defined for these cases" in page.text
-    assert "ROC AUC is not defined for these cases" in page.text
+    assert "Concordance within folds (Harrell's C) is not defined for these cases" in page.text
+    assert "ROC AUC within folds is not defined for these cases" in page.text
     assert "no fold holds two patients of whom it is known who had the event first" in page.text
     assert "no fold holds cases with a class and cases without it" in page.text
 

@@ -26,9 +26,9 @@ class FeatureOptions:
     """Which features are read."""
 
     features: Annotated[str | None, Parameter(name=["--features", "-m"])] = None
-    """Which features, where the stores hold several."""
+    """Which features, where the stores hold several; a trained model finds its own."""
     grid: str | None = None
-    """Which grid, where the stores hold several."""
+    """Which grid, where the stores hold several; a trained model finds its own."""
     allow_pt: bool = False
     """Read .pt files, which are pickles, with torch's safe loader."""
 
@@ -74,11 +74,16 @@ def check(
     target: Targets,
     cases: CaseOptions | None = None,
     study: Annotated[StudySettings | None, Parameter(name="*")] = None,
+    fit: Annotated[FitSettings | None, Parameter(name="*")] = None,
+    vary: Annotated[list[str], Parameter(name="--try", negative=())] = [],  # noqa: B006 - cyclopts copies it
     features: FeatureOptions | None = None,
+    device: str = "auto",
+    jobs: int | None = None,
 ) -> int:
-    """Say what would be trained: cases, classes, folds, and everything that is wrong. Trains nothing.
+    """Say what would be trained: cases, classes, folds, how long it takes, and everything that is wrong.
 
-    Features of all labelled slides are read. Those that cannot be used are left out and listed; exit code 1.
+    Trains nothing, but reads the features of all labelled slides: those that cannot be used are left out and listed;
+    exit code 1.
 
     Examples
     --------
@@ -96,15 +101,31 @@ def check(
     target
         What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
         regression, multilabel, cox, discrete. Repeat for several.
+    vary
+        As for `mil train`; so are the settings below.
+    device
+        auto, cpu, cuda, mps.
+    jobs
+        Networks trained at a time, as for `mil train`.
     """
     from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.mil.crossval import splits_of
+    from wsi_umedpt.mil.precheck import in_words, seconds_at_most
 
-    cohort, _, notes, failed = _cohort(labels, stores, target, cases, features)
+    fit, study = fit or FitSettings(), study or StudySettings()
+    options = [fit, *(varied(fit, text) for text in vary)]
+    chosen, jobs = _where(device, jobs)
+    cohort, reader, notes, failed = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
-    for seed, folds in splits_of(cohort, study or StudySettings()).items():
+    splits = splits_of(cohort, study)
+    for seed, folds in splits.items():
         sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
         print(f"seed {seed}: folds of {sizes} cases")
+    at_most = seconds_at_most(cohort, reader, options, study, splits, device=chosen, jobs=jobs)
+    print(
+        f"`mil train` takes about {in_words(at_most)} at most on this machine ({chosen}, {jobs} at a time); networks "
+        "that stop early make it less"
+    )
     return say_failures(failed)
 
 
@@ -162,22 +183,15 @@ def train(
     """
     import sys
 
-    from joblib import cpu_count
-
     from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.cli.milview import MilView
     from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.errors import OptionError
     from wsi_umedpt.mil.reporting import headlines, plain_command, report_run
     from wsi_umedpt.mil.run import run_study
-    from wsi_umedpt.models.encoder import pick_device
 
     fit, study = fit or FitSettings(), study or StudySettings()
     options = [fit, *(varied(fit, text) for text in vary)]
-    chosen = pick_device(device)
-    jobs = (cpu_count() if chosen == "cpu" else 1) if jobs is None else jobs
-    if jobs < 1:
-        raise OptionError(f"--jobs is 1 or more, got {jobs}")
+    chosen, jobs = _where(device, jobs)
     cohort, reader, notes, failed = _cohort(labels, stores, target, cases, features)
     _describe(cohort, notes)
     with MilView(options, study) as view:
@@ -240,6 +254,7 @@ def predict(
     from wsi_umedpt.interop.banks import find_usable
     from wsi_umedpt.interop.tables import write_rows
     from wsi_umedpt.mil.apply import cases_of, table
+    from wsi_umedpt.mil.slidemodel import SlideModel
     from wsi_umedpt.remote import is_url, plain
     from wsi_umedpt.slideid import by_slide
 
@@ -251,7 +266,7 @@ def predict(
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     if cluster:  # its workers were started elsewhere
         stores = tuple(text if is_url(text) else str(Path(text).absolute()) for text in stores)
-    sources, troubles = find_usable(stores, **_which(features))
+    sources, troubles = find_usable(stores, **_which(features), kind=SlideModel.load(model).kind)
     named = by_slide(read_patients(patients), [*sources, *troubles], MilError) if patients else None
     troubles = {named.get(slide, slide) if named else slide: error for slide, error in troubles.items()}
     cases = {case: slides for case, slides in cases_of(sources, named).items() if case not in troubles}
@@ -309,7 +324,7 @@ def explain(
     from wsi_umedpt.mil.slidemodel import SlideModel
 
     loaded = SlideModel.load(model)
-    sources, troubles = find_usable(stores, **_which(features))
+    sources, troubles = find_usable(stores, **_which(features), kind=loaded.kind)
     for slide, error in troubles.items():
         print(f"{slide}: FAILED: {reason_of(error)}")
     failures = len(troubles)
@@ -321,6 +336,20 @@ def explain(
             failures += 1
             print(f"{slide}: FAILED: {reason_of(error)}")
     return 1 if failures else 0
+
+
+def _where(device: str, jobs: int | None) -> tuple[str, int]:
+    """Where networks are trained, and how many at a time."""
+    from joblib import cpu_count
+
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.models.encoder import pick_device
+
+    chosen = pick_device(device)
+    jobs = (cpu_count() if chosen == "cpu" else 1) if jobs is None else jobs
+    if jobs < 1:
+        raise OptionError(f"--jobs is 1 or more, got {jobs}")
+    return chosen, jobs
 
 
 def _which(features: FeatureOptions | None) -> dict[str, Any]:

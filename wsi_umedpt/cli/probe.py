@@ -126,7 +126,7 @@ def fit(
     figures = made.about["cross_validation"]
     if "auc" in figures:
         print(
-            f"cross-validated by {figures['groups']}, {figures['folds']} folds: AUC {figures['auc']:.3f}, "
+            f"cross-validated by {figures['groups']}, {figures['folds']} folds: AUC within folds {figures['auc']:.3f}, "
             f"balanced accuracy {figures['balanced_accuracy']:.3f}"
         )
         if figures["groups"] == "block of neighbours":
@@ -163,9 +163,9 @@ def predict(
     probe
         JSON file that `probe fit` wrote.
     model
-        Which features, where the stores hold several.
+        Which features; by default those that it was fitted on.
     grid
-        Which grid, where the stores hold several.
+        Which grid; by default that of the tiles that it was fitted on.
     """
     from wsi_umedpt.errors import WsiError
     from wsi_umedpt.probe import Probe, score_store

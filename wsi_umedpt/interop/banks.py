@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from wsi_umedpt.bag import BagSource
+from wsi_umedpt.bag import BagSource, FeatureKind
 from wsi_umedpt.errors import InteropError, WsiError
 from wsi_umedpt.files import is_clutter
 from wsi_umedpt.interop import anndata, clam, hdf5, npzbag, ptbag, slide2vec, stamp, trident
@@ -109,9 +109,21 @@ def find_sources(
 
 
 def find_usable(
-    paths: Sequence[str | Path], *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
+    paths: Sequence[str | Path],
+    *,
+    encoder_id: str | None = None,
+    grid_id: str | None = None,
+    allow_pt: bool = False,
+    kind: FeatureKind | None = None,
 ) -> tuple[dict[str, BagSource], dict[str, WsiError]]:
     """Find features of slides as `find_sources` does, but leave out those that cannot be used.
+
+    Parameters
+    ----------
+    paths, encoder_id, grid_id, allow_pt
+        See `find_sources`.
+    kind
+        Of a model: of stores and folders that have several features, those that it takes.
 
     Returns
     -------
@@ -127,7 +139,9 @@ def find_usable(
     """
     found: dict[Path, Path] = {}
     for path in map(place, paths):
-        for file in _files_at(path, encoder_id, allow_pt):
+        for file in _files_at(
+            path, encoder_id or (kind.encoder if kind else None), allow_pt, sure=encoder_id is not None
+        ):
             found.setdefault(file.resolve(), file)
     if not found:
         raise InteropError(_nothing([place(path) for path in paths]))
@@ -135,7 +149,7 @@ def find_usable(
     troubles: dict[str, WsiError] = {}
     for file in found.values():
         try:
-            sources.append(open_source(file, encoder_id=encoder_id, grid_id=grid_id, allow_pt=allow_pt))
+            sources.append(open_source(file, encoder_id=encoder_id, grid_id=grid_id, allow_pt=allow_pt, kind=kind))
         except WsiError as error:
             troubles[file.stem] = error
     _check_one_each(sources)
@@ -143,9 +157,14 @@ def find_usable(
 
 
 def open_source(
-    path: Path, *, encoder_id: str | None = None, grid_id: str | None = None, allow_pt: bool = False
+    path: Path,
+    *,
+    encoder_id: str | None = None,
+    grid_id: str | None = None,
+    allow_pt: bool = False,
+    kind: FeatureKind | None = None,
 ) -> StoreSource | FileSource:
-    """Open one store or file of features; see `find_sources`.
+    """Open one store or file of features; see `find_usable`.
 
     Raises
     ------
@@ -155,7 +174,7 @@ def open_source(
         If a store cannot be used.
     """
     if path.suffix == _STORE:
-        return StoreSource.open(path, encoder_id, grid_id)
+        return StoreSource.open(path, encoder_id, grid_id, kind)
     if _is_pickle(path) and not allow_pt:
         raise InteropError(f"{path} is a pickle, which may run programs when it is read. {_INSIST}")
     reasons: dict[str, list[str]] = {}
@@ -169,7 +188,7 @@ def open_source(
             continue
         known = {source.kind.encoder, source.encoder_id} - {""}
         if encoder_id and known and encoder_id not in known:
-            raise InteropError(f"{path} holds features of {source.kind.encoder}, asked for {encoder_id} (--model)")
+            raise InteropError(f"{path} holds features of {source.kind.encoder}, asked for {encoder_id} (-m)")
         return source
     if not reasons:
         read = "; ".join(f"{form.name}: {', '.join(form.suffixes)}" for form in FORMATS)
@@ -181,15 +200,15 @@ def open_source(
 _INSIST = f"If you trust who made it, say {ptbag.FLAG} (in Python allow_pt=True); tensors alone are read then."
 
 
-def _files_at(path: Path, encoder_id: str | None, allow_pt: bool) -> list[Path]:
-    """A file or store that was named, or those of a folder."""
+def _files_at(path: Path, encoder_id: str | None, allow_pt: bool, *, sure: bool = True) -> list[Path]:
+    """A file or store that was named, or those of a folder; an encoder that is not sure is one of several, if there."""
     if elsewhere(path):
         return find_stores(path)
     if not path.exists():
         raise InteropError(f"there is no {path}: name stores, files of features, or folders of them")
     if path.is_file() or path.suffix == _STORE:
         return [path]
-    folders = [path, *(path / name for name in _INNER if (path / name).is_dir()), *_of_trident(path, encoder_id)]
+    folders = [path, *(path / name for name in _INNER if (path / name).is_dir()), *_of_trident(path, encoder_id, sure)]
     files = [file for folder in folders for file in sorted(folder.iterdir()) if _is_candidate(file)]
     others = [file for file in files if not _is_pickle(file)]
     known = {file.stem for file in others}
@@ -214,10 +233,12 @@ def _is_candidate(file: Path) -> bool:
     )
 
 
-def _of_trident(path: Path, encoder_id: str | None) -> list[Path]:
+def _of_trident(path: Path, encoder_id: str | None, sure: bool) -> list[Path]:
     """The folder of features that TRIDENT laid below one of its own."""
     banks = sorted(folder for pattern in _TRIDENT for folder in path.glob(pattern) if folder.is_dir())
     asked = [bank for bank in banks if encoder_id is None or bank.name == f"{trident.FOLDER}{encoder_id}"]
+    if not sure and not asked:
+        asked, encoder_id = banks, None
     if banks and len(asked) != 1:
         named = f"{len(asked)} of {encoder_id}" if encoder_id else "of which one must be named"
         raise InteropError(

@@ -6,6 +6,7 @@ its numbers when it is loaded; what is here is what all formats share.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from wsi_umedpt.bag import FeatureKind, SlideBag
 from wsi_umedpt.errors import InteropError, StoreError
+from wsi_umedpt.matching import features_for
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tiling import TileSpec
 
@@ -51,8 +53,19 @@ class StoreSource:
     grid_id: str
 
     @classmethod
-    def open(cls, path: Path, encoder_id: str | None = None, grid_id: str | None = None) -> Self:
+    def open(
+        cls, path: Path, encoder_id: str | None = None, grid_id: str | None = None, kind: FeatureKind | None = None
+    ) -> Self:
         """Say what a store holds, reading nothing but attributes.
+
+        Parameters
+        ----------
+        path
+            Of the store.
+        encoder_id, grid_id
+            Which features; may be left out where there is one, or one of the kind.
+        kind
+            What a model takes.
 
         Raises
         ------
@@ -60,6 +73,14 @@ class StoreSource:
             If it is no store, holds no such features, or several and none is named.
         """
         store = SlideStore.open(path)
+        if kind is not None:
+            encoder_id, grid_id = features_for(
+                store,
+                partial(cls._unlike, path, kind),
+                ", ".join(str(v) for k, v in kind.to_dict().items() if v and k not in ("weights_sha256", "format")),
+                encoder_id=encoder_id,
+                grid_id=grid_id,
+            )
         made_by = store.feature_attrs(encoder_id, grid_id)  # refuses what is not clear
         if grid_id is None:
             grids = [g for g in store.grid_ids if encoder_id is None or encoder_id in store.encoder_ids(g)]
@@ -92,6 +113,11 @@ class StoreSource:
             encoder_id=encoder_id,
             grid_id=grid_id,
         )
+
+    @classmethod
+    def _unlike(cls, path: Path, kind: FeatureKind, encoder_id: str, grid_id: str) -> str:
+        """What sets features apart from a kind, in words; empty if nothing does."""
+        return "; ".join(kind.differences(cls.open(path, encoder_id, grid_id).kind))
 
     def load(self) -> SlideBag:
         """Read the features of all readable tiles."""

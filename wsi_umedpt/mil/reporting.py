@@ -73,7 +73,7 @@ def report_run(
     chosen = ["when to stop training", "the temperature of probabilities"] + (
         [f"one of {len(options)} settings"] if len(options) > 1 else []
     )
-    provenance = {
+    provenance: dict[str, Any] = {
         "command": command,
         "wsi-umedpt": __version__,
         "features": run.about["features"],
@@ -86,6 +86,8 @@ def report_run(
             "tensors (sha256)": run.model.about.get("tensors_sha256", ""),
         },
     }  # fmt: skip
+    if run.about["notes"]:
+        provenance["of the table of labels"] = {str(n): note for n, note in enumerate(run.about["notes"], 1)}
     found = write_report(
         run.folder,
         run.studies,

@@ -7,7 +7,7 @@ The same command goes on with a run that was stopped; another study is refused.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from wsi_umedpt.locks import lock_where_possible
 from wsi_umedpt.mil.cohort import Cohort
 from wsi_umedpt.mil.crossval import cross_validate, splits_of
 from wsi_umedpt.mil.develop import Watch, develop
+from wsi_umedpt.mil.difference import cases_in, cases_of_rows, differences
 from wsi_umedpt.mil.reading import BagReader
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, to_dict
 from wsi_umedpt.mil.slidemodel import SlideModel
@@ -98,7 +99,7 @@ def run_study(
         if fold_done:
             fold_done(done, total)
 
-    with _entered(folder, asked):
+    with _entered(folder, asked, about, rows):
         write_json(folder / "run.json", about)
         write_rows(folder / "splits.csv", rows)
         studies = cross_validate(
@@ -110,21 +111,23 @@ def run_study(
 
 
 @contextmanager
-def _entered(folder: Path, asked: dict[str, Any]) -> Iterator[None]:
+def _entered(
+    folder: Path, asked: dict[str, Any], about: Mapping[str, Any], rows: Sequence[Sequence[str]]
+) -> Iterator[None]:
     """Make the folder or go on with it, and keep other processes out."""
     if folder.exists() and not folder.is_dir():
         raise MilError(f"{folder} is a file; name a folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_where_possible(folder)
     try:
-        _check_same(folder, asked)
+        _check_same(folder, asked, about, rows)
         yield
     finally:
         if lock is not None:
             lock.release()
 
 
-def _check_same(folder: Path, asked: dict[str, Any]) -> None:
+def _check_same(folder: Path, asked: dict[str, Any], about: Mapping[str, Any], rows: Sequence[Sequence[str]]) -> None:
     known = folder / "run.json"
     if not known.exists():
         if any(folder.iterdir()):
@@ -134,11 +137,13 @@ def _check_same(folder: Path, asked: dict[str, Any]) -> None:
         found = json.loads(known.read_bytes())
     except (OSError, ValueError) as error:
         raise MilError(f"{known} cannot be read: {error}. Choose another folder (-o), or remove this one.") from None
-    different = [key for key in asked if not isinstance(found, dict) or found.get(key) != asked[key]]
-    if different:
+    if not isinstance(found, dict):
+        raise MilError(f"{known} is no record of a run. Choose another folder (-o), or remove this one.")
+    if any(found.get(key) != asked[key] for key in asked):
+        told = differences(found, dict(about), cases_in(folder / "splits.csv"), cases_of_rows(rows))
         raise MilError(
-            f"{folder} holds another study: its {', '.join(different)} differ. Choose another folder with -o, or "
-            "remove this one."
+            f"{folder} holds another study (there, and now):\n  " + "\n  ".join(told) + "\nChoose another folder with "
+            "-o, or remove this one."
         )
 
 

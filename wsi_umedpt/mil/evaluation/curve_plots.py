@@ -76,7 +76,7 @@ def draw_roc(study: Study, found: StudyFigures) -> Drawn | None:
         canvas,
         "ROC curve",
         "Up and to the left is better; the dotted line is guessing. Mean over folds and seeds; the band holds 95 % of "
-        "the curves of resampled patients. The numbers are areas under the curves (ROC AUC).",
+        "the curves of resampled patients. The numbers are areas under the curves (ROC AUC within folds).",
         f"ROC curves. Area under the curve: {'; '.join(told)}.",
     )
 
@@ -98,7 +98,7 @@ def draw_precision_recall(study: Study, found: StudyFigures) -> Drawn | None:
         "Precision and recall",
         "Up and to the right is better; a dotted line is the share of the class, which guessing reaches. The band "
         "holds 95 % of the curves of resampled patients. The numbers are average precision.",
-        f"Precision-recall curves. Average precision: {'; '.join(told)}.",
+        f"Precision-recall curves of all folds together. Average precision: {'; '.join(told)}.",
     )
 
 

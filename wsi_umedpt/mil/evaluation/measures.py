@@ -39,7 +39,7 @@ class Meaning:
 _BINNED = f"{weighted.BINS} bins of equal width; no interval, because it grows when cases are drawn twice"
 FIGURES: dict[str, Meaning] = {
     "roc_auc": Meaning(
-        "ROC AUC",
+        "ROC AUC within folds",
         "how often a case that has the class gets a higher probability than a case that has not; "
         "pairs of cases of one fold",
         chance=0.5,
@@ -49,10 +49,13 @@ FIGURES: dict[str, Meaning] = {
         chance=0.0,
     ),
     "average_precision": Meaning(
-        "Average precision", "area under the precision-recall curve; guessing gives the share of the class"
+        "Average precision pooled over folds", "area under the precision-recall curve; guessing gives the share "
+        "of the class"
     ),
     "roc_auc_pooled": Meaning(
-        "ROC AUC, folds pooled", "the same over all pairs of cases, though several predictors scored them"
+        "ROC AUC pooled over folds",
+        "the same over all pairs of cases, though each fold was scored by a predictor of its own, whose scores need "
+        "not have a common zero",
     ),
     "balanced_accuracy": Meaning("Balanced accuracy", "mean over the classes of the share that was found"),
     "accuracy": Meaning("Accuracy", "share of cases that were decided rightly"),
@@ -71,12 +74,13 @@ FIGURES: dict[str, Meaning] = {
     "mean_error": Meaning("Mean absolute error", "in the unit of the target", "lower", unit=True),
     "root_error": Meaning("Root mean squared error", "in the unit of the target", "lower", unit=True),
     "c_index": Meaning(
-        "Concordance (Harrell's C)",
+        "Concordance within folds (Harrell's C)",
         "how often the patient with the sooner event had the higher risk; pairs of one fold whose order is known",
         chance=0.5,
     ),
     "c_index_uno": Meaning(
-        "Concordance (Uno's C)", "the same, made independent of how long patients were followed", chance=0.5
+        "Concordance within folds (Uno's C)", "the same, made independent of how long patients were followed",
+        chance=0.5,
     ),
     "integrated_brier": Meaning(
         "Integrated Brier score", "squared error of the predicted survival, mean over time", "lower"

@@ -130,6 +130,7 @@ def write_report(
     content = {
         "made_by": f"wsi-umedpt {__version__}",
         "title": title,
+        "figures": {name: {"label": meaning.label, "words": meaning.words} for name, meaning in FIGURES.items()},
         "targets": [one.to_dict() for one in found],
         "notes": {study.target.name: sentences.notes(study, one) for study, one in zip(studies, found, strict=True)},
         "provenance": plain(provenance),

@@ -82,7 +82,7 @@ class Taught:
         few = " Few tiles: these figures are rough." if figures["tiles"] < _ROUGH else ""
         return (
             f"{learned} On neighbourhoods that were left out ({folds}, {figures['tiles']} tiles): balanced accuracy "
-            f"{figures['balanced_accuracy']:.2f}, AUC {figures['auc']:.2f}.{few} "
+            f"{figures['balanced_accuracy']:.2f}, AUC within folds {figures['auc']:.2f}.{few} "
             "They are of this slide alone: other slides will be harder."
             + (" Tiles overlap, so that neighbourhoods share pixels: it flatters." if self.overlapping else "")
         )
