@@ -57,7 +57,7 @@ def embed(
     spread: SpreadOptions | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Embed slides into stores, `OUT/SLIDE.zarr`, named by the slide's file or by a CSV.
+    """Embed slides into stores, `OUT/SLIDE.zarr`, named by the slide's file or by a table.
 
     A slide that is done is skipped, one that was interrupted is gone on with: run the same
     command again. Several processes, on several machines, may share OUT. Exit code 1 if any slide
@@ -90,7 +90,7 @@ def embed(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a CSV with columns slide,
+        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a table (.csv, .xlsx) with columns slide,
         slide_id, mpp, mask.
     out
         Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.

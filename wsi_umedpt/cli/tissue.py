@@ -45,7 +45,7 @@ def tissue(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, or a CSV with columns slide, slide_id, mpp, mask.
+        Slide files, folders, globs, or a table (.csv, .xlsx) with columns slide, slide_id, mpp, mask.
     out
         PNG to write.
     mpp

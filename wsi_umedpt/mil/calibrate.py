@@ -95,7 +95,11 @@ def calibrate(target: Target, logits: Floats, truth: Floats) -> Calibration:
 
 
 def best_threshold(chance: Floats, truth: Floats) -> float:
-    """Probability at which sensitivity plus specificity is highest (Youden 1950); 0.5 where one class is lacking.
+    """Probability from which a class is chosen; 0.5 where one class is lacking.
+
+    A calibrated probability has sensitivity plus specificity (Youden 1950) highest at the share of the class. That is
+    the threshold, unless one found on these cases is better by more than its standard error: the best of a few dozen
+    cases is mostly luck, and costs accuracy on others.
 
     Parameters
     ----------
@@ -106,11 +110,16 @@ def best_threshold(chance: Floats, truth: Floats) -> float:
     chance, truth = chance[known], truth[known]
     if len(np.unique(truth)) < 2:
         return 0.5
-    values = np.unique(chance)
-    cuts = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
-    right = np.array([(chance[truth == 1] >= c).mean() + (chance[truth == 0] < c).mean() for c in cuts])
-    best = cuts[right >= right.max() - 1e-12]
-    return float(best[np.abs(best - 0.5).argmin()])
+    yes, no = chance[truth == 1], chance[truth == 0]
+    share, values = float(truth.mean()), np.unique(chance)
+    cuts = np.concatenate([[share, 0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    found = (yes >= cuts[:, None]).mean(1)  # (cut,)
+    left = (no < cuts[:, None]).mean(1)
+    right = found + left
+    best = int(right.argmax())
+    error = math.sqrt(found[best] * (1 - found[best]) / len(yes) + left[best] * (1 - left[best]) / len(no))
+    as_good = cuts[right >= right[best] - error - 1e-12]
+    return float(as_good[np.abs(as_good - share).argmin()])
 
 
 def _temperature(target: Target, logits: Floats, truth: Floats) -> float:
