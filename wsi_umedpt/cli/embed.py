@@ -90,7 +90,7 @@ def embed(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a table (.csv, .xlsx) with columns slide,
+        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a table with columns slide,
         slide_id, mpp, mask.
     out
         Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
