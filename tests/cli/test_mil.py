@@ -150,7 +150,7 @@ def test_train_leaves_all_that_it_promises(say, study, trained):
         "mil", "train", study / "labels.csv", study / "bank", "-t", "grade", "-o", run, "--model", "max", *SMALL
     )
     assert code == 1
-    assert "holds another study (there, and now):\n  --model: mean, max\n" in err
+    assert "holds another study (there, and now):\n    --model: mean, max\n" in err
 
 
 def test_predict_gives_a_row_a_slide(say, study, trained):

@@ -85,7 +85,9 @@ def read_cohort(
     problems += [f"target {name} is asked for twice" for name in {n: 0 for n in names if names.count(n) > 1}]
     lost = [row["slide"] for row in rows.values() if row["slide"] in unusable]
     if lost:
-        notes.append(f"{len(lost)} labelled slides have features that cannot be used and were left out: {some(lost)}")
+        notes.append(
+            f"{len(lost)} labelled slides have features that cannot be used and were left out: {some(sorted(lost))}"
+        )
     rows = {n: row for n, row in rows.items() if row["slide"] not in unusable}
     missing = [r["slide"] for r in rows.values() if r["slide"] and r["slide"] not in sources]
     if missing and not skip_missing:
