@@ -315,7 +315,7 @@ def test_another_studys_folder_is_refused_with_what_differs(tmp_path):
         ),
         (
             (cohort.only(range(22)), BagReader(banks), [QUICK], STUDY),
-            "tiles in all: .*\n  2 cases are there and not now: c",
+            "tiles in all: .*\n  2 cases are there and not now: c22, c23",
         ),
     ):
         with pytest.raises(
