@@ -187,4 +187,9 @@ def test_what_is_drawn_is_found_again(hands, dock, store, planted):
         assert two == pytest.approx(one, abs=0.01)
     hands.press("ctrl+z")
     assert len(layer_of(hands).data) == 2  # what was read is no edit
+    hands.viewer.layers.selection.active = layer_of(hands)
+    hands.click(hands.on_canvas(1000, 150))
+    hands.press("r")
+    rectangle(hands, THREE)
+    hands.until(lambda: len({feature["id"] for feature in kept(store)} - {""}) == 3, timeout=3000)
     assert not Keeper.of(hands.viewer).unsaved()

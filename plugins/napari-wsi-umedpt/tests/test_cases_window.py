@@ -45,9 +45,10 @@ def test_a_note_needs_no_enter(hands, dock, tmp_path):
     hands.keep_picture("cases")
 
 
-def test_files_are_named_as_they_are(dock):
-    """With their umlauts and spaces."""
+def test_files_are_named_as_they_are(hands, dock):
+    """With their umlauts and spaces, in the case list and among the layers."""
     assert column(dock, 0) == sorted(NAMES)
+    assert [layer.name for layer in hands.viewer.layers] == ["Präparat Nr 3 ü"]
 
 
 def test_states_are_not_taken_for_each_other(hands, dock, tmp_path):

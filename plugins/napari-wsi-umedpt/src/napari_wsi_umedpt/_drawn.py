@@ -157,7 +157,7 @@ def _name_apart(layer: Shapes, known: int) -> None:
     names = list(features[ID]) if ID in features else [None] * len(features)
     taken = {*names[:known]}
     for row in range(known, len(names)):
-        if not isinstance(names[row], str) or names[row] in taken:
+        if not isinstance(names[row], str) or not names[row] or names[row] in taken:
             names[row] = str(uuid.uuid4())
     features[ID] = names
     _set_features(layer, features)

@@ -127,9 +127,11 @@ def shown_by(layer: Any) -> Shown | None:
 
 def slide_layer(slide: Slide, place: Place, report: Report) -> LayerTuple:
     """The slide itself, at all zooms."""
+    # As people named the file, where the id leaves out what not every system takes.
+    named = place.slide_id if slide.path.name.startswith(place.slide_id) else slide.path.stem
     meta = {
         **place.meta(),
-        "name": place.slide_id,
+        "name": named,
         "rgb": True,
         "multiscale": True,
         "interpolation2d": "linear",  # nearest shimmers between levels
