@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from wsi_umedpt.cli.terminal import say
+
 encoders = cyclopts.App(name="encoders", help="List the encoders that can be named with -m, or import one.")
 
 
@@ -25,17 +27,17 @@ def list_encoders() -> None:
 
     ships = shipped()
     for card in (*map(release_card, ships.values()), *ENCODERS.values()):
-        print(f"{card.name}{' (default)' if card.name == DEFAULT_ENCODER else ''}")
-        print(f"    {card.about}")
+        say(f"{card.name}{' (default)' if card.name == DEFAULT_ENCODER else ''}")
+        say(f"    {card.about}")
         at = "at any um/px" if card.mpp is None else f"at {card.mpp:g} um/px"
-        print(f"    {card.size_px} px {at} -> {card.dim} numbers; {card.licence}; {card.source}")
+        say(f"    {card.size_px} px {at} -> {card.dim} numbers; {card.licence}; {card.source}")
         for head, finds in object_heads(release_heads(ships[card.name])).items() if card.name in ships else ():
-            print(f"    --heads {head}: {finds}")
-    print("umedpt:FILE.json")
-    print("    a UMedPT model that you trained (wsi-umedpt pretrain) or imported (wsi-umedpt encoders import)")
-    print("timm:NAME, timm:NAME@FILE, timm:NAME@random")
-    print("    any model of timm, with weights from its hub or cache, from a file, or random;")
-    print("    they state no um/px: choose it with --tile-mpp")
+            say(f"    --heads {head}: {finds}")
+    say("umedpt:FILE.json")
+    say("    a UMedPT model that you trained (wsi-umedpt pretrain) or imported (wsi-umedpt encoders import)")
+    say("timm:NAME, timm:NAME@FILE, timm:NAME@random")
+    say("    any model of timm, with weights from its hub or cache, from a file, or random;")
+    say("    they state no um/px: choose it with --tile-mpp")
 
 
 @encoders.command(name="import")
@@ -79,4 +81,4 @@ def import_encoder(
 
     if why := why_unsafe(name):
         raise EncoderError(f"--name {name!r} {why}")
-    print(f"umedpt:{import_published(files, out, name=name, pooling=pooling, mpp=mpp)}")
+    say(f"umedpt:{import_published(files, out, name=name, pooling=pooling, mpp=mpp)}")

@@ -9,6 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import ForQuPath
+from wsi_umedpt.cli.terminal import say
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, varied
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def check(
     splits = splits_of(cohort, study)
     for seed, folds in splits.items():
         sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
-        print(f"seed {seed}: folds of {sizes} cases")
+        say(f"seed {seed}: folds of {sizes} cases")
     at_most = seconds_at_most(cohort, reader, options, study, splits, device=chosen, jobs=jobs)
-    print(
+    say(
         f"`mil train` takes about {in_words(at_most)} at most on this machine ({chosen}, {jobs} at a time); networks "
         "that stop early make it less"
     )
@@ -205,8 +206,8 @@ def train(
         run, cohort, reader.sources, files, command=plain_command(["wsi-umedpt", *sys.argv[1:]])
     )
     for line in [*headlines(figures), *(f"note: {note}" for note in missed)]:
-        print(line)
-    print(out / "report.html")
+        say(line)
+    say(out / "report.html")
     return say_failures(failed)
 
 
@@ -275,11 +276,11 @@ def predict(
     found = {}
     for result in itertools.chain(predict_cases(model, tasks, cluster), unread(troubles)):
         found[result.case_id] = result
-        print(result.said, flush=True)
+        say(result.said)
     rows = [found[case].row for case in (*cases, *troubles)]
     failures = sum(result.failed for result in found.values())
     write_rows(out, table(rows))
-    print(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
+    say(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
     return 1 if failures else 0
 
 
@@ -326,15 +327,15 @@ def explain(
     loaded = SlideModel.load(model)
     sources, troubles = find_usable(stores, **_which(features), kind=loaded.kind)
     for slide, error in troubles.items():
-        print(f"{slide}: FAILED: {reason_of(error)}")
+        say(f"{slide}: FAILED: {reason_of(error)}")
     failures = len(troubles)
     for slide, source in sources.items():
         try:
             for path in write_maps(loaded, source, out, leave_out=leave_out, bounds=bounds):
-                print(path)
+                say(path)
         except (WsiError, OSError) as error:
             failures += 1
-            print(f"{slide}: FAILED: {reason_of(error)}")
+            say(f"{slide}: FAILED: {reason_of(error)}")
     return 1 if failures else 0
 
 
@@ -386,7 +387,7 @@ def _describe(cohort: "Cohort", notes: list[str]) -> None:
 
     slides = sum(len(case.slides) for case in cohort.cases)
     patients = len({case.patient for case in cohort.cases})
-    print(f"{len(cohort)} cases: {slides} slides of {patients} patients, {cohort.kind.dim} numbers a tile")
+    say(f"{len(cohort)} cases: {slides} slides of {patients} patients, {cohort.kind.dim} numbers a tile")
     for target, truth in zip(cohort.targets, cohort.truth, strict=True):
         known = ~np.isnan(truth)
         if target.kind in CLASS_KINDS:
@@ -399,9 +400,9 @@ def _describe(cohort: "Cohort", notes: list[str]) -> None:
         else:
             what = f"from {np.nanmin(truth):g} to {np.nanmax(truth):g}"
         lacking = int((~known.any(1)).sum())
-        print(f"{target.name}, {target.kind}: {what}" + (f"; {lacking} without a label" if lacking else ""))
+        say(f"{target.name}, {target.kind}: {what}" + (f"; {lacking} without a label" if lacking else ""))
     for note in notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _name(model: Path) -> str:

@@ -122,20 +122,20 @@ def fit(
     made = fit_probe(tiles, name=out.stem, encoder=encoder, seed=seed)
     made.save(out)
     for name, count in made.about["labelled"].items():
-        print(f"{name}: {count} tiles")
+        say(f"{name}: {count} tiles")
     figures = made.about["cross_validation"]
     if "auc" in figures:
-        print(
+        say(
             f"cross-validated by {figures['groups']}, {figures['folds']} folds: AUC within folds {figures['auc']:.3f}, "
             f"balanced accuracy {figures['balanced_accuracy']:.3f}"
         )
         if figures["groups"] == "block of neighbours":
-            print("  neighbours were kept together, but all is from the same slides: other slides will be harder")
+            say("  neighbours were kept together, but all is from the same slides: other slides will be harder")
             if spec.spec.stride < spec.spec.size_px:
-                print("  and tiles overlap, so that tiles at the border of two blocks share pixels: it flatters")
+                say("  and tiles overlap, so that tiles at the border of two blocks share pixels: it flatters")
     else:
-        print("too few labelled slides or places to cross-validate: no figure can be given")
-    print(out)
+        say("too few labelled slides or places to cross-validate: no figure can be given")
+    say(out)
     return 0
 
 
@@ -177,10 +177,10 @@ def predict(
         try:
             shares = score_store(SlideStore.open(path), loaded, model, grid)
             text = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-            print(f"{path.name.removesuffix('.zarr')}: {text} of tiles")
+            say(f"{path.name.removesuffix('.zarr')}: {text} of tiles")
         except WsiError as error:
             failures += 1
-            print(f"{path.name.removesuffix('.zarr')}: FAILED: {error}")
+            say(f"{path.name.removesuffix('.zarr')}: FAILED: {error}")
     return 1 if failures else 0
 
 
