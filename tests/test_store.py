@@ -335,6 +335,69 @@ def test_growing_features_of_other_tiles_are_not_gone_on_with(tmp_path, slide, t
     assert result.fresh == result.tiles == tiles
 
 
+def counting_encoder() -> Encoder:
+    """One whose engine counts the tiles that it embeds for a slide."""
+    encoder = dataclasses.replace(mean_encoder(), _engine=CountingEngine())
+    assert encoder.made_by  # embeds its probe
+    encoder._engine.tiles = 0
+    return encoder
+
+
+@pytest.mark.parametrize("stops", [[16], [16, 48], [64, 80, 96]], ids=["first-batch", "twice", "three-times"])
+def test_what_was_embedded_is_kept_from_the_first_batch_on(tmp_path, slide, tissue, stops):
+    """Also of a slide of fewer tiles than a chunk holds: each tile is embedded once, and no byte tells of the stops."""
+    plain = embed(tmp_path / "plain.zarr", slide, tissue, batch_size=16)
+    assert plain.tiles < 1024
+    done = 0
+    for rows in stops:
+        with pytest.raises(KeyboardInterrupt):
+            embed(tmp_path / "a.zarr", slide, tissue, batch_size=16, progress=stop_at(rows))
+        done = rows
+    encoder, told = counting_encoder(), []
+    result = embed(tmp_path / "a.zarr", slide, tissue, encoder, batch_size=16, progress=lambda now, _: told.append(now))
+    assert told[0] == done, "what is there counts from the start"
+    assert result.fresh == encoder._engine.tiles == result.tiles - done
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "plain.zarr")
+
+
+class EndedError(BaseException):
+    """The process ends, as by SIGKILL: nothing is written any more."""
+
+
+def test_what_a_killed_run_embedded_is_kept_every_few_seconds(tmp_path, slide, tissue, monkeypatch):
+    """The first batch at once, then by the clock; where the file of it is damaged, it is embedded again."""
+    embed(tmp_path / "plain.zarr", slide, tissue, batch_size=16)
+    for name, harm, kept in (("whole", None, 16), ("torn", lambda path: path.write_bytes(path.read_bytes()[:99]), 0)):
+        path = tmp_path / f"{name}.zarr"
+
+        def stop(now: int, _: int) -> None:
+            if now >= 48:
+                raise EndedError
+
+        monkeypatch.setattr("wsi_umedpt.encode._keep", lambda *_: None)
+        with pytest.raises(EndedError):
+            embed(path, slide, tissue, batch_size=16, progress=stop)
+        (rows,) = tmp_path.glob(f"{name}.zarr.partial/growing/*/*/rows-0.npy")
+        if harm:
+            harm(rows)
+        encoder = counting_encoder()
+        result = embed(path, slide, tissue, encoder, batch_size=16)
+        assert encoder._engine.tiles == result.tiles - kept
+        assert files_of(path) == files_of(tmp_path / "plain.zarr")
+
+
+def test_rows_that_are_kept_fit_the_batches_of_the_run_that_goes_on(tmp_path, slide, tissue):
+    """Batches are those of an uninterrupted run: what lies beyond the last whole one is embedded again."""
+    grid = lay_grid(slide.size, slide.mpp, SPEC, within=tissue)
+    encoder = counting_encoder()
+    with SlideStore.create(tmp_path / "a.zarr", slide, tissue, grid) as store:
+        writer = store.writer(encoder.name, SPEC.grid_id, encoder.dim, {**encoder.made_by, "batch_size": 16})
+        writer.append(np.ones((21, encoder.dim), np.float32), np.ones(21, bool))
+    result = embed(tmp_path / "a.zarr", slide, tissue, encoder, batch_size=16)
+    assert encoder._engine.tiles == result.tiles - 16
+    assert (SlideStore.open(tmp_path / "a.zarr").bag().features[:17, 0] == 1).tolist() == [True] * 16 + [False]
+
+
 def kill_at(monkeypatch, name: str) -> None:
     """Stop the next run when it comes to a method of `FeatureWriter` or `SlideStore`."""
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from wsi_umedpt.arrays import NODE, discard
 from wsi_umedpt.encode import MAX_UNREADABLE, Progress, check_run
-from wsi_umedpt.errors import SlideError, StoreError
+from wsi_umedpt.errors import SlideError, StoreError, WsiError
 from wsi_umedpt.found import read_objects
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.loading import TileBatch, read_tiles
@@ -191,7 +191,7 @@ class _Rows:
         self._dim = features.dim
         made_by = {**features.made_by, "batch_size": batch_size}
         self.writer = store.writer(features.name, self._grid_id, features.dim, made_by)
-        self._next = self.writer.rows_done
+        self._next = self.writer.next_row
         waiting = np.flatnonzero(self._row >= self._next)
         self.windows_done = int(waiting[0]) if len(waiting) else len(windows)
 
@@ -247,16 +247,33 @@ def _run(
 
     pending: tuple[TileBatch, Callable[[], Outputs] | None] | None = None
     tiles = read_tiles(slide, windows, start=start, batch_size=batch_size, threads=threads)
-    with contextlib.closing(tiles):
-        for batch in tiles:
-            good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
-            started = batch, model.submit(good) if len(good) else None  # None: nothing of it can be read
-            # One batch is in flight while the one before it is stitched.
+    try:
+        with contextlib.closing(tiles):
+            if progress and start:
+                progress(start, len(windows))
+            for batch in tiles:
+                good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
+                started = batch, model.submit(good) if len(good) else None  # None: nothing of it can be read
+                # One batch is in flight while the one before it is stitched.
+                if pending:
+                    settle(*pending)
+                pending = started
             if pending:
                 settle(*pending)
-            pending = started
-        if pending:
-            settle(*pending)
+    except BaseException as stop:
+        if not isinstance(stop, Exception):  # told to stop: nothing is wrong with what was stitched
+            _keep(maps, rows, check)
+        raise
+
+
+def _keep(maps: dict[str, ObjectMap], rows: _Rows, check: Callable[[], None]) -> None:
+    """Make durable what was found; where that fails, only time is lost."""
+    with contextlib.suppress(WsiError, OSError):
+        check()
+        for found in maps.values():
+            found.save()
+        if rows.writer is not None:
+            rows.writer.keep()
 
 
 def _add(found: ObjectMap, name: str, batch: TileBatch, outputs: Outputs | None) -> None:

@@ -7,10 +7,11 @@ its own. Several encoders share one decoding of the slide.
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from wsi_umedpt.errors import EncoderError, OptionError, SlideError
+from wsi_umedpt.errors import EncoderError, OptionError, SlideError, WsiError
 from wsi_umedpt.growing import FeatureWriter
 from wsi_umedpt.loading import TileBatch, read_tiles
 from wsi_umedpt.models.encoder import Encoder
@@ -116,7 +117,7 @@ def encode_slide(
     grid = store.grid(grid_id)
     grid_id = grid.spec.grid_id
     writers = _writers(store, grid_id, encoders, batch_size)
-    start = min((w.rows_done for _, w in writers), default=len(grid))
+    start = min((w.next_row for _, w in writers), default=len(grid))
     if writers and start < len(grid):
         with contextlib.ExitStack() as ours:
             if start or batches is None:
@@ -138,11 +139,14 @@ def encode_slide(
 def _writers(
     store: SlideStore, grid_id: str, encoders: Sequence[Encoder], batch_size: int
 ) -> list[tuple[Encoder, FeatureWriter]]:
-    return [
+    found = [
         (encoder, store.writer(encoder.name, grid_id, encoder.dim, {**encoder.made_by, "batch_size": batch_size}))
         for encoder in encoders
         if not store.has_features(encoder.name, grid_id)
     ]
+    for _, writer in found:
+        writer.whole_batches(batch_size)
+    return found
 
 
 def _run(
@@ -155,11 +159,14 @@ def _run(
     allowed = max_unreadable * len(grid)
     pending: tuple[TileBatch, list[tuple[FeatureWriter, Encoder, Wait]]] | None = None
 
-    def settle(batch: TileBatch, started: list[tuple[FeatureWriter, Encoder, Wait]]) -> None:
+    def write(batch: TileBatch, started: list[tuple[FeatureWriter, Encoder, Wait]]) -> None:
         for writer, encoder, wait in started:
             rows = np.zeros((len(batch.index), encoder.dim), np.float32)
             rows[batch.ok] = wait()
             writer.append(rows, batch.ok)
+
+    def settle(batch: TileBatch, started: list[tuple[FeatureWriter, Encoder, Wait]]) -> None:
+        write(batch, started)
         bad = max(len(writer.unreadable) for _, writer in writers)
         if bad > allowed:
             first = min(i for _, writer in writers for i in writer.unreadable)
@@ -170,14 +177,33 @@ def _run(
         if progress:
             progress(int(batch.index[-1]) + 1, len(grid))
 
-    for batch in batches:
-        good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
-        started = [
-            (writer, encoder, encoder.submit(good)) for encoder, writer in writers if batch.index[0] >= writer.rows_done
-        ]
-        # One batch is in flight while the one before it is written.
+    try:
+        if progress and (start := min(writer.next_row for _, writer in writers)):
+            progress(start, len(grid))
+        for batch in batches:
+            good = batch.pixels if batch.ok.all() else batch.pixels[batch.ok]
+            started = [
+                (writer, encoder, encoder.submit(good))
+                for encoder, writer in writers
+                if batch.index[0] >= writer.next_row
+            ]
+            # One batch is in flight while the one before it is written.
+            before, pending = pending, None
+            if before:
+                settle(*before)
+            pending = batch, started
         if pending:
-            settle(*pending)
-        pending = batch, started
-    if pending:
-        settle(*pending)
+            last, pending = pending, None
+            settle(*last)
+    except BaseException as stop:
+        if not isinstance(stop, Exception):  # told to stop: nothing is wrong with what is there
+            _keep(writers, partial(write, *pending) if pending else lambda: None)
+        raise
+
+
+def _keep(writers: list[tuple[Encoder, FeatureWriter]], finish: Callable[[], None]) -> None:
+    """Make durable what was embedded; where that fails, only time is lost."""
+    with contextlib.suppress(WsiError, OSError):
+        finish()
+        for _, writer in writers:
+            writer.keep()

@@ -2,8 +2,8 @@
 
 ``NAME.zarr.partial`` holds two folders: ``store``, laid out as the store is, for what is
 whole and waits to enter it, and ``growing/<grid_id>/<encoder_id>``, arrays with a count of
-the rows that are durable. They are apart so that the one can be renamed into place while
-the other goes on growing.
+the rows that are durable, and a file of those that do not fill a chunk yet. They are apart
+so that the one can be renamed into place while the other goes on growing.
 
 Read top to bottom: `FeatureWriter`, then what is asked of the work folder.
 """
@@ -11,6 +11,7 @@ Read top to bottom: `FeatureWriter`, then what is asked of the work folder.
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,23 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from wsi_umedpt.arrays import array_sha256, discard, read_array, sync_folder, write_json
+from wsi_umedpt.arrays import array_sha256, discard, read_array, sync_folder, whole_file, write_json
 from wsi_umedpt.contents import unlisted
 from wsi_umedpt.errors import StoreError
+
+KEEP_SECONDS = 5.0
+"""How often rows that do not fill a chunk yet are made durable; the first are at once."""
+_KEPT = "rows-*.npy"
 
 
 class FeatureWriter:
     """Appends rows of features chunk by chunk; each chunk is written once and made durable.
 
-    Row `rows_done` is where to go on. Until `finish`, the array lies in `growing`, then in
-    `final`. Rows that are there are gone on with if `made_by` (how they were computed) and
-    `made_of` (the slide and its tiles) are the same. `check` is asked before each change of
-    a file whether this process may still make it.
+    Row `next_row` is where to go on: what does not fill a chunk is kept too, in a file of its
+    own. Until `finish`, the array lies in `growing`, then in `final`. Rows that are there are
+    gone on with if `made_by` (how they were computed) and `made_of` (the slide and its tiles)
+    are the same. `check` is asked before each change of a file whether this process may still
+    make it.
     """
 
     def __init__(
@@ -55,8 +61,8 @@ class FeatureWriter:
         state = self._resumable()
         if state:
             self.rows_done, self.unreadable = state["rows_done"], state["unreadable"]
-            for torn in [*self._growing.rglob("*.partial"), *self._growing.rglob("*.tmp")]:
-                torn.unlink()  # what zarr, or write_json, was writing when the run was killed
+            for torn in (path for name in ("*.partial", "*.tmp", "*.fresh") for path in self._growing.rglob(name)):
+                torn.unlink()  # what zarr, or this package, was writing when the run was killed
             self._array = zarr.open_array(self._growing, mode="r+", config={"write_empty_chunks": True})
         else:
             discard(self._growing)
@@ -70,6 +76,52 @@ class FeatureWriter:
                 config={"write_empty_chunks": True},
             )
         self._pending = 0
+        self._torn = False
+        """Whether something is being appended, as when Ctrl-C comes: then rows and counts do not fit each other."""
+        self._kept_at = -KEEP_SECONDS
+        if state and (kept := self._kept_rows()) is not None:
+            self._rows, self._pending = [kept], len(kept)
+
+    @property
+    def next_row(self) -> int:
+        """The row that is appended next: `rows_done`, and what is there of the chunk after it."""
+        return self.rows_done + self._pending
+
+    def whole_batches(self, batch_size: int) -> None:
+        """Forget rows of an earlier run beyond its last whole batch, so that batches are what they were."""
+        if self._pending and self.next_row < self._shape[0]:
+            self._pending = max(0, self.next_row // batch_size * batch_size - self.rows_done)
+            self._rows = [np.concatenate(self._rows)[: self._pending]]
+
+    def _kept_file(self) -> Path:
+        return self._growing / _KEPT.replace("*", str(self.rows_done))
+
+    def _kept_rows(self) -> npt.NDArray[np.float32] | None:
+        """Rows of a chunk that is not whole, as an earlier run kept them; None where any could not be read."""
+        try:
+            rows = np.load(self._kept_file(), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        fits = rows.ndim == 2 and rows.shape[1] == self._shape[1] and rows.dtype == np.float16
+        if not fits or not 0 < len(rows) < min(self._chunk_rows, self._shape[0] - self.rows_done):
+            return None
+        return rows.astype(np.float32) if np.isfinite(rows).all() else None
+
+    def keep(self) -> None:
+        """Make durable what does not fill a chunk yet, as before a run is told to stop."""
+        if self._torn or not self._pending:
+            return
+        self._check()
+        with np.errstate(over="ignore"):  # said when the chunk is whole; not gone on with
+            rows = np.concatenate(self._rows).astype(np.float16)
+        with whole_file(self._kept_file()) as file:
+            np.save(file, rows, allow_pickle=False)
+        self._write_progress()
+        self._kept_at = time.monotonic()
+
+    def _write_progress(self) -> None:
+        durable = [i for i in self.unreadable if i < self.rows_done]
+        write_json(self._progress, {"rows_done": self.rows_done, "unreadable": durable, **self._origin})
 
     def _resumable(self) -> dict[str, Any] | None:
         try:
@@ -95,12 +147,15 @@ class FeatureWriter:
         ok : bool (batch,)
             Rows that are not ok become NaN and are counted as unreadable.
         """
-        first = self.rows_done + self._pending
+        self._torn, first = True, self.next_row
         self.unreadable += [first + int(i) for i in np.flatnonzero(~ok)]
         self._rows.append(np.where(ok[:, None], rows, np.nan))
         self._pending += len(rows)
         while self._pending >= self._chunk_rows or (self._pending and self.rows_done + self._pending == self._shape[0]):
             self._flush()
+        self._torn = False
+        if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+            self.keep()
 
     def _flush(self) -> None:
         rows = np.concatenate(self._rows)
@@ -118,8 +173,9 @@ class FeatureWriter:
         sync_folder(self._growing / "c" / str(start // self._chunk_rows), files=True)
         self.rows_done += len(half)
         self._rows, self._pending = [rest], len(rest)
-        durable = [i for i in self.unreadable if i < self.rows_done]
-        write_json(self._progress, {"rows_done": self.rows_done, "unreadable": durable, **self._origin})
+        self._write_progress()
+        for old in self._growing.glob(_KEPT):
+            old.unlink()
 
     def _bad_in(self, count: int) -> int:
         return sum(self.rows_done <= i < self.rows_done + count for i in self.unreadable)
@@ -131,7 +187,8 @@ class FeatureWriter:
             raise StoreError(f"{self._final.name}: {self.rows_done} of {self._shape[0]} rows are written")
         self._array.update_attributes({**self._made_by, "sha256": array_sha256(read_array(self._growing))})
         sync_folder(self._growing, files=True)
-        self._progress.unlink(missing_ok=True)
+        for old in [self._progress, *self._growing.glob(_KEPT)]:
+            old.unlink(missing_ok=True)
         os.rename(self._growing, self._final)
         sync_folder(self._final.parent)
 
@@ -167,6 +224,18 @@ def rests_on_damage(grid: Path) -> bool:
     if (grid / "status" / "zarr.json").exists():
         return bool(read_array(grid / "status").any())
     return any(grid.glob("features/*/zarr.json"))  # killed while the status was replaced
+
+
+def rows_kept(growing: Path) -> int:
+    """How many rows a run that goes on with these features need not embed again."""
+    try:
+        rows = int(json.loads((growing / "progress.json").read_bytes())["rows_done"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    try:
+        return rows + len(np.load(growing / _KEPT.replace("*", str(rows)), mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return rows
 
 
 def growing_objects(partial: Path) -> list[Path]:

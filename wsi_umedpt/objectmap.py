@@ -120,6 +120,8 @@ class ObjectMap:
         """Windows whose result is durable; a run that goes on begins with the next."""
         self.unreadable: list[int] = []
         """Windows that could not be read."""
+        self._torn = False
+        """Whether a window is being added, as when Ctrl-C comes: then what is there must not be saved."""
         self._parts = 0
         self._fresh: list[Objects] = []
         self._boxes = np.empty((0, 7), np.float32)
@@ -147,6 +149,7 @@ class ObjectMap:
         """
         if index < self._next:
             return
+        self._torn = True
         x, y = self._frame.xy[index].tolist()
         if y > self._canvas.top:
             self._advance(y)
@@ -154,7 +157,7 @@ class ObjectMap:
             self._canvas.add(x, y, chances, pixels)
         if boxes is not None:
             self._boxes = np.concatenate([self._boxes, self._owned(index, boxes)])
-        self._next = index + 1
+        self._next, self._torn = index + 1, False
 
     def leave_out(self, index: int) -> None:
         """Pass over the next window, which could not be read."""
@@ -165,7 +168,7 @@ class ObjectMap:
     def save(self) -> None:
         """Make durable what was found in all windows that were added."""
         windows = self._next
-        if windows == self.windows_done:  # of a run that goes on, and is not yet where this map is
+        if self._torn or windows == self.windows_done:  # of a run that goes on, and is not yet where this map is
             return
         if self._fresh:
             _save_npz(

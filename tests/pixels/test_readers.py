@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +299,17 @@ def test_opening_warns_of_nothing(small_svs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_slide(small_svs).close()
+
+
+def test_a_picture_far_too_large_is_no_attack(tmp_path):
+    """Pillow calls it a decompression bomb; it is refused with what to do about it, and not read."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    path = tmp_path / "large.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(SlideError, match=r"900,000,000 px; over 170,000,000 px it must be a tiled pyramid") as refused:
+        open_slide(path, mpp=0.5)
+    assert "bomb" not in str(refused.value)

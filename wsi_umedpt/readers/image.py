@@ -1,5 +1,6 @@
 """Flat images, held in memory whole: PNG, JPEG and BMP by Pillow, TIFF in strips by tifffile."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +58,14 @@ class FlatPages(_Flat):
 def _check_pixels(width: int, height: int, bytes_each: int = 3) -> None:
     checked_size(width, height)
     if width * height * max(bytes_each, 3) > 3 * MAX_PIXELS:
-        raise ContentRefused(
-            f"a flat image of {width} x {height} px; over {MAX_PIXELS * 3 // max(bytes_each, 3):,} px it must be a "
-            "tiled pyramid (vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"
-        )
+        raise ContentRefused(_too_large(f"{width} x {height} px", MAX_PIXELS * 3 // max(bytes_each, 3)))
+
+
+def _too_large(size: str, most: int = MAX_PIXELS) -> str:
+    return (
+        f"a flat image of {size}; over {most:,} px it must be a tiled pyramid "
+        "(vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"
+    )
 
 
 def _read_pil(path: Path) -> Pixels:
@@ -79,6 +84,10 @@ def _read_pil(path: Path) -> Pixels:
             return _rgb(image, clear=clear)
     except Refused:
         raise
+    except Image.DecompressionBombError as error:
+        # Far above MAX_PIXELS Pillow takes the file for an attack; it says how many px, "(n pixels)", not which sides.
+        count = re.search(r"\((\d+) pixels\)", str(error))
+        raise ContentRefused(_too_large(f"{int(count[1]):,} px" if count else "too many px")) from None
     except (OSError, SyntaxError) as error:
         if "truncated" in str(error).lower():
             raise ContentRefused(f"the file is cut short ({error}); copy it again") from None

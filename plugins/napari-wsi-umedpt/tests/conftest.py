@@ -117,6 +117,17 @@ def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Known:
     return Known(slide, store)
 
 
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    """Another slide of the same size, and its store."""
+    folder = tmp_path_factory.mktemp("other")
+    slide = write_pyramid(folder / "Präparat Nr 3 ü.svs", 255 - picture() // 2, mpp=MPP, quality=98, subsampling="444")
+    (folder / "out").mkdir()
+    with open_slide(slide) as opened:
+        store = make_store(folder / "out" / "other.zarr", opened, squares([NUCLEUS], [1]))
+    return Known(slide, store)
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the plugin writes down of slides goes into a folder of the test's."""
@@ -145,11 +156,11 @@ def hands(make_napari_viewer, qtbot, monkeypatch, window_size) -> Hands:
     """The window of `wsi-umedpt view`, as large as a screen, with somebody at its mouse and keys."""
     import napari
 
-    from napari_wsi_umedpt.__main__ import window
+    from napari_wsi_umedpt._window import window
 
     if missing := xdotool_is_missing():
         pytest.skip(missing)
-    monkeypatch.setattr(napari, "Viewer", lambda **given: make_napari_viewer(show=True, **given))
+    monkeypatch.setattr(napari, "Viewer", lambda **given: make_napari_viewer(**{"show": True, **given}))
     made = Hands(window(), qtbot, window_size)
     made.window.showNormal()
     made.window.setGeometry(0, 0, *window_size)

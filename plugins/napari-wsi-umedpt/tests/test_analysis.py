@@ -93,7 +93,7 @@ def test_the_whole_slide_is_what_the_command_line_makes(slide, model, by_hand, t
 @pytest.mark.parametrize(
     ("stage", "at"),
     [
-        pytest.param("Embedding", 64, id="before-anything-is-durable"),
+        pytest.param("Embedding", 64, id="after-one-batch"),
         pytest.param("Embedding", 1400, id="embedding"),
         pytest.param("Looking", 20, id="objects"),
     ],
@@ -104,12 +104,11 @@ def test_what_was_stopped_is_gone_on_with(slide, model, by_hand, tmp_path, stage
     assert stopped.stopped
     assert "Stopped." in stopped.words
     assert (tmp_path / "tissue.zarr").exists() is (stage == "Looking")
-    if at == 1400:
-        assert stopped.words.startswith("Stopped. 1,024 of ")
     again = Stopping()
     assert not analyse(asked(slide, model, tmp_path), again).stopped
-    if at == 1400:
-        assert again.told[0][1] > 1024
+    if stage == "Embedding":
+        assert stopped.words.startswith(f"Stopped. {at // 64 * 64:,} of ")
+        assert again.told[0] == ("Embedding tiles:", at // 64 * 64)
     assert content(tmp_path / "tissue.zarr") == content(by_hand)
 
 
@@ -210,21 +209,43 @@ def test_models_say_what_they_look_for(model):
 
 
 def test_progress_says_how_long_it_takes(monkeypatch):
-    """From the pace of this run alone, not of what an earlier one did."""
-    now = iter([100.0, 110.0, 110.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now, 110.0))
+    """From the first seconds on, and from the pace of this run alone, not of what an earlier one did."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    grid = range(2048)
     watch = Watch()
     assert watch.words == "Opening the slide ..."
-    watch.enter("Embedding tiles:")
-    assert watch.words == "Embedding tiles ..."
-    watch.enter("Embedding tiles:")
-    watch.progress(1088, 2048)
+    watch.enter("Embedding tiles:", grid)
+    assert watch.words == "Embedding tiles: 0 of 2,048"
+    now[0] += 1
+    watch.looked_at(8)
+    assert watch.words == "Embedding tiles: 8 of 2,048, 4 min left"
+    watch.enter("Embedding tiles:", grid)
+    watch.progress(1088, 2048)  # of an earlier run
     assert watch.words == "Embedding tiles: 1,088 of 2,048"
+    now[0] += 10
     watch.progress(1152, 2048)
     assert watch.seconds_left == pytest.approx(10 / 64 * 896)
     assert watch.words == "Embedding tiles: 1,152 of 2,048, 2 min left"
     watch.stop()
     assert "Stopping" in watch.words
+
+
+def test_a_run_stops_within_a_batch(slide, model, tmp_path, monkeypatch):
+    """Before the next layer of the network, however long a batch takes; what batches before it embedded is kept."""
+    from torch import nn
+
+    calls, watch, real = [], Watch(), nn.Conv2d.forward
+
+    def slow(layer, pixels):
+        calls.append(1)
+        if len(calls) > 600:
+            watch.stop()  # as somebody does meanwhile, in another thread
+        return real(layer, pixels)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", slow)
+    assert analyse(asked(slide, model, tmp_path, heads=()), watch).stopped
+    assert len(calls) == 601
 
 
 def test_tiles_that_are_done_are_seen(slide, model, tmp_path):

@@ -89,7 +89,7 @@ def test_nothing_of_the_legend_lies_under_its_scroll_bar(opened, qtbot):
     layer_of(opened, "objects").name = "nuclei, by a name that is longer than usual"
     dock = LegendDock(opened)
     qtbot.addWidget(dock)
-    dock.resize(dock.minimumSizeHint().width(), 300)
+    dock.resize(dock.minimumSizeHint().width(), 150)
     dock.show()
     qtbot.wait(50)
     area = dock.findChild(QScrollArea)
@@ -298,7 +298,7 @@ def test_docks_lie_in_tabs_and_the_window_stays_as_high(viewer, qtbot):
         qtbot.wait(100)
     navigator, *others = frames
     assert window.tabifiedDockWidgets(navigator) == []
-    assert set(window.tabifiedDockWidgets(others[0])) == {*others[1:]}
+    qtbot.waitUntil(lambda: set(window.tabifiedDockWidgets(others[0])) == {*others[1:]})
     assert navigator.isVisible()
     assert not others[-1].visibleRegion().isEmpty()
     qtbot.waitUntil(lambda: window.height() == 850)

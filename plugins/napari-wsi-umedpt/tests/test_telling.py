@@ -97,5 +97,5 @@ def test_what_to_do_is_said_for_the_window(case, tmp_path, model, told):
 def test_other_errors_keep_their_words():
     """Ours, the system's, anybody's."""
     assert words_of(StoreError("a.zarr holds nothing")) == "a.zarr holds nothing"
-    assert words_of(FileNotFoundError(2, "No such file", "a.svs")) == "a.svs: No such file"
+    assert words_of(FileNotFoundError(2, "No such file", "a.svs")) == "No such file: a.svs"
     assert words_of(ZeroDivisionError("x")) == "ZeroDivisionError: x"

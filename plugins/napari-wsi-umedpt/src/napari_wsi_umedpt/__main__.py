@@ -1,36 +1,27 @@
 """``python -m napari_wsi_umedpt PATH ...``: a napari window with slides or results, and the docks to look at them.
 
-`wsi-umedpt view` runs this. Nothing here changes napari's settings.
+`wsi-umedpt view` runs this. Nothing here changes napari's settings. Until the window is there, a small picture says
+that it is coming: what is imported here first is what shows that.
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
-DOCKS = ("Navigator", "Legend")
-"""Opened from the start; the others are in the menu Plugins."""
 _PLUGIN = "napari-wsi-umedpt"
 
 
 def show(paths: list[Path]) -> Any:
     """Make a viewer with paths opened; a folder of slides becomes a list of cases."""
+    from napari_wsi_umedpt._window import window
+
     viewer = window()
     open_in(viewer, paths)
     return viewer
 
 
-def window() -> Any:
-    """Make a viewer with the docks to look at slides."""
-    import napari
-
-    viewer = napari.Viewer(title="wsi_umedpt")
-    for name in DOCKS:
-        viewer.window.add_plugin_dock_widget(_PLUGIN, name)
-    return viewer
-
-
 def open_in(viewer: Any, paths: list[Path]) -> None:
-    """Open paths in a viewer."""
+    """Open paths in a viewer: one slide with its results, or a folder of slides."""
     from napari_wsi_umedpt._reader import get_reader
     from napari_wsi_umedpt._telling import tell_error
 
@@ -47,13 +38,22 @@ def open_in(viewer: Any, paths: list[Path]) -> None:
 
 def main() -> None:
     """Show what the command line names, until the window is closed."""
-    import napari
+    import napari  # before Qt: it chooses where Qt draws
+
+    from napari_wsi_umedpt._splash import Splash
+
+    paths = [Path(text) for text in sys.argv[1:]]
+    splash = Splash(paths)
     from qtpy.QtCore import QTimer
 
+    from napari_wsi_umedpt._closing import end_at_once
+    from napari_wsi_umedpt._window import window
+
+    end_at_once()
     viewer = window()
-    viewer.window.activate()
+    splash.finish(viewer)
     # Once the window lives, so that it does while they are read.
-    QTimer.singleShot(0, lambda: open_in(viewer, [Path(text) for text in sys.argv[1:]]))
+    QTimer.singleShot(0, lambda: open_in(viewer, paths))
     napari.run()
 
 

@@ -1,11 +1,10 @@
 """The dock that analyses the slide, or a region of it: embeds tiles and looks for objects, beside the window."""
 
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Layer, Shapes
+from napari.layers import Shapes
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -19,61 +18,44 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QProgressBar,
     QPushButton,
-    QVBoxLayout,
 )
 from wsi_umedpt.errors import OptionError, WsiError
 
-from napari_wsi_umedpt._analysed import Status, layers_of, same_thing, shown_of
-from napari_wsi_umedpt._analysis import (
-    Analysed,
-    ModelChoice,
-    Request,
-    Watch,
-    analyse,
-    models,
-    own_model,
-    region_of,
-)
+from napari_wsi_umedpt._analysis import Analysed, ModelChoice, Request, models, own_model, region_of
 from napari_wsi_umedpt._annotations import shapes_layer
 from napari_wsi_umedpt._annotations_dock import layer_meta
-from napari_wsi_umedpt._background import Background
 from napari_wsi_umedpt._dock import Dock
-from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._navigation import frame_of
 from napari_wsi_umedpt._opening import RESULTS
 from napari_wsi_umedpt._regions import drawn_areas
+from napari_wsi_umedpt._runs import Run, Runs
 from napari_wsi_umedpt._stage import current_slide, current_store
-from napari_wsi_umedpt._telling import tell, tell_error
-from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, ours, same_selected
+from napari_wsi_umedpt._telling import tell
+from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size
 
 WHOLE, FIELD, DRAWN = "whole slide", "visible field", "drawn regions"
 _OWN = "own model ..."
 _LAYER = "regions to analyse"
-_POLL_MS = 150
 _DRAWN_MS = 500
+_WHAT_IS_MADE = "What is computed goes into a store (.zarr), as the command line makes it."
 _NAME = Qt.ItemDataRole.UserRole
 
 
 class AnalyseDock(Dock):
     """Run encoders and heads on the slide that is open."""
 
+    tab = "Analyse"
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
-        self.result: Analysed | None = None
+        self._runs = Runs.of(napari_viewer)
         self._models: dict[str, ModelChoice] = {}
-        self._watch: Watch | None = None
-        self._request: Request | None = None
-        self._stopped: Request | None = None
-        self._shown = 0
-        self._status: tuple[Status, Layer] | None = None
-        self._running, self._drawing = Background(), Background()
-        self._letting_go += [self._running.forget, self._drawing.forget, self._stop_quietly]
+        self._slide: Path | None = None
+        self._anew = False
         self._build()
-        self._timer = QTimer(self)
-        self._timer.setInterval(_POLL_MS)
-        self._timer.timeout.connect(self._poll)
-        self._follow_layers(self._propose_folder)
-        self._propose_folder()
+        self._runs.changed.connect(self._show_run)
+        self._follow_layers(self._slide_changed)
+        self._slide_changed()
         # Once the dock is drawn: while the system loads torch, it lets nobody load what is first drawn.
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -119,22 +101,23 @@ class AnalyseDock(Dock):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1)
         self.bar.setTextVisible(False)
-        self.words = QLabel("What is computed goes into a store (.zarr), as the command line makes it.")
+        self.words = QLabel(_WHAT_IS_MADE)
         self.words.setWordWrap(True)
         self.words.setMinimumHeight(54)
         self.words.setAlignment(Qt.AlignmentFlag.AlignTop)
-        layout = QVBoxLayout(self)
+        layout = self._scrolling()
         layout.addLayout(form)
-        layout.addLayout(_row(self.run_button, self.stop_button))
-        layout.addWidget(self.bar)
-        layout.addWidget(self.words)
         layout.addStretch(1)
-        self.setMinimumWidth(340)
+        self.pinned.setContentsMargins(8, 0, 8, 6)
+        self.pinned.addLayout(_row(self.run_button, self.stop_button))
+        self.pinned.addWidget(self.bar)
+        self.pinned.addWidget(self.words)
         for changed in (
             self.model.currentTextChanged, self.heads.itemChanged, self.embed.toggled,
             self.region.currentTextChanged, self.folder.textEdited,
         ):  # fmt: skip
             changed.connect(self._asks_anew)
+        self.folder.textEdited.connect(self._keep_folder)
 
     # ---- what is asked ----
 
@@ -144,6 +127,8 @@ class AnalyseDock(Dock):
         self.model.addItems([*self._models, _OWN])
         self.model.setEnabled(True)
         self._show_model()
+        self._anew = False  # nobody asked: what was stopped can be gone on with
+        self._show_run()
 
     def _choose_model(self, index: int) -> None:
         if self.model.itemText(index) == _OWN:
@@ -187,19 +172,29 @@ class AnalyseDock(Dock):
         items = [self.heads.item(n) for n in range(self.heads.count())]
         return tuple(str(item.data(_NAME)) for item in items if item.checkState() == Qt.CheckState.Checked)
 
-    def _propose_folder(self, event: Any = None) -> None:
-        if self.folder.text() or self._watch is not None:
-            return
-        store, slide = current_store(self._viewer), current_slide(self._viewer)
-        if store is not None:
-            self.folder.setText(str(store.parent))
-        elif slide is not None:
-            self.folder.setText(str(slide.slide.path.parent / RESULTS))
+    def _slide_changed(self, event: Any = None) -> None:
+        """Another slide: its own folder, its own run."""
+        found = current_slide(self._viewer)
+        path = None if found is None else found.slide.path
+        if path != self._slide:
+            self._slide, self._anew = path, False
+            self._show_run()
+        if path is not None:
+            self.folder.setText(self._runs.folders.get(path) or self._proposed(path))
+
+    def _proposed(self, slide: Path) -> str:
+        store = current_store(self._viewer)
+        return str(slide.parent / RESULTS if store is None else store.parent)
+
+    def _keep_folder(self, text: str) -> None:
+        if self._slide is not None:
+            self._runs.folders[self._slide] = text
 
     def _choose_folder(self) -> None:
         name = QFileDialog.getExistingDirectory(self, "A folder for results", self.folder.text())
         if name:
             self.folder.setText(name)
+            self._keep_folder(name)
             self._asks_anew()
 
     def draw(self) -> None:
@@ -270,130 +265,59 @@ class AnalyseDock(Dock):
 
     def _asks_anew(self, *_: Any) -> None:
         """Something else is asked for: what was stopped is not gone on with by the button."""
-        if self._watch is None:
-            self._stopped = None
-            self.run_button.setText("Run")
+        self._anew = True
+        self._show_run()
 
     # ---- running ----
 
+    @property
+    def run(self) -> Run | None:
+        """The last run of the slide that is shown, at work or ended."""
+        return None if self._slide is None else self._runs.last.get(self._slide)
+
+    @property
+    def result(self) -> Analysed | None:
+        """How it ended."""
+        return None if self.run is None else self.run.result
+
+    @property
+    def _stopped(self) -> Request | None:
+        """What the button goes on with."""
+        if self._anew or self.run is None or self.result is None or not self.result.stopped:
+            return None
+        return self.run.request
+
     def start(self) -> None:
         """Run, or go on with what was stopped."""
-        if self._watch is not None:
+        if self._runs.current is not None:
             return
         try:
             request = self._stopped or self.request()
         except WsiError as error:
-            tell_error(error)
+            self.tell_error(error)
             return
-        watch = self._watch = Watch()
-        self._request, self.result, self._shown = request, None, 0
-        self.run_button.setEnabled(False)
-        self.stop_button.setEnabled(True)
-        self._timer.start()
-        self._running.run(partial(analyse, request, watch), self._ended, self._failed)
+        self._anew = False
+        self._runs.start(request)
 
     def stop(self) -> None:
-        """Stop after the batch that is worked on; what is durable stays."""
-        if self._watch is not None:
-            self._watch.stop()
-            self.stop_button.setEnabled(False)
-            self._poll()
+        """Stop the run of this slide; what is durable stays."""
+        if self.run is not None and self.run is self._runs.current:
+            self._runs.stop()
 
-    def _stop_quietly(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-
-    def _poll(self) -> None:
-        watch = self._watch
-        if watch is None:
-            return
-        self.words.setText(watch.words)
-        self.bar.setRange(0, watch.total)  # 0 to 0 moves without an end
-        self.bar.setValue(watch.done)
-        self._show_status(watch)
-        self._show_made(watch)
-
-    def _ended(self, result: Analysed) -> None:
-        watch = self._end()
-        self.result = result
-        self.words.setText(result.words)
-        if result.stopped:
-            self._stopped = self._request
-            self.run_button.setText("Go on")
-            return
-        self._stopped = None
-        self.run_button.setText("Run")
-        if watch is not None:
-            self._show_made(watch)
-
-    def _failed(self, error: Exception) -> None:
-        self._end()
-        self.words.setText("It could not be done; what was whole before still is.")
-        tell_error(error)
-
-    def _end(self) -> Watch | None:
-        self._timer.stop()
-        watch, self._watch = self._watch, None
-        self.run_button.setEnabled(True)
-        self.stop_button.setEnabled(False)
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
-        if self._status is not None and self._status[1] in self._viewer.layers:
-            self._viewer.layers.remove(self._status[1])
-        self._status = None
-        return watch
-
-    # ---- what is seen ----
-
-    def _show_status(self, watch: Watch) -> None:
-        slide = current_slide(self._viewer)
-        grid, done = watch.grid, watch.done
-        if slide is None or grid is None or self._request is None or slide.slide.path != self._request.slide:
-            return
-        if self._status is not None and self._status[0].grid is grid:
-            status, layer = self._status
-            if layer in self._viewer.layers:
-                layer.data = status.picture(done)
-            return
-        if self._status is not None and self._status[1] in self._viewer.layers:
-            self._viewer.layers.remove(self._status[1])
-        status = Status(grid, slide.place)
-        with same_selected(self._viewer):
-            (layer,) = add_layers(self._viewer, [status.layer(done)])
-        self._status = status, layer
-
-    def _show_made(self, watch: Watch) -> None:
-        """Show what entered the store since the last look."""
-        request = self._request
-        if request is None or self._shown >= len(watch.made):
-            return
-        fresh = watch.made[self._shown :]
-        self._shown = len(watch.made)
-
-        def read() -> list[LayerTuple]:
-            return [layer for one in fresh for layer in layers_of(one, request)]
-
-        # One after the other: of work that is asked for later the results would replace these.
-        reader = Background()
-        self._letting_go.append(reader.forget)
-        reader.run(read, partial(self._add, request.slide))
-
-    def _add(self, slide_path: Path, layers: list[LayerTuple]) -> None:
-        slide = current_slide(self._viewer)
-        if slide is None or slide.slide.path != slide_path:
-            tell(f"{slide_path.name} was analysed; open its results to look at them.")
-            return
-        fresh = {(shown.kind, shown.store, shown.name): layer for layer in layers if (shown := shown_of(layer))}
-        for layer, shown in list(ours(self._viewer)):
-            if any(same_thing(shown, shown_of(one)) for one in fresh.values()):
-                self._viewer.layers.remove(layer)
-
-        def add() -> None:
-            with same_selected(self._viewer):
-                add_layers(self._viewer, fresh.values())
-
-        # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
-        QTimer.singleShot(0, add)
+    def _show_run(self) -> None:
+        run, working = self.run, self._runs.current
+        mine = working is not None and working is run
+        self.run_button.setEnabled(working is None)
+        self.run_button.setText("Go on" if self._stopped is not None and working is None else "Run")
+        self.stop_button.setEnabled(mine and working is not None and working.stopped_at is None)
+        self.bar.setRange(0, working.watch.total if mine and working is not None else 1)  # 0 to 0 moves without an end
+        self.bar.setValue(working.watch.done if mine and working is not None else 0)
+        if run is not None and (mine or working is None):
+            self.words.setText(run.words)
+        elif working is not None:
+            self.words.setText(f"{working.name} is being analysed, one slide at a time: {working.words}")
+        else:
+            self.words.setText(_WHAT_IS_MADE)
 
 
 def _row(*widgets: Any) -> QHBoxLayout:

@@ -30,7 +30,7 @@ class Status:
 
     def layer(self, done: int) -> LayerTuple:
         """A layer of it."""
-        shown = Shown("annotations", self._place, name="being analysed")
+        shown = Shown("mark", self._place, name="being analysed")
         meta = {
             **self._place.meta(self._cells.step, self._cells.origin),
             "name": "being analysed",
@@ -62,11 +62,6 @@ def _layers_of(made: Made, store: SlideStore) -> list[LayerTuple]:
 
 def _tissue(store: SlideStore) -> LayerTuple:
     return tissue_layer(store.tissue(), place_of(store), store.path)
-
-
-def same_thing(one: Shown, other: Shown) -> bool:
-    """Whether two layers show the same part of the same store."""
-    return (one.kind, one.store, one.name) == (other.kind, other.store, other.name)
 
 
 def shown_of(layer: LayerTuple) -> Any:

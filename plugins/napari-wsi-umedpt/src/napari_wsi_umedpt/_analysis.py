@@ -10,8 +10,8 @@ Read top to bottom: `Request` (what is asked), `Watch` (how it goes, and the way
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ import numpy as np
 from wsi_umedpt.cohort.manifest import SlideJob
 from wsi_umedpt.errors import OptionError, StoreError
 from wsi_umedpt.slideid import default_id
-from wsi_umedpt.store import CHUNK_ROWS
 from wsi_umedpt.tiling import TileGrid, TileSpec
 
 from napari_wsi_umedpt._annotations import Annotation, Ring, write_annotations
@@ -95,11 +94,14 @@ class Watch:
     done: int = 0
     total: int = 0
     made: list[Made] = field(default_factory=list)
-    _began: tuple[float, int] | None = None
+    _began: tuple[float, int] = (0.0, 0)
+    """When the stage's first tile was begun, and how many were done by then."""
+    _untold: bool = True
+    """Whether nothing was told of the stage yet."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """Ask the run to stop; it does after the batch that it is at."""
+        """Ask the run to stop; it does at the next layer of the network, or part of a batch."""
         self._stop.set()
 
     @property
@@ -113,14 +115,15 @@ class Watch:
             raise Stopped
 
     def enter(self, stage: str, grid: TileGrid | None = None) -> None:
-        """Begin a stage."""
+        """Begin a stage; with its grid, that is counted from now on."""
         self.check()
-        self.stage, self.grid, self.done, self.total, self._began = stage, grid, 0, 0, None
+        self.stage, self.grid, self.done, self.total = stage, grid, 0, 0 if grid is None else len(grid)
+        self._began, self._untold = (time.monotonic(), 0), True
 
     def progress(self, done: int, total: int) -> None:
-        """Tiles done; given to the library."""
-        if self._began is None:
-            self._began = time.monotonic(), done
+        """Tiles done; given to the library, which tells first what an earlier run did."""
+        if self._untold:
+            self._began, self._untold = (time.monotonic(), done), False
         self.done, self.total = max(done, self.done), total
         # All tiles of a stage are done: what is left is to write them down, and is not thrown away.
         if done < total:
@@ -128,26 +131,23 @@ class Watch:
 
     def looked_at(self, tiles: int) -> None:
         """So many more tiles went through the network; the library tells once their batch is done with."""
-        if self._began is None:
-            self._began = time.monotonic(), self.done + tiles
-        if self.grid is not None:
-            self.total = self.total or len(self.grid)
-            self.done = min(self.done + tiles, self.total)
+        self._untold = False
+        self.done = min(self.done + tiles, self.total)
         self.check()
 
     @property
     def seconds_left(self) -> float | None:
         """Of the stage; None until it can be told."""
-        if self._began is None or self.done <= self._began[1] or not self.total:
-            return None
         since, first = self._began
+        if self.done <= first or not self.total:
+            return None
         return (time.monotonic() - since) / (self.done - first) * (self.total - self.done)
 
     @property
     def words(self) -> str:
         """Where it is, for people."""
         if self.stopping:
-            return f"{self.stage} Stopping after this batch ..."
+            return f"{self.stage} Stopping ..."
         if not self.total:
             return f"{self.stage.removesuffix(':')} ..." if self.stage.endswith(":") else self.stage
         left = self.seconds_left
@@ -200,9 +200,28 @@ def analyse(request: Request, watch: Watch) -> Analysed:
         raise StoreError(f"the folder {request.out} cannot be made: {error.strerror or error}") from None
     job = SlideJob(request.slide, request.slide_id, request.mpp, _region_file(request))
     try:
-        return _analyse(request, job, watch)
+        with _stoppable(watch):
+            return _analyse(request, job, watch)
     except Stopped:
-        return Analysed(request.store, True, _kept(watch))
+        return Analysed(request.store, True, kept_of(request, watch))
+
+
+@contextmanager
+def _stoppable(watch: Watch) -> Iterator[None]:
+    """Let a run stop within a batch: before each layer of a network that this thread runs."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    thread = threading.get_ident()
+
+    def look(*_: Any) -> None:
+        if threading.get_ident() == thread:
+            watch.check()
+
+    handle = register_module_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _analyse(request: Request, job: SlideJob, watch: Watch) -> Analysed:
@@ -231,9 +250,12 @@ def _embed(request: Request, job: SlideJob, watch: Watch) -> Any:
         (grid,) = prepared.grids
         _check_tiles(grid, request)
         watch.enter("Embedding tiles:", grid)
+        runs: Any = encoder
+        if encoder.device == "cpu":
+            runs = _EncoderInParts(encoder, watch.looked_at)
         with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid) as store:
             done = encode_slide(
-                prepared.slide, store, encoder, grid_id=spec.grid_id, batch_size=plan.batch_size,
+                prepared.slide, store, [runs], grid_id=spec.grid_id, batch_size=plan.batch_size,
                 progress=watch.progress,
             )  # fmt: skip
     watch.made.append(Made("features", encoder.name))
@@ -306,12 +328,35 @@ class _InParts:
         return lambda: joined
 
 
-def _kept(watch: Watch) -> str:
+class _EncoderInParts:
+    """An encoder that tells of each part of a batch; `TorchEngine` runs batches in such parts anyway."""
+
+    PART = 8
+
+    def __init__(self, encoder: Any, looked_at: Callable[[int], None]) -> None:
+        self.name, self.dim, self.made_by = encoder.name, encoder.dim, encoder.made_by
+        self._encoder, self._looked_at = encoder, looked_at
+
+    def submit(self, pixels: Any) -> Callable[[], Any]:
+        """See `wsi_umedpt.models.encoder.Encoder.submit`."""
+        parts = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(pixels), self.PART):
+            parts.append(self._encoder.encode(pixels[start : start + self.PART]))
+            self._looked_at(len(parts[-1]))
+        joined = np.concatenate(parts)
+        return lambda: joined
+
+
+def kept_of(request: Request, watch: Watch) -> str:
+    """What is not lost of a run that was stopped, in words; read from what is on the disk."""
+    from wsi_umedpt.growing import growing_features, rows_kept, work_folder
+
     again = "Go on, or the same run again, continues there."
     if watch.stage.startswith("Embedding"):
-        return f"{watch.done // CHUNK_ROWS * CHUNK_ROWS:,} of {watch.total or 0:,} tiles are kept. {again}"
+        rows = max(map(rows_kept, growing_features(work_folder(request.store))), default=0)
+        return f"{rows:,} of {watch.total:,} tiles are kept. {again}"
     if watch.total:
-        return f"What was saved of the search is kept; it is saved every half minute, after whole batches. {again}"
+        return f"What was found so far is kept. {again}"
     return "Nothing of this step was begun."
 
 

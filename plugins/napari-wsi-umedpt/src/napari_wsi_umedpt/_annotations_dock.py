@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
-    QVBoxLayout,
 )
 from wsi_umedpt.annotationfiles.annotation import Origin
 from wsi_umedpt.errors import AnnotationError, WsiError
@@ -42,6 +41,8 @@ _SWATCH_PX = 14
 class AnnotationsDock(Dock):
     """Draw regions, give them classes, exchange them with QuPath."""
 
+    tab = "Draw"
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.classes = QComboBox()
@@ -63,7 +64,7 @@ class AnnotationsDock(Dock):
             "Some scanners state which part of a slide they scanned (MRXS, SCN), and QuPath shows that part alone.\n"
             "Off: positions in files count from the corner of the whole slide, as with QuPath's option --no-crop."
         )
-        layout = QVBoxLayout(self)
+        layout = self._scrolling()
         form = QFormLayout()
         form.addRow("Class", self.classes)
         layout.addLayout(form)

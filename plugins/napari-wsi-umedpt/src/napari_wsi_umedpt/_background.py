@@ -15,9 +15,16 @@ class _Failure(NamedTuple):
 
 
 class Background:
-    """Runs work for one widget; what is asked for last is what is shown."""
+    """Runs work for one widget; what is asked for last is what is shown.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    failed
+        Is told of errors, in the window's thread, where nothing else is asked for.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None] = tell_error) -> None:
+        self._failed = failed
         self._latest = 0
         self._running: set[FunctionWorker[Any]] = set()
 
@@ -30,7 +37,7 @@ class Background:
         self,
         work: Callable[[], Any],
         done: Callable[[Any], None],
-        failed: Callable[[Exception], None] = tell_error,
+        failed: Callable[[Exception], None] | None = None,
         *,
         doing: str = "",
     ) -> None:
@@ -50,7 +57,7 @@ class Background:
 
         def returned(result: Any) -> None:
             if isinstance(result, _Failure):
-                failed(result.error)
+                (failed or self._failed)(result.error)
             elif number == self._latest:
                 done(result)
 

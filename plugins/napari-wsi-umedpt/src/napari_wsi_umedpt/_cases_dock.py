@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
 )
 
 from napari_wsi_umedpt._cases import CaseList, State
@@ -28,8 +27,9 @@ from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._opening import RESULTS, open_path
 from napari_wsi_umedpt._reader import ask_for_slide
+from napari_wsi_umedpt._showing import Showing, finish
 from napari_wsi_umedpt._telling import Reports, tell, tell_error, words_of
-from napari_wsi_umedpt._viewer import add_layers, current_place, ours
+from napari_wsi_umedpt._viewer import add_layers, ours
 
 _LABELS: dict[State, str] = {"unseen": "&Unseen", "seen": "&Seen", "done": "&Done", "doubtful": "Dou&btful"}
 """Of buttons; each with a key of its own, with Alt: by d alone "done" was taken for "doubtful"."""
@@ -42,8 +42,11 @@ _REFUSED_COLOUR = QColor(230, 80, 80)
 class CasesDock(Dock):
     """Slides of a folder, one after the other."""
 
+    tab = "Cases"
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
+        Showing.of(napari_viewer)
         self._reports = Reports()
         self.cases: CaseList | None = None
         self.number: int | None = None
@@ -82,7 +85,7 @@ class CasesDock(Dock):
         after.setToolTip("Alt-Right")
         before.clicked.connect(lambda: self.step(-1))
         after.clicked.connect(lambda: self.step(1))
-        layout = QVBoxLayout(self)
+        layout = self._scrolling()
         layout.addWidget(choose)
         layout.addWidget(self.summary)
         layout.addWidget(self.table)
@@ -92,7 +95,6 @@ class CasesDock(Dock):
         row.addWidget(before)
         row.addWidget(after)
         layout.addLayout(row)
-        self.setMinimumWidth(345)
         napari_viewer.bind_key("Alt-Right", lambda _: self.step(1), overwrite=True)
         napari_viewer.bind_key("Alt-Left", lambda _: self.step(-1), overwrite=True)
 
@@ -225,7 +227,7 @@ class CasesDock(Dock):
 
         def add() -> None:
             add_layers(self._viewer, layers)
-            self._show_drawn()
+            finish(self._viewer)
             self._viewer.reset_view()
             self._viewer.status = ""
             case = self.cases.cases[self.number] if self.cases and self.number is not None else None
@@ -234,12 +236,3 @@ class CasesDock(Dock):
 
         # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
         QTimer.singleShot(0, add)
-
-    def _show_drawn(self) -> None:
-        """Show what was drawn on this slide, above it, and hide what was drawn on others."""
-        place = current_place(self._viewer)
-        for layer, shown in list(ours(self._viewer)):
-            if shown.kind == "annotations":
-                layer.visible = shown.place == place
-                if layer.visible:
-                    self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))

@@ -16,8 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_wsi_umedpt._annotations import shapes_layer
@@ -30,7 +28,7 @@ from napari_wsi_umedpt._heatlayers import HeatFrame, Raster, add_frame, heat_fra
 from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._regions import ALONE, COLOURS, LEFT_OUT, chosen_tiles, drawn_areas
 from napari_wsi_umedpt._stage import current_slide, current_store, go_to_tile, pictures_of
-from napari_wsi_umedpt._telling import Reports, tell, tell_error
+from napari_wsi_umedpt._telling import Reports, tell
 from napari_wsi_umedpt._verdict import verdict
 from napari_wsi_umedpt._viewer import add_layers, camera, same_selected
 
@@ -60,6 +58,8 @@ def _frame(column: str, values: npt.NDArray[np.float32], raster: Raster) -> Heat
 class ClassifierDock(Dock):
     """Judge the slide, or a part of it."""
 
+    tab = "Classify"
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self.classifier: SlideClassifier | None = None
@@ -76,7 +76,7 @@ class ClassifierDock(Dock):
         self._raster: Raster | None = None
         self._networks = (0, 0)
         self._reports = Reports()
-        self._judging, self._reading = Newest(self._cannot_judge), Newest()
+        self._judging, self._reading = Newest(self._cannot_judge), Newest(self.tell_error)
         self._letting_go += [self._judging.forget, self._reading.forget]
         self._build()
         self._timer = QTimer(self)
@@ -103,8 +103,7 @@ class ClassifierDock(Dock):
         self.colours.setWordWrap(True)
         self.top = Gallery("", self._go_to)
         self.bottom = Gallery("", self._go_to)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
+        layout = self._scrolling()
         layout.addWidget(choose)
         layout.addWidget(self.words)
         layout.addLayout(self._region_buttons())
@@ -115,8 +114,6 @@ class ClassifierDock(Dock):
         layout.addWidget(self.top)
         layout.addWidget(self.bottom)
         layout.addStretch(1)
-        self._scrolled(inside)
-        self.setMinimumWidth(345)
 
     def _region_buttons(self) -> QHBoxLayout:
         row = QHBoxLayout()
@@ -172,7 +169,7 @@ class ClassifierDock(Dock):
 
     def _cannot_open(self, error: Exception) -> None:
         self.words.setText(f"{self._path.name if self._path else 'The model'} cannot judge this slide.")
-        tell_error(error)
+        self.tell_error(error)
 
     def _opened(self, classifier: SlideClassifier) -> None:
         if classifier.store != current_store(self._viewer):
@@ -233,7 +230,7 @@ class ClassifierDock(Dock):
             self._frames = {name: _frame(name, unknown, self._raster) for name in (ATTENTION, self._contribution())}
             self._show_heat(self._column())
             self._show_rest()
-        tell_error(error)
+        self.tell_error(error)
 
     def _contribution(self) -> str:
         """The output whose contributions are drawn: the chosen one, or the first."""

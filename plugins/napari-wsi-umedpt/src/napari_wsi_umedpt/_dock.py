@@ -1,4 +1,4 @@
-"""What all docks share: they follow a viewer, let go of it when they are closed, and lie in tabs.
+"""What all docks share: they follow a viewer, let go of it when they are closed, scroll, and lie in tabs.
 
 Docks one below the other make a window higher than its screen, so that one which is opened becomes a tab of those that
 are open; the Navigator alone stays in sight. (napari 0.9 does not heed the manifest's `tabify`.)
@@ -8,15 +8,31 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDockWidget,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QPushButton,
+    QScrollArea,
+    QTabBar,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_wsi_umedpt._background import Background
 from napari_wsi_umedpt._keeper import Keeper
 from napari_wsi_umedpt._opener import window_of
+from napari_wsi_umedpt._telling import tell_error, words_of
 
-_SCROLLED_PX = 320
-"""Height at least of a dock that is scrolled: below the Navigator it would get next to nothing."""
+_SCROLLED_PX = 120
+"""Height at least of a dock: what does not fit is scrolled to."""
+_MOST_WIDE_PX = 460
+_PLACED_MS = (50, 400)
+"""After which napari has placed a dock, on an idle machine and on a busy one."""
 
 
 class Dock(QWidget):
@@ -30,10 +46,15 @@ class Dock(QWidget):
 
     in_tabs = True
     """Whether it shares its place with others."""
+    tab = ""
+    """Its name on its tab, where there is little room."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer, self._background = napari_viewer, Background()
+        self._viewer, self._background = napari_viewer, Background(self.tell_error)
+        self.notice = Notice()
+        self.pinned = QVBoxLayout()
+        """Below what is scrolled: what must stay in view."""
         self._keeper = Keeper.of(napari_viewer)
         self._letting_go: list[Callable[[], Any]] = [self._background.forget]
         self._size_before: QSize | None = window_of(napari_viewer).size()
@@ -44,7 +65,21 @@ class Dock(QWidget):
         """Find a place once it is shown for the first time."""
         super().showEvent(event)
         if self._size_before is not None:
+            self._name_tab()
             QTimer.singleShot(0, self._become_tab)  # napari is still about to place it
+            for after in _PLACED_MS:
+                QTimer.singleShot(after, self._leave_room)
+
+    def _name_tab(self, *_: Any) -> None:
+        """Give the dock its short name, where napari writes the plugin's name too; the menus keep theirs."""
+        frame = frame_of_dock(self)
+        if frame is None or not self.tab:
+            return
+        frame.setWindowTitle(self.tab)
+        if (title := getattr(getattr(frame, "title", None), "title", None)) is not None:
+            title.setText(self.tab)
+        if self._size_before is not None:
+            frame.topLevelChanged.connect(self._name_tab)  # napari then makes another title
 
     def _become_tab(self) -> None:
         frame, window, size = frame_of_dock(self), self.window(), self._size_before
@@ -60,20 +95,46 @@ class Dock(QWidget):
         if others and frame not in window.tabifiedDockWidgets(others[-1]):
             window.tabifyDockWidget(others[-1], frame)
             frame.raise_()
+            _show_whole_names(window)
             if not window.isMaximized() and not window.isFullScreen():
                 # It grew for one dock below the other; it can shrink once they are laid out.
                 QTimer.singleShot(0, partial(window.resize, size))
 
-    def _scrolled(self, inside: QWidget) -> None:
-        """Fill the dock with what is higher than there may be room."""
-        area = QScrollArea()
+    def _leave_room(self) -> None:
+        """The Navigator takes what it needs, and its neighbours the rest."""
+        window, frame = self.window(), frame_of_dock(self)
+        if not isinstance(window, QMainWindow) or frame is None or frame.isFloating():
+            return
+        area = window.dockWidgetArea(frame)
+        frames = {frame_of_dock(dock): dock for dock in window.findChildren(Dock)}
+        there = [found for found in frames if found is not None and window.dockWidgetArea(found) == area]
+        small = [found for found in there if not frames[found].in_tabs and found.isVisible()]
+        large = [found for found in there if found not in small and found.isVisible()]
+        if small and large:
+            needed = [found.sizeHint().height() for found in small]
+            rest = max(_SCROLLED_PX, window.centralWidget().height() - sum(needed))
+            window.resizeDocks([*small, *large], [*needed, *[rest] * len(large)], Qt.Orientation.Vertical)
+
+    def _scrolling(self) -> QVBoxLayout:
+        """The dock's own column of widgets, which is scrolled where there is less room than it takes."""
+        inside, area = QWidget(), QScrollArea()
         area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setMinimumHeight(_SCROLLED_PX)
         area.setWidget(inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        outer.addWidget(self.notice)
+        outer.addWidget(area, 1)
+        outer.addLayout(self.pinned)
+        _Wide(area, self)
+        return QVBoxLayout(inside)
+
+    def tell_error(self, error: Exception) -> None:
+        """Tell of an error, and leave it to be read in the dock: a notification is gone after some seconds."""
+        self.notice.say(words_of(error))
+        tell_error(error)
 
     def _follow(self, call: Callable[..., None], *emitters: Any) -> None:
         """Call a method whenever one of napari's emitters emits."""
@@ -84,6 +145,67 @@ class Dock(QWidget):
     def _follow_layers(self, call: Callable[..., None]) -> None:
         """Call a method whenever layers come or go."""
         self._follow(call, self._viewer.layers.events.inserted, self._viewer.layers.events.removed)
+
+
+def _show_whole_names(window: QMainWindow) -> None:
+    """Of tabs: with little around them, and arrows rather than dots where there are too many."""
+    for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+        bar.setElideMode(Qt.TextElideMode.ElideNone)
+        bar.setUsesScrollButtons(True)
+        bar.setStyleSheet("QTabBar::tab { padding: 3px; margin: 0px; font-size: 8pt; }")
+
+
+class Notice(QWidget):
+    """What went wrong last in a dock, until it is read and put away; takes no room before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = QLabel()
+        self.words.setWordWrap(True)
+        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.away = QPushButton("x")
+        self.away.setToolTip("Put away")
+        self.away.setFixedWidth(24)
+        self.away.clicked.connect(lambda *_: self.hide())
+        self.setObjectName("notice")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setStyleSheet("#notice { background: #6b2b28; } #notice QLabel { background: transparent; color: white; }")
+        row = QHBoxLayout(self)
+        row.addWidget(self.words, 1)
+        row.addWidget(self.away, 0, Qt.AlignmentFlag.AlignTop)
+        self.hide()
+
+    def say(self, words: str) -> None:
+        """Show words in place of those before."""
+        self.words.setText(words)
+        self.show()
+
+
+class _Wide(QObject):
+    """Keeps a column that is scrolled as wide as it must be, its bar beside it; the wheel scrolls, and chooses nothing.
+
+    Over a list to choose from that nobody clicked on the wheel is meant for the column.
+    """
+
+    def __init__(self, area: QScrollArea, dock: QWidget) -> None:
+        super().__init__(dock)
+        self._area = area
+        area.widget().installEventFilter(self)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Look at events of the column, and of the lists in it."""
+        kind = event.type()
+        if kind == QEvent.Type.LayoutRequest and watched is self._area.widget():
+            bar_px = self._area.verticalScrollBar().sizeHint().width()
+            self._area.setMinimumWidth(min(watched.minimumSizeHint().width() + bar_px, _MOST_WIDE_PX))
+            for chooser in watched.findChildren(QComboBox):
+                chooser.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+                chooser.installEventFilter(self)
+        elif kind == QEvent.Type.Wheel and isinstance(watched, QComboBox) and not watched.hasFocus():
+            event.ignore()
+            return True
+        return False
 
 
 def frame_of_dock(dock: QWidget) -> QDockWidget | None:

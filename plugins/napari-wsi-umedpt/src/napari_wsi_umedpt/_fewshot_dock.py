@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QGridLayout, QLabel, QPushButton
 from wsi_umedpt.annotations import Point
 from wsi_umedpt.errors import DataError, ProbeError, WsiError
 from wsi_umedpt.objects import PALETTE
@@ -48,6 +48,8 @@ _FIRST = ("Tumor", "Other")
 
 class FewShotDock(Dock):
     """Teach a classifier of tiles by example."""
+
+    tab = "Few-shot"
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -99,8 +101,7 @@ class FewShotDock(Dock):
         form.addRow("Features", self.features)
         shown = QFormLayout()
         shown.addRow("Show", self.column)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
+        layout = self._scrolling()
         layout.addLayout(form)
         layout.addWidget(self.classes)
         layout.addWidget(self.paint_button)
@@ -109,8 +110,6 @@ class FewShotDock(Dock):
         layout.addWidget(self.gallery)
         layout.addLayout(self._file_buttons())
         layout.addStretch(1)
-        self._scrolled(inside)
-        self.setMinimumWidth(345)
 
     def _file_buttons(self) -> QGridLayout:
         grid = QGridLayout()

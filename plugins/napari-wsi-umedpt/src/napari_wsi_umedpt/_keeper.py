@@ -19,6 +19,7 @@ from wsi_umedpt.errors import WsiError
 
 from napari_wsi_umedpt._annotations import shapes_layer
 from napari_wsi_umedpt._background import Background
+from napari_wsi_umedpt._closing import Closing, Unsaved
 from napari_wsi_umedpt._drawn import PASSING, Drawing, end_shape
 from napari_wsi_umedpt._history import Edit, History
 from napari_wsi_umedpt._keeping import ANNOTATIONS, Home, Kept
@@ -89,6 +90,7 @@ class Keeper(QObject):
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.parent().installEventFilter(self)
+        Closing.of(viewer).ask(self._lost)
         self.destroyed.connect(partial(_let_go, self.writer, self._works))
         self._look.start()
 
@@ -242,6 +244,9 @@ class Keeper(QObject):
         troubled = [f"annotations of {work.home.name}: {work.trouble}" for work in self._works.values() if work.trouble]
         troubled += self._troubles.values()
         return troubled or ([] if done else ["what was drawn last"])
+
+    def _lost(self) -> list[Unsaved]:
+        return [Unsaved(what, lambda: not self.unsaved()) for what in self.unsaved()]
 
     def home(self, place: Place) -> Home:
         """Where work on a slide that is shown is kept."""

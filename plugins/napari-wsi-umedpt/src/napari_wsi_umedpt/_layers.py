@@ -32,14 +32,18 @@ if TYPE_CHECKING:
     from wsi_umedpt.heatmap import Heatmap
 
 LayerTuple = tuple[Any, dict[str, Any], str]
-Kind = Literal["slide", "thumbnail", "tissue", "tiles", "labels", "objects", "heatmap", "features", "annotations"]
+Kind = Literal[
+    "slide", "thumbnail", "tissue", "tiles", "labels", "objects", "heatmap", "features", "annotations", "mark",
+]  # fmt: skip
+"""Annotations are what people draw; a mark is what the plugin draws to point at something."""
 Colour = tuple[int, int, int]
 
 KEY = "wsi_umedpt"
 """Of `Shown` in a layer's metadata."""
 UNITS = ("um", "um")
 """Every layer must say them, or napari leaves units out of all."""
-TISSUE_COLOUR: Colour = (0, 160, 60)
+TISSUE_COLOUR: Colour = (25, 25, 25)
+"""Which neither a stain nor a class has."""
 TILE_COLOURS: tuple[Colour, Colour] = ((40, 90, 200), (220, 0, 0))
 LONE_CLASS_COLOUR: Colour = (0, 220, 0)
 """Of objects that have one class only: green, which no stain is."""

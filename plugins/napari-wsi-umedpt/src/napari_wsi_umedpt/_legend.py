@@ -13,7 +13,9 @@ from napari_wsi_umedpt._layers import Colour, Shown, class_colormap, objects_pyr
 from napari_wsi_umedpt._nuclei import Field
 
 _DIGITS = {"area_um2": "um2", "perimeter_um": "um"}
-_CLASSES = ("objects", "labels", "tiles")
+_FILLED = "wsi_umedpt_filled"
+"""In a layer's metadata: whether its objects are drawn filled."""
+_CLASSES = ("objects", "labels", "tiles", "tissue")
 """Kinds of layers that have a legend."""
 
 
@@ -28,10 +30,14 @@ class Entry:
     per_mm2: float | None
     """Per mm2 of tissue; None where the tissue's area is not known."""
     shown: bool
+    mm2: float = 0.0
+    """Area, of what is no number of things; 0 where it is not known."""
 
     @property
     def numbers(self) -> str:
-        """Count and density as a person reads them."""
+        """Count and density, or area, as a person reads them."""
+        if self.mm2 > 0:
+            return f"{self.mm2:,.2f} mm2"
         if self.count is None:
             return ""
         density = "" if self.per_mm2 is None else f", {self.per_mm2:,.0f} per mm2"
@@ -56,12 +62,13 @@ class Legend:
     def entries(self) -> list[Entry]:
         """All classes, in their order."""
         counts, area = self._counts(), self.what.tissue_mm2
+        mm2 = area if self.what.kind == "tissue" else 0.0
         table = self.layer.colormap.color_dict
         found = []
         for k, name in enumerate(self.what.classes):
             count = None if counts is None else int(counts[k])
             density = count / area if count is not None and area > 0 and self.what.kind == "objects" else None
-            found.append(Entry(name, self._colours()[k], count, density, bool(table[k + 1][3] > 0)))
+            found.append(Entry(name, self._colours()[k], count, density, bool(table[k + 1][3] > 0), mm2))
         return found
 
     def show(self, class_index: int, shown: bool) -> None:
@@ -81,9 +88,15 @@ class Legend:
         """Whether there are outlines, which can be drawn filled."""
         return self.what.objects is not None
 
+    @property
+    def filled(self) -> bool:
+        """Whether they are."""
+        return bool(self.layer.metadata.get(_FILLED, False))
+
     def fill(self, filled: bool) -> None:
         """Draw objects filled, or their outlines."""
         if self.what.objects is not None:
+            self.layer.metadata[_FILLED] = filled
             self.layer.data = objects_pyramid(self.what.objects, self.what.place, filled=filled)
 
     def _counts(self) -> Any:
@@ -134,6 +147,17 @@ def what_is_at(layers: list[Any], x: float, y: float) -> str:
             if np.isfinite(value):
                 found.append(f"{shown.name}: {value:.4g}")
     return "\n\n".join([f"x {x:,.0f}, y {y:,.0f} px", *things, *found])
+
+
+def object_outline_at(layers: list[Any], x: float, y: float) -> Any:
+    """Outline of the uppermost object that is seen at a place, (corner, 2) level-0 px; None if there is none."""
+    for layer in reversed(layers):
+        shown = shown_by(layer)
+        if shown is None or not layer.visible or (field := shown.objects) is None:
+            continue
+        if (row := field.at(x, y)) is not None:
+            return field.objects.outline[field.objects.starts[row] : field.objects.starts[row + 1]]
+    return None
 
 
 def _object_at(field: Field, name: str, x: float, y: float) -> list[str]:

@@ -1,6 +1,6 @@
 """The dock that says what colours mean, shows and hides classes, and tells what lies where the user clicks."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -23,21 +22,22 @@ from wsi_umedpt.errors import WsiError
 from napari_wsi_umedpt._annotations import objects_in, shapes_layer
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import Place
-from napari_wsi_umedpt._legend import Entry, Legend, has_legend, what_is_at
+from napari_wsi_umedpt._legend import Entry, Legend, has_legend, object_outline_at, what_is_at
 from napari_wsi_umedpt._navigation import frame_of
-from napari_wsi_umedpt._telling import tell_error
-from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place
+from napari_wsi_umedpt._stage import mark_object
+from napari_wsi_umedpt._viewer import add_layers, camera, canvas_size, current_place, ours
 
 _MOVED_PX = 4
 """A click is a press and a release this near, canvas px."""
-_WIDTH_PX = 300
-_MOST_PX = 450
-_AREA_PX = 150
+_NOT_LISTED = ("slide", "thumbnail", "mark")
+_LAST = {"heatmap": 1, "features": 2, "tiles": 3, "tissue": 4}
 _INVITATION = "Click on a nucleus or a tile."
 
 
 class LegendDock(Dock):
     """Classes of all layers, and the place clicked last."""
+
+    tab = "Legend"
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -47,17 +47,12 @@ class LegendDock(Dock):
         self.here.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.here.setWordWrap(True)
         self.here.setAlignment(Qt.AlignmentFlag.AlignTop)
-        inside = QWidget()
-        inside.setLayout(self._classes)
-        area = self._area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setMinimumHeight(_AREA_PX)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inside)
-        layout = QVBoxLayout(self)
-        self.setMinimumWidth(_WIDTH_PX)
-        layout.addWidget(area, 2)
-        layout.addWidget(self.here, 1)
+        self._blocks: list[_Block] = []
+        self._letting_go.append(self._let_go_of_blocks)
+        layout = self._scrolling()
+        layout.addWidget(self.here)
+        layout.addLayout(self._classes)
+        layout.addStretch(1)
         self._follow_layers(self.refresh)
         clicks = napari_viewer.mouse_drag_callbacks
         clicks.append(self._clicked)
@@ -70,17 +65,19 @@ class LegendDock(Dock):
         if place != self._place:  # what was clicked on is gone
             self._place = place
             self.here.setText(_INVITATION)
+        self._let_go_of_blocks()
         while (item := self._classes.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
                 widget.setParent(None)  # at once: one that is only marked for deletion is still painted
                 widget.deleteLater()
-        found = [layer for layer in reversed(self._viewer.layers) if has_legend(layer)]
-        for layer in sorted(found, key=lambda layer: Legend(layer).what.kind == "tiles"):  # what was found comes first
-            self._classes.addWidget(_Block(self._viewer, layer))
-        self._classes.addStretch(1)
-        # Beside the bar, or it lies over counts and buttons.
-        bar_px = self._area.verticalScrollBar().sizeHint().width() + 2 * self._area.frameWidth()
-        self._area.setMinimumWidth(min(self._classes.minimumSize().width() + bar_px, _MOST_PX))
+        found = [(layer, shown) for layer, shown in reversed(list(ours(self._viewer))) if shown.kind not in _NOT_LISTED]
+        for layer, _ in sorted(found, key=lambda one: _LAST.get(one[1].kind, 0)):  # what was found comes first
+            self._blocks.append(_Block(self._viewer, layer, self.tell_error))
+            self._classes.addWidget(self._blocks[-1])
+
+    def _let_go_of_blocks(self) -> None:
+        while self._blocks:
+            self._blocks.pop().let_go()
 
     # ---- clicks ----
 
@@ -103,67 +100,94 @@ class LegendDock(Dock):
         inside = 0 <= x < place.size[0] and 0 <= y < place.size[1]
         words = what_is_at(list(self._viewer.layers), x, y) if inside else "This is beside the slide."
         self.here.setText(words)
-        self._viewer.status = words.replace("\n\n", " | ").replace("\n", ", ")
+        # The bar has room for a line; all of it is in the dock.
+        self._viewer.status = words.split("\n\n")[min(1, words.count("\n\n"))].split("\n")[0]
+        mark_object(self._viewer, place, object_outline_at(list(self._viewer.layers), x, y))
 
 
 class _Block(QWidget):
-    """The classes of one layer."""
+    """One layer, shown or not, and its classes."""
 
-    def __init__(self, viewer: Any, layer: Any) -> None:
+    def __init__(self, viewer: Any, layer: Any, failed: Callable[[Exception], None]) -> None:
         super().__init__()
-        self._viewer, self._legend = viewer, Legend(layer)
-        head = QLabel(f"<b>{layer.name}</b>")
-        grid = QGridLayout()
-        for k, entry in enumerate(self._legend.entries()):
-            self._add_row(grid, k, entry)
+        self._viewer, self._layer, self._failed = viewer, layer, failed
+        self._head = QCheckBox(layer.name)
+        self._head.setStyleSheet("font-weight: bold")
+        self._head.setToolTip("Show this, or hide it")
+        self._head.toggled.connect(lambda shown: setattr(layer, "visible", shown))
+        self._inside = QWidget()
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 6)
-        layout.addWidget(head)
-        layout.addLayout(grid)
-        if self._legend.can_fill:
-            layout.addLayout(self._tools())
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self._head)
+        layout.addWidget(self._inside)
+        self._legend = Legend(layer) if has_legend(layer) else None
+        if self._legend is not None:
+            rows = QVBoxLayout(self._inside)
+            rows.setContentsMargins(14, 0, 0, 6)
+            grid = QGridLayout()
+            for k, entry in enumerate(self._legend.entries()):
+                self._add_row(self._legend, grid, k, entry)
+            rows.addLayout(grid)
+            if self._legend.can_fill:
+                rows.addLayout(self._tools(self._legend))
+        layer.events.visible.connect(self._shown)
+        self._shown()
 
-    def _add_row(self, grid: QGridLayout, k: int, entry: Entry) -> None:
+    def let_go(self) -> None:
+        """Follow the layer no more."""
+        self._layer.events.visible.disconnect(self._shown)
+
+    def _shown(self, event: Any = None) -> None:
+        self._head.blockSignals(True)
+        self._head.setChecked(self._layer.visible)
+        self._head.blockSignals(False)
+        self._inside.setVisible(self._layer.visible and self._legend is not None)
+
+    def _add_row(self, legend: Legend, grid: QGridLayout, k: int, entry: Entry) -> None:
         swatch, box = QPushButton(), QCheckBox(entry.name)
         swatch.setFixedSize(18, 18)
         swatch.setToolTip("Another colour ...")
         _paint(swatch, entry.colour)
-        swatch.clicked.connect(partial(self._choose, k, swatch))
+        swatch.clicked.connect(partial(self._choose, legend, k, swatch))
         box.setChecked(entry.shown)
-        box.toggled.connect(partial(self._legend.show, k))
+        box.toggled.connect(partial(legend.show, k))
         count = QLabel(entry.numbers)
         count.setAlignment(Qt.AlignmentFlag.AlignRight)
         for column, widget in enumerate((swatch, box, count)):
             grid.addWidget(widget, k, column)
         grid.setColumnStretch(1, 1)
 
-    def _tools(self) -> QHBoxLayout:
+    def _tools(self, legend: Legend) -> QHBoxLayout:
         filled, edit = QCheckBox("filled"), QPushButton("Edit those in view")
-        filled.toggled.connect(self._legend.fill)
+        filled.setChecked(legend.filled)
+        filled.toggled.connect(legend.fill)
         edit.setToolTip("A layer of shapes of the objects in view, up to 2,000")
-        edit.clicked.connect(self._edit)
+        edit.clicked.connect(lambda *_: self._edit(legend))
         row = QHBoxLayout()
         row.addWidget(filled)
         row.addStretch(1)
         row.addWidget(edit)
         return row
 
-    def _choose(self, k: int, swatch: QPushButton) -> None:
-        chosen = QColorDialog.getColor(QColor(*self._legend.entries()[k].colour), self)
+    def _choose(self, legend: Legend, k: int, swatch: QPushButton) -> None:
+        chosen = QColorDialog.getColor(QColor(*legend.entries()[k].colour), self)
         if chosen.isValid():
             colour = chosen.red(), chosen.green(), chosen.blue()
-            self._legend.recolour(k, colour)
+            legend.recolour(k, colour)
             _paint(swatch, colour)
 
-    def _edit(self) -> None:
-        what, seen = self._legend.what, camera(self._viewer)
+    def _edit(self, legend: Legend) -> None:
+        what, seen = legend.what, camera(self._viewer)
         frame = frame_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(self._viewer), what.place)
         try:
-            found = objects_in(what, frame, [entry.colour for entry in self._legend.entries()])
+            found = objects_in(what, frame, [entry.colour for entry in legend.entries()])
         except WsiError as error:
-            tell_error(error)
+            self._failed(error)
             return
-        add_layers(self._viewer, [shapes_layer(found, what.place, f"{what.name} (edited)", seen.zoom)])
+        data, meta, kind = shapes_layer(found, what.place, f"{what.name} (edited)", seen.zoom)
+        # Their colours say the class; its name over each of hundreds would hide them.
+        add_layers(self._viewer, [(data, {key: value for key, value in meta.items() if key != "text"}, kind)])
 
 
 def _paint(swatch: QPushButton, colour: tuple[int, int, int]) -> None:

@@ -18,6 +18,8 @@ _PER_ZOOM = 10.0
 _HAIR = 0.99
 """At a zoom of exactly 20x napari reads a 40x slide's finest level, four times the pixels: its choice asks for
 more pixels than the screen has, and these are as many. A hundredth less makes them more, on the right level."""
+_OVER = 1.05
+"""Canvas px per px of the slide from which magnification is called empty."""
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
@@ -35,6 +37,23 @@ def magnification_of(zoom: float) -> float:
     (20.0, 3.03)
     """
     return float(round(zoom / _HAIR * _PER_ZOOM, 6))
+
+
+def empty_magnification(zoom: float, place: Place) -> str:
+    """A warning where a px of the slide is larger than one of the canvas: nothing more is seen; empty where not.
+
+    Examples
+    --------
+    >>> place = Place("a", (1000, 1000), 0.5)
+    >>> empty_magnification(zoom_of(20.0), place)
+    ''
+    >>> empty_magnification(zoom_of(40.0), place)
+    '40x is empty magnification: the slide holds no more detail than at 20x'
+    """
+    if zoom * place.mpp <= _OVER:
+        return ""
+    finest = _PER_ZOOM / place.mpp
+    return f"{magnification_of(zoom):.3g}x is empty magnification: the slide holds no more detail than at {finest:.2g}x"
 
 
 @dataclass(frozen=True)

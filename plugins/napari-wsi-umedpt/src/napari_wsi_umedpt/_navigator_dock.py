@@ -17,18 +17,23 @@ from wsi_umedpt.errors import OptionError
 from napari_wsi_umedpt._dock import Dock
 from napari_wsi_umedpt._layers import Place
 from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnification_of, parse_place, zoom_of
-from napari_wsi_umedpt._telling import tell, tell_error
+from napari_wsi_umedpt._telling import tell
 from napari_wsi_umedpt._viewer import camera, canvas_size, current_place, ours, scale_bar
 
 _FRAME = QColor(220, 0, 0)
-_HIGHEST_PX = 320
+_BUTTON_PX = 44
+_HIGHEST_PX, _LOWEST_PX = 320, 90
 """Of the overview: below it other docks need room."""
+_SHARE = 0.22
+"""Of the window's height that the overview takes at most."""
 _SMALLEST_FRAME = 6.0
 """Of the frame on the overview, px: it must be seen at 40x."""
 
 
 class NavigatorDock(Dock):
     """Move like on a microscope."""
+
+    tab = "Navigator"
 
     in_tabs = False
 
@@ -38,19 +43,21 @@ class NavigatorDock(Dock):
         self.overview = Overview()
         self.overview.moved = self.go_to
         self.place = QLineEdit()
-        self.place.setPlaceholderText("12000, 8500 or 3000, 2125 um")
+        self.place.setPlaceholderText("12000, 8500")
         self.place.returnPressed.connect(self._go)
-        shot = QPushButton("Save picture of the field ...")
+        self.place.setToolTip("x, y in px of the slide, or in um")
+        shot = QPushButton("Picture ...")
+        shot.setToolTip("Save a picture of the field, with its overlays and scale bar")
         shot.clicked.connect(self._choose_picture)
         layout = QVBoxLayout(self)
+        layout.addWidget(self.notice)
         layout.addLayout(self._buttons())
         layout.addWidget(self.magnification)
         layout.addWidget(self.overview, 1)
         row = QHBoxLayout()
-        row.addWidget(QLabel("Go to x, y"))
-        row.addWidget(self.place)
+        for widget in (QLabel("Go to"), self.place, shot):
+            row.addWidget(widget)
         layout.addLayout(row)
-        layout.addWidget(shot)
         self._follow_layers(self._new_slide)
         seen = camera(napari_viewer).events
         self._follow(self._moved, seen.center, seen.zoom)
@@ -63,7 +70,8 @@ class NavigatorDock(Dock):
             button = QPushButton(f"{magnification:g}x")
             button.setToolTip(f"Alt-{n + 1}")
             button.clicked.connect(partial(self.magnify, magnification))
-            grid.addWidget(button, n // 3, n % 3)
+            button.setMinimumWidth(_BUTTON_PX)
+            grid.addWidget(button, 0, n)
         return grid
 
     def _bind(self) -> None:
@@ -92,7 +100,7 @@ class NavigatorDock(Dock):
         try:
             self.go_to(*parse_place(self.place.text(), place))
         except OptionError as error:
-            tell_error(error)
+            self.tell_error(error)
 
     def _moved(self, event: Any = None) -> None:
         seen, place = camera(self._viewer), current_place(self._viewer)
@@ -121,13 +129,13 @@ class NavigatorDock(Dock):
     def save_picture(self, path: Path) -> None:
         """Save the field as it is seen, with its overlays and scale bar."""
         if path.suffix.lower() not in (".png", ".tif", ".tiff"):
-            tell_error(OptionError(f"a picture is saved as PNG or TIFF; {path.name} is neither"))
+            self.tell_error(OptionError(f"a picture is saved as PNG or TIFF; {path.name} is neither"))
             return
         scale_bar(self._viewer).visible = True
         try:
             self._viewer.screenshot(str(path), canvas_only=True, flash=False)
         except OSError as error:
-            tell_error(error)
+            self.tell_error(error)
             return
         tell(f"Saved {path}")
 
@@ -144,8 +152,7 @@ class Overview(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setMinimumSize(160, 160)
-        self.setMaximumHeight(_HIGHEST_PX)
+        self.setMinimumSize(160, _LOWEST_PX)
         self._image: QImage | None = None
         self._place: Place | None = None
         self.frame = QRectF()
@@ -153,7 +160,10 @@ class Overview(QWidget):
 
     def sizeHint(self) -> QSize:
         """As large as it may be, where there is room."""
-        return QSize(_HIGHEST_PX, _HIGHEST_PX)
+        room = min(self.screen().availableGeometry().height(), self.window().height())
+        side = min(_HIGHEST_PX, max(_LOWEST_PX, round(room * _SHARE)))
+        self.setMaximumHeight(side)
+        return QSize(side, side)
 
     def show_picture(self, pixels: npt.NDArray[np.uint8] | None, place: Place | None) -> None:
         """Show a slide; its picture covers it from the upper left corner on."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from wsi_umedpt.objects import Objects
 
 from napari_wsi_umedpt._array import Array, Window
+from napari_wsi_umedpt._marks import BITS, LINE_OFFSETS
 
 _CELL_PX = 512
 """Side of a cell of the index, level-0 px: some dozen nuclei."""
@@ -23,12 +24,8 @@ _DOTS_FROM = 16
 """Level-0 px per px from which objects are dots: there a nucleus is a pixel or two."""
 _FILLED_FROM = 4
 """Level-0 px per px from which outlines would leave nothing of an object free."""
-_BITS = 4
-"""Of the fractions in which OpenCV is told positions."""
 _FILL = ((0.5, 0.5),)
 """OpenCV's (0, 0) is the middle of the first pixel, ours its corner."""
-_LINE = ((0.5, 0.5), (1.0, 1.0), (0.5, 1.0))
-"""Three lines of a pixel make one of two whose middle is the outline; OpenCV's own of two are three wide."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -102,14 +99,14 @@ class Field:
         rows = self.within(x * scale - edge, y * scale - edge, (x + width) * scale + edge, (y + height) * scale + edge)
         shown = self.objects.taken(rows)
         corners = shown.outline / scale - (x, y)
-        rings = [_rings(corners - offset, shown.starts) for offset in (_FILL if filled else _LINE)]
+        rings = [_rings(corners - offset, shown.starts) for offset in (_FILL if filled else LINE_OFFSETS)]
         for k in np.unique(shown.class_index).tolist():
             mine = np.flatnonzero(shown.class_index == k).tolist()
             for ring in rings:
                 if filled:
-                    cv2.fillPoly(out, [ring[i] for i in mine], k + 1, cv2.LINE_8, _BITS)
+                    cv2.fillPoly(out, [ring[i] for i in mine], k + 1, cv2.LINE_8, BITS)
                 else:
-                    cv2.polylines(out, [ring[i] for i in mine], True, k + 1, 1, cv2.LINE_8, _BITS)
+                    cv2.polylines(out, [ring[i] for i in mine], True, k + 1, 1, cv2.LINE_8, BITS)
         return out
 
     def _dots(self, window: Window) -> Array:
@@ -127,4 +124,4 @@ class Field:
 
 def _rings(corners: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
     """Each object's corners, as OpenCV takes them."""
-    return np.split(np.round(corners * 2**_BITS).astype(np.int32), starts[1:-1]) if len(starts) > 1 else []
+    return np.split(np.round(corners * 2**BITS).astype(np.int32), starts[1:-1]) if len(starts) > 1 else []

@@ -6,22 +6,25 @@ and the layers come when they are read, but only where a hand asked: a script go
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QThread, QTimer
+from qtpy.QtWidgets import QMessageBox
 from wsi_umedpt.errors import WsiError
 
 from napari_wsi_umedpt._background import Background
-from napari_wsi_umedpt._telling import tell_error
+from napari_wsi_umedpt._telling import tell, tell_error
 
 if TYPE_CHECKING:
-    from napari_wsi_umedpt._layers import LayerTuple
+    from napari_wsi_umedpt._layers import LayerTuple, Place
+    from napari_wsi_umedpt._showing import Change
 
 _DRAWN_MS = 20
 """In which the window draws a layer, before it gets the next."""
-Read = Callable[[], "Iterable[LayerTuple]"]
+Read = Callable[[], "Iterable[LayerTuple | Layer]"]
 Then = Callable[[list[Layer]], Any]
 
 
@@ -29,6 +32,8 @@ class _Asked(NamedTuple):
     prepare: Callable[[], Read]
     doing: str
     then: Then
+    beside: bool
+    below: "Place | None"
 
 
 def by_hand() -> bool:
@@ -62,8 +67,13 @@ class Opener(QObject):
         found: Opener | None = window_of(viewer).findChild(cls)
         return found or cls(viewer)
 
-    def open(self, prepare: Callable[[], Read], doing: str, then: Then = lambda _: None) -> None:
-        """Read layers, and add them once what was asked for before is shown; errors are told.
+    def open(
+        self, prepare: Callable[[], Read], doing: str, then: Then = lambda _: None, *, beside: bool = False,
+        below: "Place | None" = None,
+    ) -> None:  # fmt: skip
+        """Read layers, and show them once what was asked for before is shown; errors are told.
+
+        What is shown of another slide goes; before results take the place of another slide, it is asked.
 
         Parameters
         ----------
@@ -72,9 +82,13 @@ class Opener(QObject):
         doing
             Words for the user meanwhile.
         then
-            Is given the layers once they are in the viewer.
+            Is given the layers that are new once they are in the viewer.
+        beside
+            Whether another slide is to be shown in a window of its own, and this one left as it is.
+        below
+            Of results that the layers belong to: nothing is shown if another slide is looked at by then.
         """
-        self._waiting.append(_Asked(prepare, doing, then))
+        self._waiting.append(_Asked(prepare, doing, then, beside, below))
         if not self._busy:
             self._next()
 
@@ -87,31 +101,102 @@ class Opener(QObject):
             make = partial(_make, asked.prepare())
             if by_hand():
                 self._viewer.status = f"{asked.doing} ..."
-                self._background.run(make, partial(self._add, asked.then, []), self._failed, doing=asked.doing)
+                self._background.run(make, partial(self._show, asked), self._failed, doing=asked.doing)
                 return
             layers = make()
         except (WsiError, OSError) as error:
             self._failed(error)
             return
-        self._add(asked.then, [], layers)
+        self._show(asked, layers)
 
-    def _add(self, then: Then, added: list[Layer], left: list[Layer]) -> None:
+    def _show(self, asked: _Asked, layers: list[Layer]) -> None:
+        # Loaded by what read them, beside the window.
+        from napari_wsi_umedpt._showing import Showing, change_for
+        from napari_wsi_umedpt._viewer import current_place
+
+        Showing.of(self._viewer)
+        change = change_for(self._viewer, layers)
+        self._viewer.status = ""
+        if asked.below is not None and not ((now := current_place(self._viewer)) and now.same_slide(asked.below)):
+            self._next()
+        elif change.instead_of is not None and asked.beside:
+            self._show_beside(layers)
+        elif change.instead_of is not None and change.results_only and by_hand():
+            self._ask(asked, change, layers)
+        else:
+            self._put(asked, change)
+
+    def _put(self, asked: _Asked, change: "Change[Layer]") -> None:
+        from napari_wsi_umedpt._viewer import slide_name
+
+        for layer in change.go:
+            self._viewer.layers.remove(layer)
+        if not change.come:
+            tell(f"{slide_name(self._viewer)} is open already.")
+        add = partial(self._add, asked, [], change.come, change.instead_of is not None)
+        if change.go and by_hand():
+            # Layers that come in the same turn of the event loop in which others went have crashed OpenGL.
+            QTimer.singleShot(_DRAWN_MS, add)
+        else:
+            add()
+
+    def _ask(self, asked: _Asked, change: "Change[Layer]", layers: list[Layer]) -> None:
+        """Results of another slide do not come over this one; what is wanted instead is asked."""
+        from napari_wsi_umedpt._layers import shown_by
+        from napari_wsi_umedpt._viewer import slide_name
+
+        store = next(shown.store for layer in layers if (shown := shown_by(layer)) and shown.store is not None)
+        box = QMessageBox(window_of(self._viewer))
+        box.setWindowTitle("Results of another slide")
+        box.setText(f"{store.name} holds results of another slide than the one that is open.")
+        box.setInformativeText(f"Open now: {slide_name(self._viewer)}. They cannot be shown over it.")
+        instead = box.addButton("Show their own slide", QMessageBox.ButtonRole.AcceptRole)
+        beside = box.addButton("In a window beside", QMessageBox.ButtonRole.ActionRole)
+        box.addButton("Leave it", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(instead)
+
+        def answered(*_: Any) -> None:
+            clicked = box.clickedButton()
+            box.deleteLater()
+            if clicked is instead:
+                self._put(asked, change)
+            else:
+                if clicked is beside:
+                    self._show_beside(layers)
+                self._next()
+
+        box.finished.connect(answered)
+        box.open()
+
+    def _show_beside(self, layers: list[Layer]) -> None:
+        from napari_wsi_umedpt._window import window_beside
+
+        other = window_beside(self._viewer)
+        Opener.of(other).open(lambda: lambda: layers, "", lambda _: other.reset_view())
+
+    def _add(self, asked: _Asked, added: list[Layer], left: list[Layer], other: bool) -> None:
         if left:
             # Loaded by what read them, beside the window.
             from napari_wsi_umedpt._keeper import Keeper
-            from napari_wsi_umedpt._viewer import add_layer
+            from napari_wsi_umedpt._viewer import add_layer, same_selected
 
             Keeper.of(self._viewer)
-            add_layer(self._viewer, left[0])
+            # What comes unasked leaves what somebody draws in selected.
+            with same_selected(self._viewer) if asked.below is not None else nullcontext():
+                add_layer(self._viewer, left[0])
             added, left = [*added, left[0]], left[1:]
         if left and by_hand():
             # One after the other: the first of its kind takes napari a while.
-            QTimer.singleShot(_DRAWN_MS, partial(self._add, then, added, left))
+            QTimer.singleShot(_DRAWN_MS, partial(self._add, asked, added, left, other))
         elif left:
-            self._add(then, added, left)
+            self._add(asked, added, left, other)
         else:
-            self._viewer.status = ""
-            then(added)
+            from napari_wsi_umedpt._showing import finish
+
+            finish(self._viewer)
+            if other:
+                self._viewer.reset_view()
+            asked.then(added)
             self._next()
 
     def _failed(self, error: Exception) -> None:
@@ -123,7 +208,7 @@ class Opener(QObject):
 def _make(read: Read) -> list[Layer]:
     import napari_wsi_umedpt._keeper  # noqa: F401 - here, as the window need not wait for it
 
-    layers = [Layer.create(*layer) for layer in read()]
+    layers = [layer if isinstance(layer, Layer) else Layer.create(*layer) for layer in read()]
     for layer in layers:
         if layer.multiscale:
             # What the window's thread asks for first, thumbnail and overview, is then in the cache.

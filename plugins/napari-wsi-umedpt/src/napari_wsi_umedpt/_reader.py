@@ -121,7 +121,6 @@ def _told(read: "Callable[[], list[LayerTuple]]") -> "list[LayerTuple]":
     from wsi_umedpt.errors import WsiError
 
     from napari_wsi_umedpt._telling import tell_error
-    from napari_wsi_umedpt._viewer import scale_bar
 
     viewer = napari.current_viewer()
     if viewer is None:
@@ -131,12 +130,28 @@ def _told(read: "Callable[[], list[LayerTuple]]") -> "list[LayerTuple]":
     except (WsiError, OSError) as error:
         tell_error(error)
         return _NOTHING
+    return _in_place(viewer, layers) or _NOTHING
+
+
+def _in_place(viewer: Any, layers: "list[LayerTuple]") -> "list[LayerTuple]":
+    """Take away what is shown of another slide; napari adds what is returned."""
+    from qtpy.QtWidgets import QApplication
+
+    from napari_wsi_umedpt._showing import Showing, change_for
+    from napari_wsi_umedpt._viewer import scale_bar
+
+    Showing.of(viewer)
     scale_bar(viewer).visible = True
     if hasattr(viewer, "window"):
         from napari_wsi_umedpt._keeper import Keeper
 
         Keeper.of(viewer)
-    return layers
+    change = change_for(viewer, layers)
+    for layer in change.go:
+        viewer.layers.remove(layer)
+    if change.go:
+        QApplication.processEvents()  # layers that come in the turn in which others went have crashed OpenGL
+    return change.come
 
 
 def ask_for_slide(store: "SlideStore") -> None:

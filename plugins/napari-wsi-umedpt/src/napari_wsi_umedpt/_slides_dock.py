@@ -6,19 +6,19 @@ from typing import Any
 
 from napari.layers import Layer
 from napari.settings import get_settings
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
 from wsi_umedpt.errors import OptionError
 from wsi_umedpt.readers import SLIDE_SUFFIXES
 from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt._dock import Dock
-from napari_wsi_umedpt._layers import LayerTuple, Shown
+from napari_wsi_umedpt._layers import LayerTuple
 from napari_wsi_umedpt._newest import Newest
 from napari_wsi_umedpt._opener import Opener
-from napari_wsi_umedpt._opening import further, open_path, open_pixels
+from napari_wsi_umedpt._opening import further, open_path, open_pixels, place_of
 from napari_wsi_umedpt._reader import ask_for_slide
 from napari_wsi_umedpt._stage import current_store
-from napari_wsi_umedpt._telling import Reports, tell, tell_error
+from napari_wsi_umedpt._telling import Reports, tell
 from napari_wsi_umedpt._viewer import add_layers, ours
 
 _FILTER = f"Slides ({' '.join(f'*{suffix}' for suffix in SLIDE_SUFFIXES)});;All files (*)"
@@ -30,6 +30,8 @@ _ASYNC = (
 class SlidesDock(Dock):
     """Open slides and results."""
 
+    tab = "Slides"
+
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
         self._reports = Reports()
@@ -39,6 +41,7 @@ class SlidesDock(Dock):
         self.mpp = QLineEdit()
         self.mpp.setPlaceholderText("as the slide states")
         self.mpp.setToolTip("um per pixel, of slides that state none, such as PNG files")
+        self.beside = QCheckBox("Another slide in a window beside this one")
         self.more = QComboBox()
         self.show_button = QPushButton("Show")
         self.show_button.clicked.connect(self.show_more)
@@ -50,9 +53,10 @@ class SlidesDock(Dock):
         form = QFormLayout()
         form.addRow("um per px", self.mpp)
         form.addRow("Also in the results", self.more)
-        layout = QVBoxLayout(self)
+        layout = self._scrolling()
         layout.addWidget(open_slide)
         layout.addWidget(open_store)
+        layout.addWidget(self.beside)
         layout.addLayout(form)
         layout.addWidget(self.show_button)
         layout.addWidget(self.locate_button)
@@ -83,12 +87,12 @@ class SlidesDock(Dock):
         try:
             mpp = self._given_mpp()
         except OptionError as error:
-            tell_error(error)
+            self.tell_error(error)
             return
         Opener.of(self._viewer).open(
             lambda: lambda: open_path(path, self._reports, mpp=mpp, missing=ask_for_slide),
             f"Opening {path.name}",
-            lambda _: self._viewer.reset_view(),
+            beside=self.beside.isChecked(),
         )
 
     def _given_mpp(self) -> float | None:
@@ -180,21 +184,11 @@ def bring_slide(viewer: Any, store: SlideStore, find: Callable[[], Path], doing:
     Opener.of(viewer).open(
         lambda: lambda: [open_pixels(find(), Reports(), store=store)],
         doing,
-        lambda layers: _put_below(viewer, store, layers[0]),
+        _tell_found,
+        below=place_of(store),
     )
 
 
-def _put_below(viewer: Any, store: SlideStore, added: Layer) -> None:
-    """Put a slide below its results, in place of a thumbnail."""
-    stand_ins = [
-        found for found, shown in ours(viewer) if shown.kind == "thumbnail" and _same(shown, store)
-    ]  # a thumbnail is not needed any more
-    for found in stand_ins:
-        viewer.layers.remove(found)
-    lowest = min((viewer.layers.index(found) for found, shown in ours(viewer) if _same(shown, store)), default=0)
-    viewer.layers.move(viewer.layers.index(added), lowest)
-    tell(f"{added.name} is shown below its results; it will be found there again.")
-
-
-def _same(shown: Shown, store: SlideStore) -> bool:
-    return shown.store is not None and shown.store == store.path
+def _tell_found(added: list[Layer]) -> None:
+    for layer in added:
+        tell(f"{layer.name} is shown below its results; it will be found there again.")

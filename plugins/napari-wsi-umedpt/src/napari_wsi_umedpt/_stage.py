@@ -19,7 +19,7 @@ _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
 _SEEN = 0.3
 """... to this."""
-_MARK = "the tile"
+_MARK, _OBJECT = "the tile", "the object"
 _MARK_PX = 3.0
 
 
@@ -61,23 +61,46 @@ def go_to_tile(viewer: Any, place: Place, grid: TileGrid, row: int) -> None:
     if side_um * seen.zoom < _SMALLEST_SEEN * height:
         seen.zoom = _SEEN * height / side_um
     seen.center = (*seen.center[:-2], *((low + high) / 2).tolist())
-    _mark(viewer, place, np.stack([low, high]), _MARK_PX / seen.zoom)
+    _mark(viewer, place, "rectangle", np.stack([low, high]), _MARK)
 
 
-def _mark(viewer: Any, place: Place, corners: Any, width: float) -> None:
-    for layer, shown in list(ours(viewer)):
-        if shown.kind == "annotations" and shown.name == _MARK:
-            viewer.layers.remove(layer)
+def mark_object(viewer: Any, place: Place, outline: Any) -> None:
+    """Draw a line around an object, (corner, 2) level-0 px, in place of the one before; None takes it away."""
+    if outline is not None:
+        _mark(viewer, place, "polygon", place.to_world(outline), _OBJECT)
+    elif (found := _marked(viewer, _OBJECT)) is not None:
+        found.visible = False
+
+
+def _marked(viewer: Any, name: str) -> Any:
+    return next((layer for layer, shown in ours(viewer) if shown.kind == "mark" and shown.name == name), None)
+
+
+def _mark(viewer: Any, place: Place, kind: str, corners: Any, name: str) -> None:
+    width = _MARK_PX / camera(viewer).zoom
+    if (layer := _marked(viewer, name)) is not None:
+        # Another layer would take napari longer.
+        layer.data = [corners] if kind == "polygon" else [_box(corners)]
+        layer.edge_width, layer.visible = [width], True
+        viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+        return
     with same_selected(viewer):
         viewer.add_layer(
             Shapes(
                 [corners],
-                shape_type="rectangle",
-                name=_MARK,
+                shape_type=kind,
+                name=name,
                 edge_color="yellow",
                 face_color="transparent",
                 edge_width=width,
+                opacity=1.0,
                 units=UNITS,
-                metadata={KEY: Shown("annotations", place, name=_MARK), PASSING: True},
+                metadata={KEY: Shown("mark", place, name=name), PASSING: True},
             )
         )
+
+
+def _box(corners: Any) -> Any:
+    """Of two corners, all four."""
+    (top, left), (bottom, right) = corners
+    return np.array([[top, left], [top, right], [bottom, right], [bottom, left]])

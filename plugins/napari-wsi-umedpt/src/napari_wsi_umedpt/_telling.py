@@ -5,10 +5,11 @@ Errors of the package say what to do at the command line. Where a window can do 
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import Notification, NotificationSeverity, notification_manager
-from wsi_umedpt.errors import reason_of
+from wsi_umedpt.errors import WsiError, reason_of
 
 _HERE = (
     (
@@ -23,6 +24,8 @@ _HERE = (
     (r"or allow more with --max-unreadable\.", "or draw a region that leaves that place out."),
 )
 """What an error says of the command line, and what is done here instead."""
+_PATH = re.compile(r"((?:/|[A-Za-z]:[\\/]|\\\\)\S*?)(:?) +(.*)", re.DOTALL)
+"""A path from the root on at the beginning of a sentence, with or without a colon."""
 
 
 def tell(text: str, *, severity: str = "info", actions: Iterable[tuple[str, Any]] = ()) -> None:
@@ -37,10 +40,35 @@ def tell_error(error: BaseException) -> None:
 
 def words_of(error: BaseException) -> str:
     """An error's own words, but for what is to be done: here, and not at the command line."""
+    if isinstance(error, OSError) and not isinstance(error, WsiError) and error.filename:
+        path = str(error.filename)
+        where = "" if Path(path).name == path else f" ({path})"
+        return f"{error.strerror or error}: {Path(path).name}{where}"
     words = reason_of(error)
     for there, here in _HERE:
         words = re.sub(there, here, words)
-    return words
+    return cause_first(words)
+
+
+def cause_first(words: str) -> str:
+    """Put a path that words begin with behind them: where little room is, the cause must be what is read.
+
+    Examples
+    --------
+    >>> cause_first("/mnt/share/cases/a.svs: Permission denied")
+    'Permission denied: a.svs (/mnt/share/cases/a.svs)'
+    >>> cause_first("/mnt/share/a.zarr is of another slide. Choose another folder.")
+    'a.zarr is of another slide. Choose another folder. (/mnt/share/a.zarr)'
+    >>> cause_first("a.svs has no overview")
+    'a.svs has no overview'
+    """
+    found = _PATH.match(words)
+    if found is None:
+        return words
+    path, colon, rest = found.groups()
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+    cause = f"{rest}: {name}" if colon else f"{name} {rest}"
+    return f"{cause} ({path})"
 
 
 class Reports:

@@ -9,6 +9,7 @@ from typing import Any
 
 from napari.layers import Layer
 
+from napari_wsi_umedpt._halo import give_halo
 from napari_wsi_umedpt._layers import LayerTuple, Place, Shown, shown_by
 
 _TOOLS = ("polygon", "brush_stroke")
@@ -23,6 +24,11 @@ def camera(viewer: Any) -> Any:
 def scale_bar(viewer: Any) -> Any:
     """The scale bar, whose unit comes from the layers."""
     return viewer.canvas.overlays.scale_bar if hasattr(viewer, "canvas") else viewer.scale_bar
+
+
+def text_overlay(viewer: Any) -> Any:
+    """Words on the canvas."""
+    return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
 
 
 def canvas_size(viewer: Any) -> tuple[int, int]:
@@ -43,7 +49,12 @@ def add_layer(viewer: Any, layer: Layer) -> Layer:
     for tool in () if layer.editable else _TOOLS:
         if (overlay := getattr(layer, "_overlays", {}).get(tool)) is not None:
             overlay.visible = False
-    return viewer.add_layer(layer)
+    if (shown := shown_by(layer)) is not None and shown.kind == "heatmap" and hasattr(layer, "colorbar"):
+        layer.colorbar.visible, layer.colorbar.position = True, "bottom_left"
+    added = viewer.add_layer(layer)
+    if shown is not None and shown.kind == "annotations":
+        give_halo(viewer, layer)
+    return added
 
 
 @contextmanager
@@ -63,6 +74,15 @@ def ours(viewer: Any) -> Iterator[tuple[Layer, Shown]]:
 
 
 def current_place(viewer: Any) -> Place | None:
-    """The slide that is looked at: that of the uppermost layer of ours; None if there is none."""
-    found = [shown.place for _, shown in ours(viewer)]
-    return found[-1] if found else None
+    """The slide that is looked at; where nothing but drawn regions is left, theirs; None if there is none."""
+    found = list(ours(viewer))
+    of_slide = [shown.place for _, shown in found if shown.kind != "annotations"]
+    places = of_slide or [shown.place for _, shown in found]
+    return places[-1] if places else None
+
+
+def slide_name(viewer: Any) -> str:
+    """What the slide that is looked at is called, as people named its file; empty if there is none."""
+    found = [shown for _, shown in ours(viewer)]
+    slides = [shown.slide.path.name for shown in found if shown.slide is not None]
+    return (slides or [shown.store.name for shown in found if shown.store is not None] or [""])[-1]
