@@ -28,9 +28,10 @@ import torch
 from torch import nn
 
 from wsi_umedpt.cases import Batch, Boxes
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.training.step import train_step
 
 COUNTS = (1, 2, 4, 8, 16, 32)

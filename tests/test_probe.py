@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from wsi_umedpt import checkpoint
 from wsi_umedpt.annotations import Point, Region, read_drawn_labels, read_patients, read_points
 from wsi_umedpt.errors import AnnotationError, CheckpointError, ProbeError, StoreError
 from wsi_umedpt.probe import PENALTY, LabelledTiles, Probe, fit_probe, label_tiles, score_store
@@ -149,6 +150,37 @@ def test_a_probe_is_saved_whole_or_refused(tmp_path, rng):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
+        Probe.load(tmp_path / "p.json")
+
+
+FLAWED = {
+    "nan": (lambda t: {**t, "weight": t["weight"] * float("nan")}, {}, "NaN or infinite: weight"),
+    "infinite": (lambda t: {**t, "bias": t["bias"] + float("inf")}, {}, "NaN or infinite: bias"),
+    "whole-numbers": (lambda t: {**t, "weight": t["weight"].int()}, {}, "int32 instead of float32"),
+    "more-classes": (lambda t: t, {"classes": ["a", "b", "c"]}, "of another shape"),
+    "one-class": (lambda t: t, {"classes": ["a"]}, "two classes or more"),
+    "classes-alike": (lambda t: t, {"classes": ["a", "a"]}, "two classes or more"),
+    "classes-are-text": (lambda t: t, {"classes": "ab"}, "classes is a list"),
+    "no-bias": (lambda t: {"weight": t["weight"]}, {}, "1 missing: bias"),
+    "one-bias": (lambda t: {**t, "bias": t["bias"][:1]}, {}, "of another shape"),
+    "no-rows": (lambda t: {**t, "weight": t["weight"][0, 0].clone()}, {}, "of another shape"),
+    "one-more": (lambda t: {**t, "scale": t["bias"]}, {}, "1 unknown: scale"),
+    "no-encoder": (lambda t: t, {"encoder": None}, "encoder is a table"),
+    "encoder-without-weights": (lambda t: t, {"encoder": {"name": "e"}}, "missing weights_sha256"),
+    "mpp-nan": (lambda t: t, {"encoder": {**ENCODER, "mpp": float("nan"), "size_px": 64}}, "mpp is a number, got nan"),
+    "size-in-words": (lambda t: t, {"encoder": {**ENCODER, "mpp": 0.5, "size_px": "64"}}, "size_px is a whole number"),
+    "name-a-number": (lambda t: t, {"name": 3}, "name is a text"),
+}
+
+
+@pytest.mark.parametrize(("change", "said", "reason"), FLAWED.values(), ids=FLAWED)
+def test_a_probe_is_what_it_says_or_is_refused(tmp_path, rng, change, said, reason):
+    """Whole by its checksums, but edited by somebody who made these anew: a line, not scores of NaN, not a trace."""
+    fit_probe(slides(rng), name="p", encoder=ENCODER).save(tmp_path / "p.json")
+    tensors, about = checkpoint.load(tmp_path / "p.json")
+    about = {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")}
+    checkpoint.save(tmp_path / "p.json", change(tensors), about | said)
+    with pytest.raises((CheckpointError, ProbeError), match=reason):
         Probe.load(tmp_path / "p.json")
 
 

@@ -8,17 +8,30 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
 
 from wsi_umedpt.errors import CheckpointError
+from wsi_umedpt.files import check_regular, read_regular
+from wsi_umedpt.tensors import Described, Outline
 
 State = dict[str, torch.Tensor]
+Fits = Callable[[Outline], str]
+_KINDS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""What safetensors calls the kinds of numbers that are read."""
+
+
+class _Tensor(NamedTuple):
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -52,8 +65,16 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, Any])
             old.unlink()
 
 
-def load(path: Path) -> tuple[State, dict[str, Any]]:
+def load(path: Path, fits: Fits | None = None) -> tuple[State, dict[str, Any]]:
     """Read what `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The JSON file.
+    fits
+        Why the tensors, by their names, kinds and shapes, are not what is expected; empty if they are.
+        Asked of the file's header before any tensor is read.
 
     Raises
     ------
@@ -64,25 +85,32 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
     name = str(about.get("tensors", ""))
     if not name or Path(name).name != name:
         raise CheckpointError(f"{path} names no tensors file beside it")
+    beside = path.with_name(name)
     try:
-        content = path.with_name(name).read_bytes()
-    except (OSError, ValueError) as error:
+        described = _described(beside)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{beside} holds no tensors that can be read: {error}") from None
+    if why := fits(described) if fits else "":
+        raise CheckpointError(f"the weights of {path} are not of its model: {why}")
+    try:
+        content = beside.read_bytes()
+    except OSError as error:
         raise CheckpointError(f"the tensors of {path} cannot be read: {error}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != about.get("tensors_sha256"):
         raise CheckpointError(
-            f"{path.with_name(name)} has sha256 {found[:12]}, expected {str(about.get('tensors_sha256'))[:12]}: damaged"
+            f"{beside} has sha256 {found[:12]}, expected {str(about.get('tensors_sha256'))[:12]}: damaged"
         )
     try:
         return safetensors.torch.load(content), about
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path.with_name(name)} holds no tensors: {error}") from None
+        raise CheckpointError(f"{beside} holds no tensors: {error}") from None
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the JSON file alone; see `load`. One without a sha256 of its own is of an earlier version."""
     try:
-        about = json.loads(path.read_bytes())
+        about = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(about, dict):
@@ -90,6 +118,20 @@ def read_about(path: Path) -> dict[str, Any]:
     if "sha256" in about and about["sha256"] != _digest(about):
         raise CheckpointError(f"{path} does not say what was written to it: damaged or edited")
     return about
+
+
+def _described(path: Path) -> dict[str, Described]:
+    """What the header of a safetensors file says of each tensor."""
+    check_regular(path)
+    with safetensors.safe_open(path, "pt") as file:
+        found = {}
+        for name in file.keys():  # noqa: SIM118 - it is no dict
+            part = file.get_slice(name)
+            kind = part.get_dtype()
+            if kind not in _KINDS:
+                raise ValueError(f"{name} holds numbers of the kind {kind}; known are {', '.join(_KINDS)}")
+            found[name] = _Tensor(_KINDS[kind], tuple(part.get_shape()))
+        return {**found}
 
 
 def _digest(about: dict[str, Any]) -> str:

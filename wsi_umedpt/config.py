@@ -53,6 +53,12 @@ def build(made: type[T], content: dict[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
+def build_known(made: type[T], content: dict[str, Any], where: str) -> T:
+    """`build` of the keys that `made` has: for what is one part of a file among others."""
+    names = {field.name for field in dataclasses.fields(made)}  # type: ignore[arg-type]
+    return build(made, {key: value for key, value in content.items() if key in names}, where)
+
+
 def _required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -65,21 +71,25 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return None
         return _value(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise ConfigError(f"{where} is one of {', '.join(map(str, arguments))}, got {value!r}")
+        # By kind too: to Python, 1, 1.0 and True are equal.
+        if not any(type(value) is type(a) and value == a for a in arguments):
+            raise ConfigError(f"{where} is one of {', '.join(map(str, arguments))}, got {value!r:.100}")
         return value
     if origin is tuple:
         return _tuple(arguments, value, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} is a table, got {value!r}")
+            raise ConfigError(f"{where} is a table, got {value!r:.200}")
         return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} is a table, got {value!r}")
+            raise ConfigError(f"{where} is a table, got {value!r:.200}")
         return build(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} is a number that is too large") from None
     if hint is Path and isinstance(value, str):
         return Path(value)
     if (
@@ -87,17 +97,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         or (isinstance(value, bool) and hint is not bool)
         or (isinstance(value, float) and not math.isfinite(value))  # TOML can say nan and inf
     ):
-        raise ConfigError(f"{where} is {_named(hint)}, got {value!r}")
+        raise ConfigError(f"{where} is {_named(hint)}, got {value!r:.200}")
     return value
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{where} is a list, got {value!r}")
+        raise ConfigError(f"{where} is a list, got {value!r:.200}")
     if arguments[-1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
-        raise ConfigError(f"{where} takes {len(arguments)} values, got {value!r}")
+        raise ConfigError(f"{where} takes {len(arguments)} values, got {value!r:.200}")
     return tuple(
         _value(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(arguments, value, strict=True))
     )

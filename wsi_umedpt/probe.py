@@ -23,11 +23,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from wsi_umedpt import __version__, checkpoint
 from wsi_umedpt.annotations import Point, Region, check_patients, labels_at
 from wsi_umedpt.bag import SlideBag
-from wsi_umedpt.errors import AnnotationError, ProbeError
+from wsi_umedpt.config import build_known
+from wsi_umedpt.errors import AnnotationError, ConfigError, ProbeError
 from wsi_umedpt.matching import features_for
 from wsi_umedpt.scores import write_scores
 from wsi_umedpt.spelling import quoted, several_spellings, spelled
 from wsi_umedpt.store import SlideStore
+from wsi_umedpt.tensors import Outline, flaw, misfit
 from wsi_umedpt.tiling import TileSpec
 
 PENALTY = 0.1
@@ -53,6 +55,30 @@ class LabelledTiles:
     labels: tuple[str, ...]
     blocks: tuple[str, ...]
     """The block of neighbours that each tile lies in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoder:
+    """What made the features that a probe was fitted on."""
+
+    name: str
+    weights_sha256: str
+    precision: str = "fp32"
+    mpp: float | None = None
+    size_px: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What a probe's JSON file must say for its weights to be used."""
+
+    name: str
+    classes: tuple[str, ...]
+    encoder: _Encoder
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len({*self.classes}) < len(self.classes):
+            raise ValueError(f"a probe tells two classes or more apart, got {', '.join(self.classes)}")
 
 
 @dataclass(frozen=True)
@@ -93,12 +119,25 @@ class Probe:
         CheckpointError
             If it is damaged.
         ProbeError
-            If it is no probe.
+            If it is no probe, or its weights are not of its classes, NaN or infinite.
         """
-        tensors, about = checkpoint.load(path)
-        if about.get("kind") != "probe" or about.get("schema") != _SCHEMA or tensors.keys() != {"weight", "bias"}:
+        about = checkpoint.read_about(path)
+        if about.get("kind") != "probe" or about.get("schema") != _SCHEMA:
             raise ProbeError(f"{path} is no probe that this version reads")
-        return cls(tuple(about["classes"]), tensors["weight"].numpy(), tensors["bias"].numpy(), about)
+        try:
+            said = build_known(_Said, about, f"{path}, a probe")
+        except ConfigError as error:
+            raise ProbeError(str(error)) from None
+
+        def fits(found: Outline) -> str:
+            dim = found["weight"].shape[-1] if "weight" in found and found["weight"].shape else 0
+            k = len(said.classes)
+            return misfit({"weight": torch.empty(k, dim, device="meta"), "bias": torch.empty(k, device="meta")}, found)
+
+        tensors, about = checkpoint.load(path, fits)
+        if why := flaw(tensors):
+            raise ProbeError(f"the weights of {path} cannot be used: {why}")
+        return cls(said.classes, tensors["weight"].float().numpy(), tensors["bias"].float().numpy(), about)
 
     def check(self, made_by: Mapping[str, Any], spec: TileSpec, where: object) -> None:
         """Refuse features of another encoder, or of tiles of another size or scale, than it was fitted on."""

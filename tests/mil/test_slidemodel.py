@@ -104,6 +104,18 @@ EDITS = {
     "wider-network": {"network": {"hidden": 4096}},
     "no-such-network": {"network": {"model": "sorcery"}},
     "network-is-a-list": {"network": [1]},
+    "network-of-gigabytes": {"network": {"hidden": 10**9}},
+    "hidden-in-words": {"network": {"hidden": "128"}},
+    "a-billion-networks": {"networks": 10**9},
+    "networks-true": {"networks": True},
+    "dim-of-gigabytes": {"features": {"dim": 10**9}},
+    "mpp-in-words": {"features": {"mpp": "0.5"}},
+    "mpp-nan": {"features": {"mpp": float("nan")}},
+    "temperature-nan": {"temperatures": [float("nan")] * 7},
+    "temperature-0": {"temperatures": [0] * 7},
+    "temperature-negative": {"temperatures": [-1] * 7},
+    "threshold-nan": {"thresholds": [[float("nan")], [], [], [], [0.5] * 3, [], []]},
+    "coverage-nan": {"coverage": float("nan")},
     "no-targets": {"targets": []},
     "targets-are-text": {"targets": "grade"},
     "target-without-kind": {"targets": [{"name": "a"}]},
@@ -128,6 +140,30 @@ def test_what_is_no_slide_classifier_is_refused(model, tmp_path, edit):
     tensors, about = checkpoint.load(path)
     for name, value in edit.items():
         about[name] = {**about[name], **value} if isinstance(value, dict) and name != "targets" else value
+    checkpoint.save(path, tensors, {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")})
+    with pytest.raises(MilError, match="is no slide classifier that this version reads"):
+        SlideModel.load(path)
+
+
+TENSORS = {
+    "nan-in-a-network": ("network1.out.weight", lambda t: t * float("nan")),
+    "infinite-mean": ("network0.mean", lambda t: t + float("inf")),
+    "whole-numbers": ("network0.out.weight", lambda t: t.int()),
+    "nan-among-the-typical": ("typical.known", lambda t: t * float("nan")),
+    "typical-of-another-width": ("typical.centre", lambda t: t[:-1].clone()),
+    "typical-that-does-not-fit": ("typical.known", lambda t: t[:-1].clone()),
+    "nan-in-the-calibration": ("nonconformity0", lambda t: t * float("nan")),
+    "calibration-in-a-table": ("nonconformity0", lambda t: t[:, None].clone()),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), TENSORS.values(), ids=TENSORS)
+def test_tensors_that_are_not_the_classifiers_are_refused(model, tmp_path, name, change):
+    """NaN, other shapes, other kinds of numbers: not a prediction of NaN."""
+    path = tmp_path / "m.json"
+    model.save(path)
+    tensors, about = checkpoint.load(path)
+    tensors[name] = change(tensors[name])
     checkpoint.save(path, tensors, {k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")})
     with pytest.raises(MilError, match="is no slide classifier that this version reads"):
         SlideModel.load(path)

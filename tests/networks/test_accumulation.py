@@ -12,10 +12,11 @@ from torch import nn
 
 from wsi_umedpt.cases import Batch, Boxes
 from wsi_umedpt.errors import TrainingError
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.norms import NormKind
 from wsi_umedpt.models.umedpt import Features, ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.training.step import train_step
 
 DIM, SIDE, CLASSES = 12, 32, 3

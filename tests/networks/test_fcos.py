@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from wsi_umedpt.cases import Batch, Boxes
 from wsi_umedpt.models.fcos import BOX_STRIDES
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks.average_precision import mean_average_precision
-from wsi_umedpt.tasks.base import HeadSpec
 from wsi_umedpt.tasks.detection import BoxOutputs, Detection
 from wsi_umedpt.tasks.fcos import (
     MAX_IOU,

@@ -8,10 +8,10 @@ from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.backbones import Pyramid
 from wsi_umedpt.models.encoder import load_encoder
 from wsi_umedpt.models.fixednorm import Decoder, watched
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.release import load_release
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import load_heads, make_task
-from wsi_umedpt.tasks.base import HeadSpec
 from wsi_umedpt.tasks.onepass import OnePass, find_heads, object_heads
 
 SPEC = ModelSpec(backbone="convnext_atto", norm="layernorm", dim=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

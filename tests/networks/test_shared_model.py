@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.backbones import STRIDES, SWINS, SwinBackbone, TimmBackbone, make_backbone
 from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.norms import batch_norms, rewrite_norms
 from wsi_umedpt.models.squeezer import Squeezer
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec
 
 CHANNELS = {
     "swinv2_micro": (48, 96, 192, 384),

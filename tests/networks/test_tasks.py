@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from wsi_umedpt.cases import IGNORED, Batch, Boxes
 from wsi_umedpt.errors import ConfigError, DataError
+from wsi_umedpt.models.headspec import HeadSpec, Kind
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec, Kind, Task
+from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.tasks.classification import mean_auc, scaled_cross_entropy
 from wsi_umedpt.tasks.segmentation import soft_dice
 

@@ -14,6 +14,7 @@ ModelKind = Literal[
 
 
 TRANSFORMER_HEADS = 4
+_MOST = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class ModelSettings:
         if self.model not in get_args(ModelKind):
             raise MilError(f"there is no model {self.model!r}; there are {', '.join(get_args(ModelKind))}")
         for name, value in (("hidden", self.hidden), ("attention", self.attention), ("top_k", self.top_k)):
-            if value < 1:
-                raise MilError(f"{name} (--{name.replace('_', '-')}) must be 1 or more, got {value}")
+            if not 1 <= value <= _MOST:
+                raise MilError(f"{name} (--{name.replace('_', '-')}) is from 1 to {_MOST:,}, got {value:,}")
         for name, share in (("dropout", self.dropout), ("feature_dropout", self.feature_dropout)):
             if not 0 <= share < 1:
                 raise MilError(f"{name} (--{name.replace('_', '-')}) is from 0 to below 1, got {share:g}")

@@ -5,10 +5,12 @@ averaged too, so that contributions still add up. It carries the kind of feature
 others. Saved as safetensors and JSON.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,8 @@ import torch
 
 from wsi_umedpt import checkpoint
 from wsi_umedpt.bag import FeatureKind
-from wsi_umedpt.errors import MilError
+from wsi_umedpt.config import build_known
+from wsi_umedpt.errors import CheckpointError, MilError
 from wsi_umedpt.mil.calibrate import Calibration
 from wsi_umedpt.mil.cohort import Unit
 from wsi_umedpt.mil.kernel import join
@@ -28,8 +31,11 @@ from wsi_umedpt.mil.reading import Features
 from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.targets import CLASS_KINDS, Target, spans
 from wsi_umedpt.mil.typical import Typical
+from wsi_umedpt.tensors import Described, Outline, flaw, misfit, outline
 
 _SCHEMA = 1
+_MOST_NETWORKS = 10_000
+_MOST_DIM = 100_000
 UNLIKE = 0.05
 """p-value below which a slide is called unlike those that were trained on."""
 
@@ -218,47 +224,117 @@ class SlideModel:
         MilError
             If it is no slide classifier that this version reads.
         """
-        tensors, about = checkpoint.load(path)
+        about = checkpoint.read_about(path)
         if about.get("artifact") != "slide classifier" or about.get("schema") != _SCHEMA:
             raise MilError(f"{path} is no slide classifier that this version reads")
         try:
-            made = _read(tensors, about)
+            said = _said(about)
+            tensors, about = checkpoint.load(path, partial(_check, said))
+            if why := flaw(tensors):
+                raise MilError(why)
+            made = _made(said, tensors, about)
             # What cannot predict a tile of zeros is no classifier, whatever its checksums say.
             made.forecast([np.zeros((1, made.kind.dim), np.float32)])
             made.unlike([np.zeros((1, made.kind.dim), np.float32)])
+        except CheckpointError:
+            raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise MilError(f"{path} is no slide classifier that this version reads: {error}") from None
         return made
 
 
-def _read(tensors: checkpoint.State, about: Mapping[str, Any]) -> SlideModel:
-    targets = tuple(Target.from_dict(t) for t in about["targets"])
-    kind = FeatureKind.from_dict(about["features"])
-    settings = settings_from(about["network"])
-    classes = [len(t.classes) for t in targets if t.kind in CLASS_KINDS]
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What a slide classifier's JSON file must say for its tensors to be used."""
+
+    targets: tuple[Target, ...]
+    features: FeatureKind
+    network: ModelSettings
+    networks: int
+    temperatures: tuple[float, ...]
+    thresholds: tuple[tuple[float, ...], ...]
+    coverage: float
+
+    def __post_init__(self) -> None:
+        if not self.targets or not 1 <= self.networks <= _MOST_NETWORKS:
+            raise ValueError(f"it has {len(self.targets)} targets and {self.networks} networks")
+        if not 1 <= self.features.dim <= _MOST_DIM:
+            raise ValueError(f"features have 1 to {_MOST_DIM:,} numbers, got {self.features.dim}")
+        if not 0 < self.coverage < 1:
+            raise ValueError(f"coverage is over 0 and below 1, got {self.coverage:g}")
+        for target in self.targets:
+            _check_target(target)
+        for target, temperature, chances in zip(self.targets, self.temperatures, self.thresholds, strict=True):
+            wanted = {"binary": 1, "multilabel": len(target.classes)}.get(target.kind, 0)
+            if not 1e-3 <= temperature <= 1e3 or len(chances) != wanted or not all(0 <= c <= 1 for c in chances):
+                raise ValueError(f"target {target.name}: temperature {temperature:g}, thresholds {[*chances]}")
+
+    def expected(self) -> dict[str, torch.Tensor]:
+        """Outline of one network's tensors."""
+        classes = [len(t.classes) for t in self.targets if t.kind in CLASS_KINDS]
+        return outline(partial(build, self.features.dim, spans(self.targets)[-1].stop, self.network, classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainedOn:
+    unit: Unit
+
+
+def _said(about: Mapping[str, Any]) -> _Said:
+    tables = {name: about.get(name) for name in ("network", "trained_on")}
+    if strange := [name for name, content in tables.items() if not isinstance(content, dict)]:
+        raise MilError(f"{strange[0]} is a table, got {tables[strange[0]]!r:.60}")
+    build_known(_TrainedOn, tables["trained_on"] or {}, "trained_on")
+    # Settings of training may stand beside those of the network.
+    network = {f.name: v for f in fields(ModelSettings) if (v := (tables["network"] or {}).get(f.name)) is not None}
+    return build_known(_Said, {**about, "network": network}, "it")
+
+
+def _check_target(target: Target) -> None:
+    named = len(target.classes)
+    counts = {"binary": named == 2, "multiclass": named >= 2, "ordinal": named >= 2, "multilabel": named >= 1}
+    if not counts.get(target.kind, named == 0) or len({*target.classes}) < named:
+        raise ValueError(f"target {target.name} is {target.kind} and has the classes {', '.join(target.classes)}")
+    if target.scale <= 0 or [*target.edges] != sorted({*target.edges}):
+        raise ValueError(f"target {target.name}: scale {target.scale:g}, edges {[*target.edges]}")
+
+
+def _check(said: _Said, found: Outline) -> str:
+    """Refuse tensors that are not those of a classifier as it is described."""
+    one, dim = said.expected(), said.features.dim
+    if said.networks * len(one) > len(found):
+        raise MilError(f"{said.networks} networks of {len(one)} tensors are not among {len(found)}")
+    expected: dict[str, Described] = {f"network{n}.{k}": v for n in range(said.networks) for k, v in one.items()}
+    for k in range(len(said.targets)):
+        cases = found.get(f"nonconformity{k}")
+        expected[f"nonconformity{k}"] = torch.empty(math.prod(cases.shape) if cases else 0, device="meta")
+    slides = found.get("typical.distances")
+    rows = math.prod(slides.shape) if slides else 0
+    shapes = {"centre": (dim,), "scale": (dim,), "known": (rows, dim), "distances": (rows,)}
+    expected |= {f"typical.{field}": torch.empty(shape, device="meta") for field, shape in shapes.items()}
+    if why := misfit(expected, found):
+        raise MilError(f"its tensors are of another: {why}")
+    return ""
+
+
+def _made(said: _Said, tensors: checkpoint.State, about: Mapping[str, Any]) -> SlideModel:
+    classes = [len(t.classes) for t in said.targets if t.kind in CLASS_KINDS]
     networks = []
-    for n in range(about["networks"]):
-        network = build(kind.dim, spans(targets)[-1].stop, settings, classes)
+    for n in range(said.networks):
+        network = build(said.features.dim, spans(said.targets)[-1].stop, said.network, classes)
         network.load_state_dict(checkpoint.tensors_under(tensors, f"network{n}"))
         networks.append(network.eval().requires_grad_(False))
     calibrations = tuple(
-        Calibration(temperature, tuple(thresholds), tensors[f"nonconformity{n}"].double().numpy())
-        for n, (temperature, thresholds) in enumerate(zip(about["temperatures"], about["thresholds"], strict=True))
+        Calibration(temperature, thresholds, tensors[f"nonconformity{n}"].double().numpy())
+        for n, (temperature, thresholds) in enumerate(zip(said.temperatures, said.thresholds, strict=True))
     )
-    if about["trained_on"]["unit"] not in get_args(Unit) or not 0 < about["coverage"] < 1:
-        raise MilError(f"unit {about['trained_on']['unit']!r}, coverage {about['coverage']!r}")
     typical = Typical(*(tensors[f"typical.{field.name}"].double().numpy() for field in fields(Typical)))
     return SlideModel(
-        targets=targets,
-        kind=kind,
+        targets=said.targets,
+        kind=said.features,
         networks=tuple(networks),
         calibrations=calibrations,
         typical=typical,
-        coverage=about["coverage"],
+        coverage=said.coverage,
         about={k: v for k, v in about.items() if k not in ("tensors", "tensors_sha256", "sha256")},
     )
-
-
-def settings_from(content: Mapping[str, Any]) -> ModelSettings:
-    """Network settings from JSON; those of training are left out."""
-    return ModelSettings(**{field.name: content[field.name] for field in fields(ModelSettings)})

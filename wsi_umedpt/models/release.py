@@ -5,20 +5,28 @@ Those that ship lie in the package's folder ``weights``; others are named by the
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from wsi_umedpt import checkpoint
-from wsi_umedpt.config import build
+from wsi_umedpt.config import build_known
 from wsi_umedpt.errors import CheckpointError, ConfigError, EncoderError
 from wsi_umedpt.models.cards import EncoderCard
-from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
+from wsi_umedpt.models.headspec import HeadSpec, Kind
+from wsi_umedpt.models.umedpt import PARTS, ModelSpec, UMedPT
+from wsi_umedpt.tensors import Outline, flaw, misfit, outline
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 _SIZE_PX = 224
+_MOST_DIM = 100_000
 _NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 """Of a model and of a head: it becomes a folder's name, and comes from a file that somebody sent."""
+_ENCODER_PARTS = ("encoder", "squeezer")
+_DECODED: dict[Kind, str] = {"segmentation": "pixels", "multilabel_segmentation": "pixels", "detection": "boxes"}
+"""The decoder that a head of a kind reads."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,58 @@ class Release:
 
     shared: UMedPT
     """In evaluation mode, float32."""
-    heads: list[dict[str, Any]]
-    """Spec of each head, as JSON holds it (see `tasks.HeadSpec`)."""
+    parts: tuple[str, ...]
+    """Those of `PARTS` that the file has weights of; the others are as they begin."""
+    heads: tuple[HeadSpec, ...]
     head_weights: checkpoint.State
     """Weights of all heads, ``name.key``, float32."""
-    about: dict[str, Any]
-    """All else that the JSON file says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What a release's JSON file must say, and may say, for its weights to be used."""
+
+    name: str
+    model: ModelSpec
+    heads: tuple[HeadSpec, ...] = ()
+    mpp: float | None = None
+    size_px: int | None = None
+    dim: int | None = None
+    """Length of an embedding, where the model does not say it alone."""
+    about: str = ""
+    licence: str = "unknown"
+    encoder_only: bool = False
+    """How releases before `parts` said that they have no decoders."""
+    parts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        names = [head.name for head in self.heads]
+        if strange := [name for name in (self.name, *names) if not _NAME.fullmatch(name)]:
+            raise ValueError(
+                f"it calls itself or a head {strange[0]!r:.60}; a name is letters, digits, '.', '-' and '_'"
+            )
+        if len({*names}) < len(names):
+            raise ValueError("two heads have one name")
+        if self.mpp is not None and not 0.01 <= self.mpp <= 1000:
+            raise ValueError(f"mpp is from 0.01 to 1,000 um/px, got {self.mpp:g}")
+        if self.size_px is not None and not 16 <= self.size_px <= 2048:
+            raise ValueError(f"size_px is from 16 to 2,048, got {self.size_px}")
+        if self.dim is not None and not 1 <= self.dim <= _MOST_DIM:
+            raise ValueError(f"dim is from 1 to {_MOST_DIM:,}, got {self.dim}")
+        parts = self.parts_there
+        if strange := [part for part in self.parts or () if part not in PARTS]:
+            raise ValueError(f"parts are {', '.join(PARTS)}, got {strange[0]!r:.60}")
+        if not {*_ENCODER_PARTS} <= {*parts}:
+            raise ValueError(f"a release has an encoder and a squeezer, this one says {', '.join(parts) or 'nothing'}")
+        for head in self.heads:
+            if (decoder := _DECODED.get(head.kind)) and decoder not in parts:
+                raise ValueError(f"head {head.name} reads the decoder {decoder!r}, which the release does not have")
+
+    @property
+    def parts_there(self) -> tuple[str, ...]:
+        if self.parts is None:
+            return _ENCODER_PARTS if self.encoder_only else PARTS
+        return tuple(part for part in PARTS if part in self.parts)
 
 
 def shipped() -> dict[str, Path]:
@@ -48,32 +102,31 @@ def release_card(path: Path) -> EncoderCard:
     CheckpointError
         If the file is no release.
     """
-    about = _about(path)
-    spec = _spec(about, path)
+    said = _said(path)
     return EncoderCard(
-        name=str(about["name"]),
-        timm_name=spec.backbone,
-        mpp=about.get("mpp"),
-        size_px=int(about.get("size_px") or _SIZE_PX),
-        dim=int(about.get("dim") or spec.dim),
-        mean=spec.mean,
-        std=spec.std,
-        licence=str(about.get("licence", "unknown")),
+        name=said.name,
+        timm_name=said.model.backbone,
+        mpp=said.mpp,
+        size_px=said.size_px or _SIZE_PX,
+        dim=said.dim or said.model.dim,
+        mean=said.model.mean,
+        std=said.model.std,
+        licence=said.licence,
         source="ships with wsi-umedpt" if path.parent == SHIPPED else f"file {path.name}",
-        about=str(about.get("about", "")),
-        model=spec.to_dict(),
+        about=said.about,
+        model=said.model.to_dict(),
     )
 
 
-def release_heads(path: Path) -> list[dict[str, Any]]:
-    """Spec of each head of a release, as `Release.heads`; its weights are not read.
+def release_heads(path: Path) -> tuple[HeadSpec, ...]:
+    """Spec of each head of a release; its weights are not read.
 
     Raises
     ------
     CheckpointError
         If the file is no release.
     """
-    return _heads(_about(path))
+    return _said(path).heads
 
 
 def load_release(path: Path) -> Release:
@@ -82,48 +135,51 @@ def load_release(path: Path) -> Release:
     Raises
     ------
     CheckpointError
-        If it is damaged, or its weights are not those of the model that it describes.
+        If it is damaged, its weights are not those of the model that it describes, or they are NaN or
+        infinite. Of heads, `tasks.load_heads` compares the shapes.
     """
-    _about(path)
-    tensors, about = checkpoint.load(path)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    shared = UMedPT(_spec(about, path))
-    # A model that was imported may have no decoders; they are left as they begin.
-    parts = ["shared.encoder", "shared.squeezer"] if about.get("encoder_only") else ["shared"]
+    said = _said(path)
     try:
-        for part in parts:
-            module = shared.get_submodule(part.removeprefix("shared").lstrip("."))
-            module.load_state_dict(checkpoint.tensors_under(state, part))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights of {path} are not of its model: {' '.join(str(error).split())[:300]}"
-        ) from None
-    return Release(shared.eval().requires_grad_(False), _heads(about), checkpoint.tensors_under(state, "heads"), about)
+        whole = outline(lambda: UMedPT(said.model))
+    except (RuntimeError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} describes no model that can be built: {error!s:.300}") from None
+    absent = {*PARTS} - {*said.parts_there}
+    expected = {f"shared.{k}": v for k, v in whole.items() if k.partition(".")[0] not in absent}
+    heads = tuple(f"heads.{head.name}." for head in said.heads)
+
+    def fits(found: Outline) -> str:
+        shared = {key: value for key, value in found.items() if not key.startswith(heads)}
+        return misfit(expected, shared)
+
+    tensors, _ = checkpoint.load(path, fits)
+    if why := flaw(tensors):
+        raise CheckpointError(f"the weights of {path} cannot be used: {why}")
+    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    shared = UMedPT(said.model)
+    if (dim := said.dim or said.model.dim) != shared.vector_dim:
+        raise CheckpointError(f"{path} says that embeddings have {dim} numbers; its model gives {shared.vector_dim}")
+    if bool((state.get("shared.spread", torch.ones(1)) <= 0).any()):
+        raise CheckpointError(f"the weights of {path} cannot be used: it divides its embeddings by 0 or less")
+    shared.load_state_dict(_filled(shared, checkpoint.tensors_under(state, "shared")))
+    head_weights = checkpoint.tensors_under(state, "heads")
+    return Release(shared.eval().requires_grad_(False), said.parts_there, said.heads, head_weights)
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _filled(shared: UMedPT, state: checkpoint.State) -> Mapping[str, object]:
+    """Weights of the parts that are there, and of the others as they begin."""
+    return {**shared.state_dict(), **state}
+
+
+def _said(path: Path) -> _Said:
     if path.suffix != ".json":
         raise EncoderError(f"a UMedPT release is named by its JSON file, got {path}")
     about = checkpoint.read_about(path)
     if about.get("kind") != "umedpt" or about.get("schema") != 1:
         raise CheckpointError(
             f"{path} is no UMedPT release that this version reads "
-            f"(kind {about.get('kind')}, schema {about.get('schema')})"
+            f"(kind {about.get('kind')!r:.60}, schema {about.get('schema')!r:.60})"
         )
-    names = [about.get("name"), *(head.get("name") for head in about.get("heads") or ())]
-    if strange := [name for name in names if not (isinstance(name, str) and _NAME.fullmatch(name))]:
-        raise CheckpointError(
-            f"{path} calls itself or a head {strange[0]!r:.60}; a name is letters, digits, '.', '-' and '_'"
-        )
-    return about
-
-
-def _heads(about: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(about.get("heads", []))
-
-
-def _spec(about: dict[str, Any], path: Path) -> ModelSpec:
     try:
-        return build(ModelSpec, dict(about["model"]), f"{path}: model")
-    except (ConfigError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} describes no model that can be built: {error}") from None
+        return build_known(_Said, about, f"{path}, a UMedPT release")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None

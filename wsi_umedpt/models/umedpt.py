@@ -14,15 +14,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.backbones import STRIDES, Pyramid, make_backbone
 from wsi_umedpt.models.fcos import BoxDecoder
 from wsi_umedpt.models.norms import NORMS, NormKind, batch_norms, rewrite_norms
-from wsi_umedpt.models.squeezer import Pooling, Squeezer
+from wsi_umedpt.models.squeezer import Pooling, Squeezer, SqueezerKind
 from wsi_umedpt.models.unet import PixelDecoder
 
 Vector = Literal["squeezed", "maps"]
 """squeezed: the mean of the squeezed map. maps: the means of the encoder's maps of strides 8, 16 and 32,
 standardised by fixed numbers; nothing is squeezed out of it, and what early layers see stays in it."""
+PARTS = ("encoder", "squeezer", "pixels", "boxes")
+"""Of `UMedPT`, as its weights name them."""
+_MOST_DIM = 16_384
+_AS_EVER = (("vector", "squeezed"), ("squeezer", "convolution"), ("decoder_bias", False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +47,29 @@ class ModelSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Pixels in [0, 1] enter as (pixel - mean) / std."""
+    squeezer: SqueezerKind = "convolution"
+    """Without one, `dim` is the number of channels of the deepest map."""
+    decoder_bias: bool = False
+    """Whether the pixel decoder's last convolution has a bias, as published ones do."""
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm is one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.vector not in get_args(Vector):
             raise ValueError(f"vector is one of {', '.join(get_args(Vector))}, got {self.vector!r}")
-        if self.dim < 1 or min(self.std) <= 0:
-            raise ValueError(f"dim and std must be positive, got {self.dim} and {self.std}")
+        if not 1 <= self.dim <= _MOST_DIM:
+            raise ValueError(f"dim is from 1 to {_MOST_DIM:,}, got {self.dim}")
+        if not all(1e-6 <= s <= 1e6 for s in self.std) or not all(abs(m) <= 1e6 for m in self.mean):
+            raise ValueError(f"std is from 1e-6 to 1e6 and mean from -1e6 to 1e6, got {self.std} and {self.mean}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON can hold them."""
-        return {**asdict(self), "mean": [*self.mean], "std": [*self.std]}
+        """All fields as JSON can hold them.
+
+        Those that younger versions added are left out where they are as they always were, since the
+        names of encoders and what they made hang on it.
+        """
+        said = {**asdict(self), "mean": [*self.mean], "std": [*self.std]}
+        return {key: value for key, value in said.items() if (key, value) not in _AS_EVER}
 
 
 class Features(NamedTuple):
@@ -90,8 +106,13 @@ class UMedPT(nn.Module):
         if spec.vector == "maps":
             self.register_buffer("centre", torch.zeros(self.vector_dim))
             self.register_buffer("spread", torch.ones(self.vector_dim))
-        self.squeezer = Squeezer(self.encoder.channels[3], spec.dim, spec.norm, spec.pooling)
-        self.pixels = PixelDecoder(channels, spec.norm)
+        if spec.squeezer == "none" and spec.dim != self.encoder.channels[3]:
+            raise EncoderError(
+                f"without a squeezer, dim is what {spec.backbone}'s deepest map has, {self.encoder.channels[3]} "
+                f"channels, got {spec.dim}"
+            )
+        self.squeezer = Squeezer(self.encoder.channels[3], spec.dim, spec.norm, spec.pooling, spec.squeezer)
+        self.pixels = PixelDecoder(channels, spec.norm, last_bias=spec.decoder_bias)
         self.boxes = BoxDecoder(channels)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)

@@ -21,7 +21,7 @@ class PixelDecoder(nn.Module):
     """Length of a pixel's embedding."""
     stride = 2
 
-    def __init__(self, channels: tuple[int, int, int, int], norm: NormKind) -> None:
+    def __init__(self, channels: tuple[int, int, int, int], norm: NormKind, *, last_bias: bool = False) -> None:
         super().__init__()
         skips = (channels[2], channels[1], channels[0], 0)
         before = (channels[3], *WIDTHS[:-1])
@@ -29,7 +29,7 @@ class PixelDecoder(nn.Module):
             nn.Sequential(*_conv(below + skip, width, norm, nn.ReLU()), *_conv(width, width, norm, nn.ReLU()))
             for below, skip, width in zip(before, skips, WIDTHS, strict=True)
         )
-        self.last = nn.Sequential(*_conv(self.dim, self.dim, norm, nn.GELU()))
+        self.last = nn.Sequential(*_conv(self.dim, self.dim, norm, nn.GELU(), bias=last_bias))
 
     def forward(self, pyramid: Pyramid) -> torch.Tensor:
         """Embeddings (image, dim, h / 2, w / 2)."""
@@ -41,5 +41,5 @@ class PixelDecoder(nn.Module):
         return embedded
 
 
-def _conv(before: int, after: int, norm: NormKind, act: nn.Module) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 3, padding=1, bias=False), one_group(after, norm), act
+def _conv(before: int, after: int, norm: NormKind, act: nn.Module, *, bias: bool = False) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, padding=1, bias=bias), one_group(after, norm), act

@@ -31,7 +31,8 @@ from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.cards import ENCODERS, EncoderCard
 from wsi_umedpt.models.hub import asked_where_it_answers
 from wsi_umedpt.models.release import SHIPPED, load_release, release_card, shipped
-from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
+from wsi_umedpt.models.umedpt import PARTS, ModelSpec, UMedPT
+from wsi_umedpt.tensors import flaw, misfit, unstorable
 
 RANDOM_SEED = 0
 _TIMM = "timm:"
@@ -120,7 +121,7 @@ def _load_umedpt(path: Path) -> tuple[nn.Module, EncoderCard]:
     network = release.shared
     # What the tensors do not tell is part of what the features are: pooling, mean and std. Decoders
     # that an imported encoder lacks are not.
-    parts = [network.encoder, network.squeezer] if release.about.get("encoder_only") else [network]
+    parts = [network] if release.parts == PARTS else [network.get_submodule(part) for part in release.parts]
     made_of = json.dumps([card.model, *map(weights_sha256, parts)], sort_keys=True)
     card = replace(card, weights_sha256=hashlib.sha256(made_of.encode()).hexdigest())
     if path.parent == SHIPPED:
@@ -221,23 +222,26 @@ def read_weights(path: Path) -> State:
             state = state[key]
     if not (isinstance(state, dict) and state and all(isinstance(v, torch.Tensor) for v in state.values())):
         raise EncoderError(f"{path} holds no state dict of tensors")
+    if why := unstorable(state):
+        raise EncoderError(f"{path}: {why}")
     return dict(state)
 
 
 def _load_state(network: nn.Module, state: State, source: str) -> None:
     """Load weights strictly, but for those of a classifier, which the network does not have."""
     expected = network.state_dict()
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    strange = [
-        key for key in state if key not in expected and not key.split(".")[0].startswith(("head", "fc", "classif"))
-    ]
-    if missing or wrong or strange:
-        raise EncoderError(
-            f"the weights from {source} are of another network: {len(missing)} missing {missing[:3]}, "
-            f"{len(wrong)} of another shape {wrong[:3]}, {len(strange)} unknown {strange[:3]}"
-        )
-    network.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    # Counters of training batches came late to torch, and say nothing of the network.
+    counters = {key: expected[key] for key in expected if key.endswith("num_batches_tracked") and key not in state}
+    given = {
+        key: value
+        for key, value in state.items()
+        if key in expected or not key.split(".")[0].startswith(("head", "fc", "classif"))
+    }
+    if why := misfit(expected, counters | given):
+        raise EncoderError(f"the weights from {source} are of another network: {why}")
+    if why := flaw(given):
+        raise EncoderError(f"the weights from {source} cannot be used: {why}")
+    network.load_state_dict(counters | given)
 
 
 def _package_state(network: nn.Module) -> State:

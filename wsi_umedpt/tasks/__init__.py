@@ -1,15 +1,17 @@
 """Heads, losses and metrics of every kind of label; `make_task` builds one from its spec."""
 
 from collections.abc import Callable
+from functools import partial
 
 from wsi_umedpt.checkpoint import tensors_under
-from wsi_umedpt.config import build
 from wsi_umedpt.errors import CheckpointError, ConfigError
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.release import Release
-from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.tasks.classification import BagClassification, Classification, MultiLabel, Regression
 from wsi_umedpt.tasks.detection import Detection
 from wsi_umedpt.tasks.segmentation import MultiLabelSegmentation, Segmentation
+from wsi_umedpt.tensors import misfit, outline
 
 _ON_VECTOR: dict[str, Callable[[HeadSpec, int], Task]] = {
     "classification": Classification,
@@ -42,12 +44,11 @@ def load_heads(release: Release) -> dict[str, Task]:
         If a head's weights are not those of its spec.
     """
     heads = {}
-    for about in release.heads:
-        spec = build(HeadSpec, about, "head")
+    for spec in release.heads:
+        state = tensors_under(release.head_weights, spec.name)
+        if why := misfit(outline(partial(make_task, spec, release.shared.vector_dim)), state):
+            raise CheckpointError(f"the weights of head {spec.name} are not of its kind and classes: {why}")
         task = make_task(spec, release.shared.vector_dim)
-        try:
-            task.load_state_dict(tensors_under(release.head_weights, spec.name))
-        except RuntimeError as error:
-            raise CheckpointError(f"head {spec.name}: {str(error).splitlines()[0]}") from None
+        task.load_state_dict(state)
         heads[spec.name] = task.eval().requires_grad_(False)
     return heads

@@ -6,53 +6,17 @@ of 0 that is still part of the graph.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from wsi_umedpt.cases import Batch
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 
-Kind = Literal[
-    "classification",
-    "multilabel",
-    "segmentation",
-    "multilabel_segmentation",
-    "detection",
-    "regression",
-    "bag_classification",
-]
 DROPOUT = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadSpec:
-    """What a head predicts; enough to build it again."""
-
-    name: str
-    kind: Kind
-    classes: tuple[str, ...]
-    """Names of classes or labels; of values for regression."""
-    modality: str
-    centre: tuple[float, ...] = ()
-    """Mean of each value over the training cases (regression)."""
-    spread: tuple[float, ...] = ()
-    """Standard deviation of each value over the training cases (regression)."""
-    mpp: float | None = None
-    """um/px of the images it was trained on; None where images state none."""
-    about: str = ""
-    """What it finds, and where, for people who choose among heads."""
-
-    def __post_init__(self) -> None:
-        if not self.classes:
-            raise ValueError(f"task {self.name!r} names no classes")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON can hold them."""
-        return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 class Meter(ABC):

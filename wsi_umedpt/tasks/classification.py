@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from wsi_umedpt.cases import IGNORED, Batch
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
-from wsi_umedpt.tasks.base import DROPOUT, HeadSpec, Meter, Task, needed, nothing, widened
+from wsi_umedpt.tasks.base import DROPOUT, Meter, Task, needed, nothing, widened
 
 
 def scaled_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

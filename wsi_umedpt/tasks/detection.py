@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from wsi_umedpt.cases import Batch, Boxes
 from wsi_umedpt.errors import DataError
 from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH, BoxFeatures
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.tasks.average_precision import mean_average_precision
-from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, widened
+from wsi_umedpt.tasks.base import Meter, Task, widened
 from wsi_umedpt.tasks.fcos import (
     PRIOR,
     Detections,

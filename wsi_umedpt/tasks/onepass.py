@@ -6,9 +6,9 @@ not depend on the window that it was seen in; embeddings are those of the encode
 `models.engines` runs an encoder.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.engines import DTYPES, Pixels
 from wsi_umedpt.models.fixednorm import Decoder, watched
 from wsi_umedpt.models.folding import folded
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.release import Release
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.objects import TileBoxes
@@ -72,18 +73,18 @@ def find_heads(release: Release, names: Sequence[str]) -> list[ObjectHeads]:
     return [_object_heads(name, heads) for name in dict.fromkeys(names)]
 
 
-def object_heads(heads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def object_heads(heads: Iterable[HeadSpec]) -> dict[str, str]:
     """Names that `find_heads` knows, of a release with these heads, and what each finds, in words."""
-    specs = {str(h["name"]): h for h in heads}
-    pixels = [n for n, spec in specs.items() if spec["kind"] == "segmentation"]
-    boxes = [n for n, spec in specs.items() if spec["kind"] == "detection" and n.removesuffix(_BOXES) not in pixels]
+    specs = {head.name: head for head in heads}
+    pixels = [n for n, spec in specs.items() if spec.kind == "segmentation"]
+    boxes = [n for n, spec in specs.items() if spec.kind == "detection" and n.removesuffix(_BOXES) not in pixels]
     return {name: _finds(specs[name]) for name in pixels + boxes}
 
 
-def _finds(spec: Mapping[str, Any]) -> str:
-    classes = [name for name in spec["classes"] if name not in ("background", BORDER)]
-    at = f", {spec['mpp']:g} um/px" if spec.get("mpp") else ""
-    return str(spec.get("about") or ", ".join(classes)) + at
+def _finds(spec: HeadSpec) -> str:
+    classes = [name for name in spec.classes if name not in ("background", BORDER)]
+    at = f", {spec.mpp:g} um/px" if spec.mpp else ""
+    return (spec.about or ", ".join(classes)) + at
 
 
 def _object_heads(name: str, heads: dict[str, Task]) -> ObjectHeads:
@@ -96,6 +97,8 @@ def _object_heads(name: str, heads: dict[str, Task]) -> ObjectHeads:
         raise EncoderError(f"head {name!r} {found}. Heads that show objects: {', '.join(fit) or 'none'}")
     border = head.spec.classes[-1] == BORDER
     classes = head.spec.classes[1 : -1 if border else None]
+    if not classes:
+        raise EncoderError(f"head {name!r} has the classes {', '.join(head.spec.classes)}: none of objects")
     return ObjectHeads(
         name, classes, border, head, boxes if isinstance(boxes, Detection) else None, head.spec.mpp
     )  # fmt: skip
@@ -164,21 +167,35 @@ class OnePass:
             results = [self._run(part.to(self._device, non_blocking=True)) for part in parts]
         return lambda: _joined([self._read(*result) for result in results])
 
-    def _run(self, tiles: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, BoxOutputs]]:
+    def _run(
+        self, tiles: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, BoxOutputs], dict[str, torch.Tensor]]:
         shared, size = self._shared, (tiles.shape[1], tiles.shape[2])
         raw = shared.pyramid(shared.normalised(tiles.permute(0, 3, 1, 2)))
         _, vectors = shared.squeezer(raw.stride32)
         maps = {name: decoder(raw) for name, decoder in self._decoders.items()}
-        chances, boxes = {}, {}
+        chances, boxes, finite = {}, {}, {}
         for h in self.heads:
             if h.pixels:
                 shares = h.pixels.head(maps["pixels"]).float().softmax(1)[:, 1:]
                 chances[h.name] = (shares * 255).round().to(torch.uint8)
+                finite[h.name] = shares.isfinite().all()
             if h.boxes:
-                boxes[h.name] = h.boxes.read(maps["boxes"], size)
-        return vectors.float(), chances, boxes
+                boxes[h.name] = read = h.boxes.read(maps["boxes"], size)
+                whole = read.logits.isfinite().all() & read.sides.isfinite().all() & read.centres.isfinite().all()
+                finite[h.name] = finite.get(h.name, whole) & whole
+        return vectors.float(), chances, boxes, finite
 
-    def _read(self, vectors: torch.Tensor, chances: dict[str, torch.Tensor], boxes: dict[str, BoxOutputs]) -> Outputs:
+    def _read(
+        self, vectors: torch.Tensor, chances: dict[str, torch.Tensor], boxes: dict[str, BoxOutputs],
+        finite: dict[str, torch.Tensor],
+    ) -> Outputs:  # fmt: skip
+        # NaN would be shown as no object at all.
+        if lost := [name for name, whole in finite.items() if not whole]:
+            raise EncoderError(
+                f"head {lost[0]} gave numbers that are not finite: its weights are wrong, or too large for the "
+                "precision; try --precision fp32"
+            )
         found = {}
         for head in self.heads:
             if head.boxes:

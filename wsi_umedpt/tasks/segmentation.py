@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from wsi_umedpt.cases import IGNORED, Batch
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.models.unet import PixelDecoder
-from wsi_umedpt.tasks.base import HeadSpec, Meter, Task, needed, nothing, widened
+from wsi_umedpt.tasks.base import Meter, Task, needed, nothing, widened
 
 _GAMMA = 2.0
 

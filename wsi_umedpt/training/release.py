@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from wsi_umedpt import __version__, checkpoint
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import UMedPT
-from wsi_umedpt.tasks.base import HeadSpec
 from wsi_umedpt.training.settings import PretrainConfig
 
 Head = tuple[HeadSpec, dict[str, torch.Tensor]]
@@ -47,9 +47,15 @@ def release(
         "versions": {"wsi_umedpt": __version__, "torch": torch.__version__},
     }
     path = out / f"{config.name}.json"
-    checkpoint.save(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, about)
+    checkpoint.save(path, {k: _narrow(v) for k, v in tensors.items()}, about)
     path.with_suffix(".md").write_text(card_text(about, sum(p.numel() for p in shared.parameters())), encoding="utf-8")
     return path
+
+
+def _narrow(value: torch.Tensor) -> torch.Tensor:
+    """In float16, or as it is where a number is too large for that."""
+    half = value.half() if value.is_floating_point() else value
+    return half if not value.is_floating_point() or bool(half.isfinite().all()) else value
 
 
 def _device(shared: UMedPT) -> str:
@@ -77,7 +83,7 @@ def fingerprint(config: PretrainConfig) -> str:
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
     younger: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (content["model"], {"vector": "squeezed"}),
+        (content["model"], {"vector": "squeezed", "squeezer": "convolution", "decoder_bias": False}),
         (content["training"], {"distil": 0.0, "frozen_stride": 0}),
     ]
     for task in content["task"]:

@@ -21,10 +21,11 @@ from wsi_umedpt.datasets.taskdata import TaskData
 from wsi_umedpt.errors import ConfigError, DataError, EncoderError
 from wsi_umedpt.models.backbones import STRIDES, Backbone
 from wsi_umedpt.models.encoder import pick_device
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec, Task
+from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.training.distil import Distiller
 from wsi_umedpt.training.evaluate import Figures, evaluate, main_scores, mean_score
 from wsi_umedpt.training.parallel import gathered, join, mine

@@ -14,11 +14,11 @@ from wsi_umedpt.mil.settings import ModelSettings
 from wsi_umedpt.mil.slidemodel import SlideModel
 from wsi_umedpt.mil.targets import Target
 from wsi_umedpt.mil.typical import typical_of
+from wsi_umedpt.models.headspec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.slide import open_slide
 from wsi_umedpt.store import SlideStore
 from wsi_umedpt.tasks import make_task
-from wsi_umedpt.tasks.base import HeadSpec
 from wsi_umedpt.testing import tissue_image, write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask

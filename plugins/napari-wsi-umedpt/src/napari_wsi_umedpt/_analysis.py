@@ -425,7 +425,7 @@ def heads_of(path: Path) -> dict[str, str]:
     from wsi_umedpt.tasks.onepass import object_heads
 
     heads = release_heads(path)
-    modality = {str(head["name"]): head.get("modality") or "" for head in heads}
+    modality = {head.name: head.modality for head in heads}
     return {name: words for name, words in object_heads(heads).items() if modality[name] in _OF_SLIDES}
 
 
