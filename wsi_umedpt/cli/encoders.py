@@ -49,36 +49,54 @@ def import_encoder(
     pooling: Literal["before", "after"],
     name: str = "umedpt_published",
     mpp: float | None = None,
+    squeezer: str | None = None,
+    backbone: str | None = None,
 ) -> None:
-    """Turn published UMedPT weights (Swin V2 and squeezer, state dicts) into an encoder for -m.
+    """Turn published UMedPT weights into an encoder for -m; nothing in their files is run.
 
     The weights' licence is their authors' and binds you; none ship with this tool.
 
     Examples
     --------
-        wsi-umedpt encoders import encoder.pt squeezer.pt -o imported --pooling before
+        wsi-umedpt encoders import encoder-1.0.4.pt.zip -o imported --pooling before
+
+        wsi-umedpt encoders import encoder.pt squeezer.pt -o imported --pooling after
 
         wsi-umedpt embed slide.svs -o out -m umedpt:imported/umedpt_published.json
 
     Parameters
     ----------
     files
-        One file, or one for the encoder and one for the squeezer: safetensors, or state dicts
-        that torch.load(weights_only=True) accepts.
+        A zip of modules as the authors publish it (.pt.zip), or the encoder and the squeezer in one
+        file or two: whole modules that torch saved, state dicts, or safetensors.
     out
         Folder to write NAME.json and its weights to.
     pooling
-        before: weights of the authors' library 1.0. after: of newer versions. The files do not
-        tell, and the wrong choice gives other numbers.
+        before: what the authors' library 1.0 computes. after: what 1.6 computes with the same
+        weights. The files do not tell, and the two give other numbers.
     name
         What to call the encoder.
     mpp
         um/px at which tiles should be cut for it, where you know.
+    squeezer
+        Which squeezer, where there are several; none for a model whose deepest map is the embedding
+        and whose files do not say so.
+    backbone
+        Name of the encoder in timm, where it is one of timm's and the files do not say which.
     """
+    from wsi_umedpt.checkpoint import read_about
     from wsi_umedpt.errors import EncoderError
     from wsi_umedpt.models.published import import_published
     from wsi_umedpt.slideid import why_unsafe
 
     if why := why_unsafe(name):
         raise EncoderError(f"--name {name!r} {why}")
-    say(f"umedpt:{import_published(files, out, name=name, pooling=pooling, mpp=mpp)}")
+    path = import_published(
+        files, out, name=name, pooling=pooling, mpp=mpp, squeezer=squeezer, backbone=backbone
+    )  # fmt: skip
+    said = read_about(path)["imported"]
+    for part, place in said["taken"].items():
+        say(f"{part}: taken from {place}")
+    for place, reason in said["left_out"].items():
+        say(f"{place}: left out, {reason}")
+    say(f"umedpt:{path}")

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from torch import nn
-from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+from torchvision.models.swin_transformer import (
+    PatchMergingV2,
+    ShiftedWindowAttentionV2,
+    SwinTransformer,
+    SwinTransformerBlockV2,
+)
 
 from wsi_umedpt.errors import EncoderError
 
@@ -33,6 +38,7 @@ class SwinSize(NamedTuple):
     depths: tuple[int, int, int, int]
     heads: tuple[int, int, int, int]
     drop_path: float
+    window: int = 8
 
 
 SWINS = {
@@ -40,8 +46,9 @@ SWINS = {
     "swinv2_tiny": SwinSize(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2),
     "swinv2_small": SwinSize(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3),
     "swinv2_base": SwinSize(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5),
+    "swinv2_large": SwinSize(192, (2, 2, 18, 2), (6, 12, 24, 48), 0.2, window=16),
 }
-"""Sizes tiny to base as in Liu et al., Swin Transformer V2, CVPR 2022; micro trains on two cores."""
+"""Sizes tiny to large as in Liu et al., Swin Transformer V2, CVPR 2022; micro trains on two cores."""
 
 
 class Backbone(nn.Module):
@@ -55,7 +62,7 @@ class Backbone(nn.Module):
 
 
 class SwinBackbone(Backbone):
-    """torchvision's Swin Transformer V2, window 8, any image size."""
+    """torchvision's Swin Transformer V2, any image size."""
 
     def __init__(self, size: SwinSize) -> None:
         super().__init__()
@@ -64,7 +71,7 @@ class SwinBackbone(Backbone):
             embed_dim=size.embed_dim,
             depths=[*size.depths],
             num_heads=[*size.heads],
-            window_size=[8, 8],
+            window_size=[size.window, size.window],
             stochastic_depth_prob=size.drop_path,
             num_classes=1,
             block=SwinTransformerBlockV2,
@@ -84,6 +91,12 @@ class SwinBackbone(Backbone):
             if i % 2 == 1:  # even: patch embedding or merging; odd: the blocks of a stage
                 maps.append(x.permute(0, 3, 1, 2))
         return Pyramid(*maps)
+
+
+def swin_tables(window: int) -> dict[str, torch.Tensor]:
+    """Where the positions of a window lie, as every attention of a Swin Transformer V2 holds it: not learned."""
+    attention = ShiftedWindowAttentionV2(1, [window, window], [0, 0], 1)
+    return {name: value for name, value in attention.named_buffers() if name.startswith("relative")}
 
 
 class TimmBackbone(Backbone):

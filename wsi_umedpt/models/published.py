@@ -1,160 +1,285 @@
-"""Importing UMedPT encoders that others published: their weights file in, a release out.
+"""Importing UMedPT encoders that others published: their files in, a release out.
 
-Their library wraps torchvision's Swin Transformer V2, whose weight names our `SwinBackbone`
-shares, and a 1x1 convolution with a norm as squeezer. Names before and around these differ
-between versions, so parts are recognised by their endings and shapes. The weights' licence is
-their authors' and binds whoever imports them; none ship here.
+Every weight of the parts that make the vector is understood or refused by its name. Decoders are taken
+where they are ours; other parts are left out by name, and the release says which. The weights' licence is
+their authors' and binds whoever imports them; none ship here. What the files look like:
+`publishedfiles`; which weight is which: `publishedparts`.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wsi_umedpt import checkpoint
 from wsi_umedpt.errors import EncoderError
-from wsi_umedpt.models.backbones import SWINS
+from wsi_umedpt.models.backbones import SWINS, swin_tables
+from wsi_umedpt.models.norms import NormKind
+from wsi_umedpt.models.publisheddecoders import find_boxes, find_pixels
+from wsi_umedpt.models.publishedfiles import Block, read_blocks
+from wsi_umedpt.models.publishedparts import (
+    Found,
+    FoundEncoder,
+    Squeezer,
+    find_encoder,
+    find_squeezers,
+    read_squeezer,
+)
 from wsi_umedpt.models.squeezer import Pooling
-from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
-from wsi_umedpt.models.weights import State, read_weights
+from wsi_umedpt.models.umedpt import PARTS, ModelSpec, UMedPT
+from wsi_umedpt.models.weights import State
+from wsi_umedpt.tensors import flaw, misfit, outline, unstorable
 
-_FIRST = "features.0.0.weight"
-"""torchvision's name of the patch embedding's convolution."""
-_BUFFERS = ("relative_coords_table", "relative_position_index")
+NO_SQUEEZER = "none"
+"""What names the squeezer of a model that has none."""
+DECODERS = ("pixels", "boxes")
+_SHOWN = 6
 
 
-def import_published(files: list[Path], out: Path, *, name: str, pooling: Pooling, mpp: float | None = None) -> Path:
+def import_published(
+    files: list[Path], out: Path, *, name: str, pooling: Pooling, mpp: float | None = None,
+    squeezer: str | None = None, backbone: str | None = None,
+) -> Path:  # fmt: skip
     """Turn published weights into a release that `load_encoder` takes.
 
     Parameters
     ----------
     files
-        State dicts (safetensors, or what ``torch.load(weights_only=True)`` accepts) that hold
-        the encoder and the squeezer between them.
+        That hold the encoder and the squeezer between them: state dicts, whole modules as torch saved
+        them, or zips of these as the authors publish them (``.pt.zip``). Nothing in them is run.
     out
         Folder for the release.
     name
         Of the encoder.
     pooling
-        'before' for weights of the authors' versions 1.0, 'after' for newer ones; the file
-        does not tell.
+        'before' computes what the authors' library 1.0 does, 'after' what 1.6 does with the same
+        weights; the files do not tell.
     mpp
         um/px at which to embed slides.
+    squeezer
+        Which one, where there are several; 'none' for a model whose deepest map is the embedding.
+    backbone
+        Name of the encoder in timm, where the files do not say it.
 
     Returns
     -------
     Path
-        The release's JSON file.
+        The release's JSON file; its ``imported`` says what was taken and what was left out, and why.
 
     Raises
     ------
     EncoderError
-        If the files do not hold exactly one Swin Transformer V2 and one squeezer for it.
+        If the files do not hold exactly one encoder and one squeezer for it, or any weight of these is
+        not understood.
     """
-    found: State = {}
-    for file in files:
-        found |= {f"{file.stem}.{key}": value for key, value in read_weights(file).items()}
-    prefix = _prefix(found)
-    encoder = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(f"{prefix}features.")}
-    backbone = _backbone(encoder)
-    deepest = int(encoder[_FIRST].shape[0]) * 8
-    squeezer = _squeezer({k: v for k, v in found.items() if not k.startswith(prefix + "features.")}, deepest)
-    # Weights without affine norms come from their variant of that name.
-    affine = any(key.endswith("norm1.weight") for key in encoder)
-    spec = ModelSpec(
-        backbone=backbone,
-        dim=int(squeezer["conv.weight"].shape[0]),
-        norm="affinelayernorm" if affine else "layernorm",
-        pooling=pooling,
+    if mpp is not None and not 0.01 <= mpp <= 1000:
+        raise EncoderError(f"mpp is from 0.01 to 1,000 um/px, got {mpp:g}")
+    blocks = [block for file in files for block in read_blocks(file)]
+    for block in blocks:
+        if why := unstorable(block.tensors):
+            raise EncoderError(f"{block.file}: {why}")
+    encoder = find_encoder(blocks, backbone)
+    named = _by_name(blocks)
+    rest = {key: dict(block.tensors) for key, block in named.items()}
+    _use(rest, named, encoder.block, encoder.used)
+    decoders: dict[str, Found] = {}
+    left: dict[str, str] = {}
+    for part in DECODERS:
+        if found := _decoder(part, named, rest):
+            _use(rest, named, found.block, {*found.block.tensors} if found.why else found.used)
+            decoders[part] = found
+    squeezers = find_squeezers(_holders(named, rest), encoder.channels[3])
+    chosen = _choose(squeezers, encoder.channels[3], squeezer)
+    for place, one in squeezers.items():
+        _use(rest, named, one.block, {*one.weights})
+        if one is not chosen:
+            left[place] = "another squeezer"
+    left |= _left_over(named, rest)
+    return _write(files, out, name, pooling, mpp, encoder, read_squeezer(chosen) if chosen else None, decoders, left)
+
+
+def _by_name(blocks: Iterable[Block]) -> dict[str, Block]:
+    """Blocks by their names; those of one name are numbered."""
+    named: dict[str, Block] = {}
+    for block in blocks:
+        key, n = block.name, 2
+        while key in named:
+            key, n = f"{block.name}-{n}", n + 1
+        named[key] = block
+    return named
+
+
+def _use(rest: dict[str, State], named: Mapping[str, Block], block: Block, used: set[str]) -> None:
+    """Take what a part has used from what is left."""
+    for key, one in named.items():
+        if one is block:
+            rest[key] = {k: v for k, v in rest[key].items() if k not in used}
+
+
+def _decoder(part: str, named: Mapping[str, Block], rest: Mapping[str, State]) -> Found | None:
+    find = {"pixels": find_pixels, "boxes": find_boxes}[part]
+    every = [found for key, block in named.items() if (found := find(block, rest[key]))]
+    return every[0] if len(every) == 1 else None
+
+
+def _holders(named: Mapping[str, Block], rest: Mapping[str, State]) -> dict[str, tuple[Block, State]]:
+    """Parts in which a squeezer is looked for: modules that are called so, else all that have something left."""
+    called = {key for key, block in named.items() if block.whole and "squeez" in f"{key} {block.kind}".lower()}
+    return {
+        key: (block, rest[key])
+        for key, block in named.items()
+        if key in called or (not block.whole and rest[key]) or (not called and (rest[key] or not block.tensors))
+    }
+
+
+def _choose(found: Mapping[str, Squeezer], deepest: int, asked: str | None) -> Squeezer | None:
+    """The squeezer that is asked for, or the only one; None where it is said that there is none."""
+    if asked == NO_SQUEEZER and asked not in found:
+        return None
+    if asked is not None:
+        if asked not in found:
+            raise EncoderError(
+                f"there is no squeezer {asked!r}; there are {', '.join(found) or 'none'}, and {NO_SQUEEZER!r} is for a "
+                "model whose deepest map is the embedding"
+            )
+        return found[asked]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    remedy = (
+        f"Choose one with --squeezer: {', '.join(found)}."
+        if found
+        else "If the squeezer lies in a file of its own, name both files; if the model has none, and its deepest map "
+        f"is the embedding, say --squeezer {NO_SQUEEZER}."
     )
-    shared = UMedPT(spec)
-    _load(shared, encoder, squeezer)
+    raise EncoderError(
+        f"{len(found)} squeezers were found, expected one: a weight of shape (dim, {deepest}, 1, 1). {remedy}"
+    )
+
+
+def _left_over(named: Mapping[str, Block], rest: Mapping[str, State]) -> dict[str, str]:
+    """What no part has used: whole modules of their own are left out by name, anything else is refused by name."""
+    left = {}
+    for key, block in named.items():
+        unknown = [*rest[key]]
+        if not unknown:
+            continue
+        if not block.whole or len(unknown) < len(block.tensors):
+            raise EncoderError(
+                f"{block.file} holds {len(unknown)} weights that are not understood: {', '.join(unknown[:_SHOWN])}"
+                f"{', ...' if len(unknown) > _SHOWN else ''}. Nothing is dropped in silence: if they are of another "
+                "part, save the state_dict() of the encoder, and that of the squeezer, to files of their own."
+            )
+        left[key] = f"{block.kind}, {len(unknown)} weights: not a part that is known here"
+    return left
+
+
+def _write(
+    files: list[Path], out: Path, name: str, pooling: Pooling, mpp: float | None, encoder: FoundEncoder,
+    squeezer: Found | None, decoders: dict[str, Found], left: dict[str, str],
+) -> Path:  # fmt: skip
+    dim = encoder.channels[3] if squeezer is None else int(squeezer.weights["conv.weight"].shape[0])
+    if squeezer is not None and not squeezer.block.whole and encoder.affine and not squeezer.affine:
+        raise EncoderError(
+            f"{squeezer.block.file} holds a squeezer without a norm's weights, and the encoder's norms have weights: "
+            "it does not say whether there is a norm at all. Import the whole module, which says it."
+        )
+    batch = any(key.endswith("running_mean") for key in encoder.weights)
+    affine = any(found.affine for found in (encoder, squeezer, decoders.get("pixels")) if found and not found.why)
+    norm: NormKind = "keepnorm" if batch else "affinelayernorm" if affine else "layernorm"
+    bias = "pixels" in decoders and "last.0.bias" in decoders["pixels"].weights
+    spec = ModelSpec(
+        backbone=encoder.backbone,
+        dim=dim,
+        norm=norm,
+        pooling=pooling,
+        squeezer="convolution" if squeezer else "none",
+        decoder_bias=bias,
+    )
+    whole = outline(lambda: UMedPT(spec))
+    parts = {"encoder": encoder} | ({"squeezer": squeezer} if squeezer else {}) | decoders
+    state: State = {}
+    for part, found in parts.items():
+        weights, why = ({}, found.why) if found.why else _fitted(part, found, whole, spec)
+        if not why:
+            state |= {f"{part}.{key}": value for key, value in weights.items()}
+        elif part in DECODERS and found.block.whole and found.block is not encoder.block:
+            left[found.block.name] = f"a decoder that is not ours: {why}"
+        else:
+            raise EncoderError(f"the {part} in {found.block.file} does not fit {spec.backbone}: {why}")
+    there = [part for part in parts if any(key.startswith(f"{part}.") for key in state)]
     about: dict[str, Any] = {
         "schema": 1,
         "kind": "umedpt",
         "name": name,
         "model": spec.to_dict(),
-        "encoder_only": True,
+        "parts": [part for part in PARTS if part in there or part == "squeezer"],
         "heads": [],
         "mpp": mpp,
         "about": f"imported from {', '.join(file.name for file in files)}",
         "licence": "that of the weights' authors",
+        "imported": {
+            "taken": {part: found.block.name for part, found in parts.items() if part in there},
+            "unused": sorted(encoder.unused),
+            "left_out": left,
+        },
     }
-    state = {f"shared.encoder.{k}": v for k, v in shared.encoder.state_dict().items()}
-    state |= {f"shared.squeezer.{k}": v for k, v in shared.squeezer.state_dict().items()}
     path = out / f"{name}.json"
-    checkpoint.save(path, state, about)
+    checkpoint.save(path, {f"shared.{key}": value for key, value in state.items()}, about)
     return path
 
 
-def _prefix(found: State) -> str:
-    prefixes = [key.removesuffix(_FIRST) for key in found if key.endswith(_FIRST)]
-    if len(prefixes) != 1:
-        raise EncoderError(
-            f"{len(prefixes)} Swin Transformers were found among {len(found)} weights, expected one; looked for names "
-            f"that end in {_FIRST}, as torchvision's do. Files of whole modules cannot be read: load them with the "
-            "authors' library and save each module's state_dict() instead."
-        )
-    return prefixes[0]
+def _fitted(part: str, found: Found, whole: Mapping[str, torch.Tensor], spec: ModelSpec) -> tuple[State, str]:
+    """A part's weights in float32, and why they are not those of `spec`.
+
+    Norms without weights are the same as norms of ones and zeros.
+    """
+    expected = {k.removeprefix(f"{part}."): v for k, v in whole.items() if k.startswith(f"{part}.")}
+    plain = {} if found.affine else _ones_and_zeros(spec, part)
+    weights = _tables(expected, spec) | plain | found.weights
+    if why := misfit(expected, weights) or flaw(weights):
+        return {}, why
+    for key, table in _tables(expected, spec).items():
+        if not torch.allclose(weights[key].float(), table.float(), atol=1e-3):
+            return {}, f"{key} is not that of a window of {SWINS[spec.backbone].window}"
+    # Tensors of one storage cannot be saved as they are.
+    state = {k: (v.float() if v.is_floating_point() else v).clone() for k, v in weights.items()}
+    return state, _other_layers(spec, found) if part == "encoder" else ""
 
 
-def _backbone(encoder: State) -> str:
-    """Which of `SWINS` the weights are of: by width and by the blocks of the third stage."""
-    width = int(encoder[_FIRST].shape[0])
-    blocks = len({key.split(".")[2] for key in encoder if key.startswith("features.5.")})
-    for name, size in SWINS.items():
-        if (size.embed_dim, size.depths[2]) == (width, blocks):
-            return name
-    raise EncoderError(f"a Swin Transformer V2 of width {width} with {blocks} blocks in stage 3 is not known")
+def _tables(expected: Mapping[str, torch.Tensor], spec: ModelSpec) -> State:
+    """What a Swin's attentions hold that is not learned."""
+    if spec.backbone not in SWINS:
+        return {}
+    tables = swin_tables(SWINS[spec.backbone].window)
+    return {key: tables[leaf] for key in expected if (leaf := key.rpartition(".")[2]) in tables}
 
 
-def _squeezer(rest: State, deepest: int) -> State:
-    """The 1x1 convolution from the deepest map, and its norm's weights if it has any."""
-    convs = [k for k, v in rest.items() if v.ndim == 4 and v.shape[1:] == (deepest, 1, 1)]
-    if len(convs) != 1:
-        raise EncoderError(
-            f"{len(convs)} squeezers were found, expected one: a weight of shape (dim, {deepest}, 1, 1). "
-            "If the squeezer lies in a file of its own, name both files."
-        )
-    stem = convs[0].removesuffix("weight")
-    dim = rest[convs[0]].shape[0]
-    out = {"conv.weight": rest[convs[0]], "conv.bias": rest.get(f"{stem}bias", torch.zeros(dim))}
-    # Its norm lies in the same sequence.
-    root = stem.rstrip(".").rpartition(".")[0]
-    norms = {
-        part: [
-            k
-            for k, v in rest.items()
-            if k.startswith(root) and k.endswith(f".{part}") and v.shape == (dim,) and k != f"{stem}{part}"
-        ]
-        for part in ("weight", "bias")
+def _ones_and_zeros(spec: ModelSpec, part: str) -> State:
+    """Weights of a part's norms that change nothing."""
+    with torch.device("meta"):
+        module = UMedPT(spec).get_submodule(part)
+    return {
+        f"{name}.{leaf}": torch.full(tuple(value.shape), float(leaf == "weight"))
+        for name, norm in module.named_modules()
+        if isinstance(norm, nn.LayerNorm | nn.GroupNorm)
+        for leaf, value in norm.named_parameters()
     }
-    if [len(found) for found in norms.values()] not in ([0, 0], [1, 1]):
-        beside = [*norms["weight"], *norms["bias"]][:4]
-        raise EncoderError(
-            f"beside the squeezer {convs[0]} stand several norms, or half of one: {', '.join(beside)}. "
-            "Save the squeezer's state_dict() to a file of its own."
-        )
-    return out | {f"norm.{part}": rest[found[0]] for part, found in norms.items() if found}
 
 
-def _load(shared: UMedPT, encoder: State, squeezer: State) -> None:
-    own = shared.encoder.state_dict()
-    given = {key: value for key, value in encoder.items() if key in own}
-    absent = [key for key in own if key not in given and not key.endswith(_BUFFERS)]
-    strange = [key for key in encoder if key not in own]
-    wrong = [key for key, value in given.items() if value.shape != own[key].shape]
-    if absent or strange or wrong:
-        raise EncoderError(
-            f"the weights do not fit {shared.spec.backbone}: {len(absent)} missing {absent[:2]}, "
-            f"{len(strange)} unknown {strange[:2]}, {len(wrong)} of another shape {wrong[:2]}"
-        )
-    shared.encoder.load_state_dict(given, strict=False)
-    norm = {k for k in shared.squeezer.state_dict() if k.startswith("norm.")}
-    if set(squeezer) - set(shared.squeezer.state_dict()):
-        raise EncoderError("the squeezer's norm has weights, the encoder's norms have none: not one model's files")
-    if norm - set(squeezer):
-        # Affine norms elsewhere, none here: a norm of ones and zeros is the same.
-        dim = shared.spec.dim
-        squeezer = {"norm.weight": torch.ones(dim), "norm.bias": torch.zeros(dim), **squeezer}
-    shared.squeezer.load_state_dict({k: v for k, v in squeezer.items() if k in shared.squeezer.state_dict()})
+def _other_layers(spec: ModelSpec, found: Found) -> str:
+    """Which of a whole module's layers are set otherwise than ours of the same name; empty if none, or not said."""
+    with torch.device("meta"):
+        ours = UMedPT(spec).encoder
+    for path, module in ours.named_modules():
+        layer = found.block.layers.get(f"{found.root}{path.removeprefix('net.')}")
+        for name in ("eps", "num_heads", "window_size", "shift_size", "kernel_size", "stride", "padding", "groups"):
+            mine, theirs = getattr(module, name, None), layer.settings.get(name) if layer else None
+            if None not in (mine, theirs) and _numbers(mine) != _numbers(theirs):
+                return f"{path} has {name} {theirs}, expected {mine}"
+    return ""
+
+
+def _numbers(value: Any) -> Any:
+    return [*value] if isinstance(value, list | tuple) else value
