@@ -164,7 +164,7 @@ FLAWED = {
     "no-bias": (lambda t: {"weight": t["weight"]}, {}, "1 missing: bias"),
     "one-bias": (lambda t: {**t, "bias": t["bias"][:1]}, {}, "of another shape"),
     "no-rows": (lambda t: {**t, "weight": t["weight"][0, 0].clone()}, {}, "of another shape"),
-    "one-more": (lambda t: {**t, "scale": t["bias"]}, {}, "1 unknown: scale"),
+    "one-more": (lambda t: {**t, "scale": t["bias"].clone()}, {}, "1 unknown: scale"),
     "no-encoder": (lambda t: t, {"encoder": None}, "encoder is a table"),
     "encoder-without-weights": (lambda t: t, {"encoder": {"name": "e"}}, "missing weights_sha256"),
     "mpp-nan": (lambda t: t, {"encoder": {**ENCODER, "mpp": float("nan"), "size_px": 64}}, "mpp is a number, got nan"),

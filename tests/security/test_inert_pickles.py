@@ -116,14 +116,16 @@ def test_what_asks_to_be_run_is_refused_unrun(tmp_path, mark, name, place):
 
 def test_the_hostile_files_are_hostile(tmp_path):
     """Python's own machine runs them, or the test above would mean nothing."""
-    ran = 0
-    for name, value in hostile(tmp_path / "mark").items():
-        if name in ("os.system", "eval", "exec", "open", "stack-global", "inst", "subprocess"):
-            (tmp_path / "mark").unlink(missing_ok=True)
-            code = f"import pickle\npickle.loads({in_a_module(value)!r})"
-            subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=tmp_path)
-            ran += (tmp_path / "mark").exists()
-    assert ran == 7
+    names = ("os.system", "eval", "exec", "open", "stack-global", "inst", "subprocess")
+    contents = {name: b"\x80\x02" + hostile(tmp_path / name)[name] + b"." for name in names}
+    code = (
+        "import pickle, contextlib\n"
+        f"for content in {[*contents.values()]!r}:\n"
+        "    with contextlib.suppress(Exception):\n"
+        "        pickle.loads(content)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*names}
 
 
 def test_a_module_with_a_bomb_is_refused(tmp_path, mark):
