@@ -169,6 +169,7 @@ FLAWED = {
     "encoder-without-weights": (lambda t: t, {"encoder": {"name": "e"}}, "missing weights_sha256"),
     "mpp-nan": (lambda t: t, {"encoder": {**ENCODER, "mpp": float("nan"), "size_px": 64}}, "mpp is a number, got nan"),
     "size-in-words": (lambda t: t, {"encoder": {**ENCODER, "mpp": 0.5, "size_px": "64"}}, "size_px is a whole number"),
+    "mpp-alone": (lambda t: t, {"encoder": {**ENCODER, "mpp": 0.5}}, "stated together"),
     "name-a-number": (lambda t: t, {"name": 3}, "name is a text"),
 }
 

@@ -67,6 +67,10 @@ class _Encoder:
     mpp: float | None = None
     size_px: int | None = None
 
+    def __post_init__(self) -> None:
+        if (self.mpp is None) != (self.size_px is None):
+            raise ValueError("mpp and size_px of its tiles are stated together, or not at all")
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Said:
@@ -146,7 +150,7 @@ class Probe:
             if name in encoder and encoder[name] != found:
                 raise ProbeError(
                     f"{where} has tiles of {spec.size_px} px at {spec.mpp:g} um/px, the probe was fitted on "
-                    f"{encoder['size_px']} px at {encoder['mpp']:g}. Embed the slide with such tiles."
+                    f"{encoder['size_px']} px at {encoder['mpp']}. Embed the slide with such tiles."
                 )
         if made_by["weights_sha256"] != self.about["encoder"]["weights_sha256"]:
             raise ProbeError(
