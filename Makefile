@@ -3,8 +3,6 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-# napari draws on a screen only, and tests click in it: on a virtual one where that is to be had.
-SCREEN := $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1920x1080x24 +extension GLX")
 
 .PHONY: help demo test check bench docs clean
 
@@ -16,7 +14,7 @@ demo: $(READY) ## embed a real slide and draw it (network once, for the slide)
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
-	cd plugins/napari-wsi-umedpt && $(SCREEN) ../../$(BIN)/python -m pytest
+	cd plugins/napari-wsi-umedpt && ../../$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ import numpy as np
 import platformdirs
 import pytest
 from hands import Hands, xdotool_is_missing
+from screens import VirtualScreen, can_be_had
 from wsi_umedpt.found import write_objects
 from wsi_umedpt.labels import LabelInfo, LabelWriter
 from wsi_umedpt.objects import MEASURES, Objects
@@ -21,6 +22,22 @@ from wsi_umedpt.store import SlideStore
 from wsi_umedpt.testing import write_pyramid
 from wsi_umedpt.tiling import TileSpec, lay_grid
 from wsi_umedpt.tissue import TissueMask
+
+SCREEN = pytest.StashKey[VirtualScreen]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist, and runs without a display, get a screen of their own where one can be had."""
+    is_worker, has_workers = hasattr(config, "workerinput"), bool(config.getoption("numprocesses", None))
+    if can_be_had() and (is_worker or not (has_workers or os.environ.get("DISPLAY"))):
+        config.stash[SCREEN] = VirtualScreen()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The screen ends with the tests."""
+    if SCREEN in config.stash:
+        config.stash[SCREEN].close()
+
 
 SIZE = 2300, 1700
 """Of the slide, px; no power of two divides it."""
