@@ -1,5 +1,6 @@
 """A slide whose every place is known, its results, and a napari that leaves the user's settings alone."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -143,6 +144,16 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Known:
     with open_slide(slide) as opened:
         store = make_store(folder / "out" / "other.zarr", opened, squares([NUCLEUS], [1]))
     return Known(slide, store)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """napari collects garbage whenever a layer goes, and tests remove many: what was imported need not be looked at."""
+    import napari.qt  # noqa: F401
+    import torch  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
