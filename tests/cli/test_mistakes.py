@@ -110,9 +110,7 @@ def test_several_grids_are_chosen_from_by_flag(say, small_svs):
     assert say("picture", "out/small.zarr", "-o", "by-model.png", "-m", "timm_resnet18.random")[0] == 0
     code, _, err = say("picture", "out/small.zarr", "-o", "x.png", "-m", "uni")
     assert code == 1
-    assert (
-        "holds no features of uni. It holds: timm_resnet10t.random, timm_resnet18.random. Name one with --model" in err
-    )
+    assert "holds no features of uni. It holds: timm_resnet10t.random, timm_resnet18.random. Name one with -m" in err
 
 
 def test_tiles_finer_than_the_slide_name_both_ways_out(say, small_svs):

@@ -419,7 +419,7 @@ def test_who_is_told_to_stop_does_not_wait_for_a_silent_server(silence):
 
     def prepare() -> None:
         try:
-            ended.append(work.prepare(job))
+            ended.append(work.begin(job).result())
         except Stopped as stopped:
             ended.append(stopped)
 

@@ -339,14 +339,14 @@ def test_which_encoder_is_meant_must_be_clear(tmp_path, tiles):
     assert source.kind.encoder == "conch_v1"
     with pytest.raises(InteropError, match="0 of virchow"):
         find_sources([tmp_path], encoder_id="virchow")
-    with pytest.raises(InteropError, match=r"holds features of uni_v1, asked for conch_v1 \(--model\)"):
+    with pytest.raises(InteropError, match=r"holds features of uni_v1, asked for conch_v1 \(-m\)"):
         find_sources([job / "features_uni_v1"], encoder_id="conch_v1")
 
 
 def test_which_features_of_a_store_are_meant_must_be_clear(store):
     """As `SlideStore.bag` has it."""
     make_store(store.path.parent, encoder="other.v1")
-    with pytest.raises(StoreError, match=r"features of 2 encoders.*--model"):
+    with pytest.raises(StoreError, match=r"features of 2 encoders.*Name one with -m"):
         find_sources([store.path])
     grid_id = SPEC.grid_id
     source, bag = one(store.path, encoder_id="other.v1")

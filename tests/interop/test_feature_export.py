@@ -272,7 +272,7 @@ def test_a_store_without_readable_tiles_is_refused(tmp_path, name):
 def test_which_features_are_meant_must_be_clear(tmp_path, store, name):
     """Of several encoders, or of several grids, one is named."""
     make_store(store.path.parent, encoder="other.v1")
-    with pytest.raises(StoreError, match="--model"):
+    with pytest.raises(StoreError, match="Name one with -m"):
         WRITERS[name](tmp_path / "out", store)
     path = WRITERS[name](tmp_path / "out", store, encoder_id="other.v1", grid_id=SPEC.grid_id)
     assert open_source(path).load().encoder_id == "other.v1"
@@ -334,7 +334,7 @@ def test_export_writes_features_of_the_model_that_is_named(say, store, name):
     make_store(store.path.parent, encoder="other.v1")
     words = ("export", store.path, "-o", "a/b", "--features", name)
     code, _, err = say(*words)
-    assert (code, "--model" in err) == (1, True)
+    assert (code, "Name one with -m" in err) == (1, True)
     code, out, err = say(*words, "-m", "other.v1", "--grid", SPEC.grid_id)
     assert (code, err, out.splitlines()[-1]) == (0, "", "1 of 1 slides exported")
     (source,) = find_sources([Path("a/b")]).values()

@@ -119,7 +119,8 @@ def read_cohort(
         if target.kind in SURVIVAL_KINDS and unit == "slide":
             problems += _two_times(values, kept, target)
     if ignored := [name for name in table.others if spelled(name) not in ("mpp", "mask")]:
-        notes.append(f"columns of the table that were not read: {some(ignored)}")
+        # Their names may tell of patients, and notes stand in the report.
+        notes.append(f"columns of the table that were not read, as nothing asks for them: {len(ignored)}")
     _refuse(problems, labels)
     kind = sources[next(iter(by_kind.values()))[0]].kind
     return Cohort(tuple(cases), tuple(made), tuple(truth), unit, kind), notes
