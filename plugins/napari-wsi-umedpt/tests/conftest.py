@@ -148,7 +148,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_no_garbage() -> None:
-    """napari collects garbage whenever a layer goes, and tests remove many: what was imported need not be looked at."""
+    """Garbage is collected whenever a layer goes, and tests remove many: what was imported need not be looked at."""
     import napari.qt  # noqa: F401
     import torch  # noqa: F401
 

@@ -117,7 +117,7 @@ class Dock(QWidget):
 
     def _scrolling(self) -> QVBoxLayout:
         """The dock's own column of widgets, which is scrolled where there is less room than it takes."""
-        inside, area = QWidget(), QScrollArea()
+        inside, area = QWidget(), _Column()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -180,6 +180,17 @@ class Notice(QWidget):
         """Show words in place of those before."""
         self.words.setText(words)
         self.show()
+
+
+class _Column(QScrollArea):
+    """A column that is scrolled by the wheel, its bar, and keys without Alt: those with it are the viewer's."""
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Qt's own scrolls by arrows whatever is held beside them, so that Alt-Right would end here."""
+        if event.modifiers() & Qt.KeyboardModifier.AltModifier:
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
 
 
 class _Wide(QObject):
