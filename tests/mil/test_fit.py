@@ -301,7 +301,7 @@ def test_features_that_cannot_be_written_to_are_read():
     [
         ("lr", "write NAME=VALUE"), ("lr=high", "is a number"), ("lr=0", "lr .* is from 0 to 1"),
         ("lr=nan", "is a number"), ("leaning=3", "no key 'leaning'"), ("model=attn", "is one of mean, max"),
-        ("hidden=0", "must be 1 or more"), ("hidden=2.5", "a whole number"), ("dropout=1", "from 0 to below 1"),
+        ("hidden=0", "from 1 to 65,536"), ("hidden=2.5", "a whole number"), ("dropout=1", "from 0 to below 1"),
         ("model=transformer,hidden=6", "multiple of 4"), ("class-weights=maybe", "true or false"), ("", "write NAME"),
     ],
 )  # fmt: skip

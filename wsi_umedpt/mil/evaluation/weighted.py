@@ -139,7 +139,8 @@ def calibration_error(chance: Floats, came: Bools, weights: Floats) -> Floats:
 def r2(truth: Floats, predicted: Floats, weights: Floats) -> Floats:
     """Share of the variance that is explained, against the mean of the cases themselves; below 0 is worse than it."""
     apart = truth - truth.mean()  # first, so that the sums below do not cancel
-    spread = weights @ apart**2 - (weights @ apart) ** 2 / weights.sum(axis=1)
+    total = np.maximum(weights.sum(axis=1), np.finfo(float).tiny)  # a draw may hold no case at all
+    spread = weights @ apart**2 - (weights @ apart) ** 2 / total
     spread = np.where(spread > 1e-12 * (weights @ apart**2), spread, 0)
     return 1 - ratio(weights @ (truth - predicted) ** 2, spread)
 
