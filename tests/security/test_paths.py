@@ -87,7 +87,7 @@ def test_a_model_cannot_name_folders(tmp_path, name, where):
     path = tmp_path / "m.json"
     path.write_text(json.dumps(about))
     for read in (release_card, load_release):
-        with pytest.raises(CheckpointError, match="calls itself or a head|name is a text, got"):
+        with pytest.raises(CheckpointError, match=r"calls itself or a head|name is a text, got"):
             read(path)
 
 
