@@ -82,10 +82,8 @@ def fingerprint(config: PretrainConfig) -> str:
     del content["notes"]
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
-    younger: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (content["model"], {"vector": "squeezed", "squeezer": "convolution", "decoder_bias": False}),
-        (content["training"], {"distil": 0.0, "frozen_stride": 0}),
-    ]
+    content["model"] = config.model.to_dict()  # which leaves out what is younger and as it always was
+    younger: list[tuple[dict[str, Any], dict[str, Any]]] = [(content["training"], {"distil": 0.0, "frozen_stride": 0})]
     for task in content["task"]:
         del task["about"]
         younger.append((task["data"], {"bag_column": "", "patient_block": 0, "point_px": 0.0}))

@@ -64,11 +64,12 @@ def train_step(
         batch = batches[task.name]
         torch.manual_seed(zlib.crc32(f"{seeds[0]}/{seeds[1]}/{task.name}".encode()))
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=autocast):
-            features = shared.features(shared.normalised(batch.images))
+            images = shared.normalised(batch.images)
+            features = shared.features(images)
             loss = task.loss_of(task(shared, features), batch)
         losses[task.name] = loss.item()
         if distiller is not None:
-            apart = distiller.loss(shared.normalised(batch.images), features)
+            apart = distiller.loss(images, features)
             losses[DISTILLED] = losses.get(DISTILLED, 0.0) + apart.item() / len(tasks)
             loss = loss + distiller.weight * apart
         if not torch.isfinite(loss):
