@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_umedpt.heatmap import Heatmap
-from wsi_umedpt.heatpicture import draw_heatmap
-from wsi_umedpt.interop.banks import find_sources
-from wsi_umedpt.mil.apply import bag_of, tile_scores
-from wsi_umedpt.mil.reading import BagReader
-from wsi_umedpt.mil.reporting import headlines, report_run
-from wsi_umedpt.mil.run import run_study
-from wsi_umedpt.mil.settings import FitSettings, StudySettings
-from wsi_umedpt.mil.table import read_cohort
-from wsi_umedpt.mil.targets import asked
-from wsi_umedpt.picture import save
+from wsi_umedpt.heatmaps import Heatmap
+from wsi_umedpt.interop import find_sources
+from wsi_umedpt.mil import (
+    BagReader,
+    FitSettings,
+    StudySettings,
+    asked,
+    bag_of,
+    headlines,
+    read_cohort,
+    report_run,
+    run_study,
+    tile_scores,
+)
+from wsi_umedpt.plotting import draw_heatmap, save
 
 OUT = Path(__file__).parent / "out"
 BANK = OUT / "bank"
@@ -51,7 +55,7 @@ def draw_slides() -> None:
 def main() -> None:
     """Draw slides, train and evaluate, and show what one answer rests on."""
     draw_slides()
-    shutil.rmtree(OUT / "run", ignore_errors=True)  # begun anew; left there, it would be gone on with
+    shutil.rmtree(OUT / "run", ignore_errors=True)  # begun anew; left there, it would be resumed
     sources = find_sources([BANK])
     cohort, _ = read_cohort(OUT / "labels.csv", sources, [asked("diagnosis")])
     study = StudySettings(folds=3, inner_folds=3, seeds=(0,))
@@ -63,7 +67,7 @@ def main() -> None:
     source = sources["S03"]
     bag = bag_of(run.model, source)
     columns = tile_scores(run.model, bag)
-    heat = Heatmap.from_tiles(bag.xy, 448, columns["contribution diagnosis:tumour"])
+    heat = Heatmap.from_tiles(bag.xy, 448, columns["contribution_diagnosis:tumour"])
     save(draw_heatmap(heat, scaling="signed", title="S03: for and against tumour"), OUT / "04_slide_classifier.png")
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from wsi_umedpt.cli import main
+from tests.support import ROOT
+from tests.support.command_line import exit_code
 from wsi_umedpt.errors import SlideError
-from wsi_umedpt.sample import sample_slide
+from wsi_umedpt.slides.sample_data import sample_slide
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
-# They hold no doctests, and as modules they would all be called conftest.
-collect_ignore_glob = ["*conftest.py"]
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+sys.modules.setdefault("openvino_telemetry", None)  # tests import OpenVINO before the package does: it reports nothing
+_INHERITED = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *_INHERITED])  # child processes import `tests.support`
 settings.register_profile("no-clock", deadline=None)  # a busy machine breaks no law
 settings.load_profile("no-clock")
 
@@ -50,11 +51,7 @@ def say(monkeypatch, capsys, tmp_path):
     """Run a command line in this process, inside an empty folder; (exit code, stdout, stderr)."""
 
     def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wsi-umedpt", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
+        return exit_code(*words), *capsys.readouterr()
 
     monkeypatch.chdir(tmp_path)
     return run

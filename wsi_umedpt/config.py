@@ -66,6 +66,8 @@ def _required(field: "dataclasses.Field[Any]") -> bool:
 def _value(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type `hint`, or a refusal."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None

@@ -1,16 +1,35 @@
 """Every exception raised on purpose, each also the builtin that a caller would catch.
 
-A message says what was asked, what was found and what to do.
+A message says what was asked, what was found and what to do. Settings stand in it by their name in Python, between
+backticks: the command line writes them as flags, the viewer as its own controls.
 """
 
 import errno
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""What an `OSError` says where a disk is full, or a quota used up."""
+"""Codes of `OSError` for a full disk or a used-up quota."""
 
 
 class WsiError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Parameters
+    ----------
+    message
+        Description of what was asked and what was found.
+    remedy
+        Advice, as a sentence of its own.
+    setting
+        Name of the setting that helps; a face that has a control for it says so instead of the remedy.
+    """
+
+    def __init__(self, message: str = "", *, remedy: str = "", setting: str = "") -> None:
+        super().__init__(message)
+        self.message, self.remedy, self.setting = message, remedy, setting
+
+    def __str__(self) -> str:
+        """The message, and the remedy in the words of Python."""
+        return f"{self.message} {self.remedy}".rstrip()
 
 
 class OptionError(WsiError, ValueError):
@@ -23,6 +42,10 @@ class SlideError(WsiError, ValueError):
 
 class StalledError(SlideError):
     """Reading a slide made no progress for so long that it was given up."""
+
+
+class ChannelError(SlideError):
+    """A slide's channels must be chosen, or those that were are not there."""
 
 
 class UnsupportedSlideError(SlideError):
@@ -53,6 +76,10 @@ class EncoderError(WsiError, ValueError):
     """An encoder is unknown, its weights are missing or wrong, or it does not fit the tiles."""
 
 
+class DeviceMemoryError(EncoderError):
+    """The device has no memory left for a batch of tiles."""
+
+
 class PictureError(WsiError, ValueError):
     """A picture cannot be drawn or saved as asked."""
 
@@ -62,11 +89,11 @@ class HeatmapError(WsiError, ValueError):
 
 
 class RemoteError(WsiError, OSError):
-    """What lies elsewhere, in an object store or on a web server, cannot be read or written as asked."""
+    """Something elsewhere, in an object store or on a web server, cannot be read or written as asked."""
 
 
 class UnreachableError(RemoteError):
-    """A server gave no answer, or nobody who may ask: this may pass, and is not of what was asked for."""
+    """A network or authentication failure that may pass, and is unrelated to the slide or store that was asked for."""
 
 
 class ManifestError(WsiError, ValueError):

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import simplejpeg
 import tifffile
 
-from wsi_umedpt.arrays import read_attrs, write_node
-from wsi_umedpt.contents import CONTENTS, seal
+from wsi_umedpt.store.contents import CONTENTS, seal
+from wsi_umedpt.store.zarr_io import read_attrs, write_node
 
 Pixels = npt.NDArray[np.uint8]
 Vendor = Literal["aperio", "generic"]
@@ -27,11 +27,12 @@ Colour = Literal["ycbcr", "rgb"]
 
 
 def tissue_image(width: int, height: int, *, glass: int = 243, seed: int = 0) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """A picture of stained tissue on even glass, and where the tissue is.
+    """Draw stained tissue on even glass.
 
     Returns
     -------
     image : uint8 (height, width, 3)
+        RGB.
     tissue : bool (height, width)
         An ellipse in the middle of the slide, 70 % of its width and height.
     """
@@ -47,7 +48,7 @@ def tissue_image(width: int, height: int, *, glass: int = 243, seed: int = 0) ->
     return np.clip(np.where(tissue[..., None], stain, background), 0, 255).astype(np.uint8), tissue
 
 
-def write_pyramid(
+def write_pyramid(  # noqa: PLR0913 - keywords of a fixture, each with a default
     path: Path,
     image: Pixels,
     *,
@@ -81,7 +82,7 @@ def write_pyramid(
     mpp : um/px
         None writes none.
     colour
-        What the three components of the JPEG streams are; 'rgb' has no subsampling.
+        Meaning of the three components of the JPEG streams; 'rgb' has no subsampling.
     tables
         Keep quantisation and Huffman tables in the JPEGTables tag, as scanners do.
     sparse
@@ -283,10 +284,11 @@ def write_scn(path: Path, image: Pixels, *, corner: tuple[int, int], size: tuple
     image : uint8 (rows, cols, 3)
         The scanned area at level 0; its sides must be multiples of 4.
     corner : (x, y), level-0 px
-        Where it lies.
+        Corner of the region on the slide.
     size : (width, height), level-0 px
-        Of the whole slide.
+        Size of the whole slide.
     mpp : um/px
+        At level 0.
 
     Returns
     -------

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_umedpt.annotationfiles.filling import holds
-from wsi_umedpt.annotationfiles.reading import read_annotation_file, slide_of_file
-from wsi_umedpt.annotations import labels_at, read_drawn_labels
-from wsi_umedpt.drawn import mask_from_file
+from wsi_umedpt.annotations.filling import holds
+from wsi_umedpt.annotations.labels import labels_at, read_drawn_labels
+from wsi_umedpt.annotations.reading import read_annotation_file, slide_of_file
 from wsi_umedpt.errors import AnnotationError, MaskError
+from wsi_umedpt.slides.mask_file import mask_from_file
 
 RING = [[300, 400], [1500, 400], [1500, 2000], [300, 2000], [300, 400]]
 HOLE = [[700, 900], [700, 1400], [1100, 1400], [1100, 900], [700, 900]]

@@ -8,17 +8,17 @@ import pytest
 import shapely
 from PIL import Image
 
-from wsi_umedpt.annotations import labels_at, read_drawn_labels
+from wsi_umedpt.annotations.labels import labels_at, read_drawn_labels
 from wsi_umedpt.cli import main
-from wsi_umedpt.drawn import mask_from_file
 from wsi_umedpt.errors import MaskError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.interop.qupath import read_geojson, write_geojson
 from wsi_umedpt.interop.qupath_tiles import read_tiles, write_tiles
-from wsi_umedpt.objects import MEASURES, Objects
-from wsi_umedpt.scores import write_scores
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.slides.mask_file import mask_from_file
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.store.objects import MEASURES, Objects
+from wsi_umedpt.store.scores_io import write_scores
+from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_scn
 
 CORNER = (1024, 768)
@@ -133,7 +133,7 @@ def test_pictures_that_may_show_either_are_refused(tmp_path):
     """Bounds of the slide's own shape: the user says which; not the shape that was said is refused."""
     Image.fromarray(np.full((100, 200), 255, np.uint8)).save(tmp_path / "m.png")
     bounds = Box(100, 100, 2000, 1000)
-    with pytest.raises(MaskError, match="--no-bounds for the whole slide, --bounds for what QuPath shows"):
+    with pytest.raises(MaskError, match="`no_bounds` for the whole slide, `bounds` for what QuPath shows"):
         mask_from_file(tmp_path / "m.png", (4000, 2000), 0.5, bounds=bounds)
     mask = mask_from_file(tmp_path / "m.png", (4000, 2000), 0.5, bounds=bounds, origin="bounds")
     assert mask.fraction == pytest.approx(0.25, rel=0.05)
@@ -226,10 +226,10 @@ def test_heatmaps_for_qupath_lie_where_qupath_shows_the_tissue(store, say, tmp_p
 @pytest.mark.parametrize("flag", [None, "--no-bounds"])
 def test_objects_for_qupath_lie_where_qupath_shows_the_tissue(store, say, tmp_path, monkeypatch, flag):
     """As heatmaps do, and the terminal says what they count from. GeoParquet, which is not QuPath's, never moves."""
-    from wsi_umedpt import found
     from wsi_umedpt.interop.geoparquet import read_geoparquet
+    from wsi_umedpt.store import scores_io
 
-    monkeypatch.setattr(found, "read_objects", lambda store, name: (some_objects(), {"head": "nuclei"}))
+    monkeypatch.setattr(scores_io, "read_objects", lambda store, name: (some_objects(), {"head": "nuclei"}))
     code, out, err = say("export", store.path, "-o", "o.geojson", *([flag] if flag else []))
     assert code == 0, err
     assert ("count from the slide's bounds at 1024, 768" in out) == (flag is None)

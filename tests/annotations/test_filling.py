@@ -9,12 +9,12 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_umedpt.annotationfiles import filling
-from wsi_umedpt.annotationfiles.annotation import area_of, polygons_of
-from wsi_umedpt.annotationfiles.filling import Work, fill_window, has_area, holds, share_within
-from wsi_umedpt.annotations import Region, labels_at
-from wsi_umedpt.drawn import mask_from_file
+from wsi_umedpt.annotations import filling
+from wsi_umedpt.annotations.annotation import area_of, polygons_of
+from wsi_umedpt.annotations.filling import Work, fill_window, has_area, holds, share_within
+from wsi_umedpt.annotations.labels import Region, labels_at
 from wsi_umedpt.errors import AnnotationError, MaskError
+from wsi_umedpt.slides.mask_file import mask_from_file
 
 SIDE = 100.0
 
@@ -126,8 +126,8 @@ def test_outlines_beyond_the_budget_are_refused_at_once(tmp_path):
 @pytest.mark.parametrize("budget", ["MOST_ANNOTATIONS", "MOST_VERTICES"])
 def test_files_of_too_many_outlines_are_refused(tmp_path, monkeypatch, budget):
     """By number or by corners, in both kinds of file."""
-    from wsi_umedpt.annotationfiles import geojson, xmltext
-    from wsi_umedpt.annotationfiles.reading import read_annotation_file
+    from wsi_umedpt.annotations import geojson, xml_text
+    from wsi_umedpt.annotations.reading import read_annotation_file
 
     ring = [[0, 0], [9, 0], [9, 9], [0, 9]]
     (tmp_path / "a.geojson").write_text(
@@ -138,7 +138,7 @@ def test_files_of_too_many_outlines_are_refused(tmp_path, monkeypatch, budget):
     (tmp_path / "a.annotations").write_text(
         f"<Annotations><Annotation><Regions>{region * 4}</Regions></Annotation></Annotations>"
     )
-    for module in (geojson, xmltext):
+    for module in (geojson, xml_text):
         monkeypatch.setattr(module, budget, 3)
     for name in ("a.geojson", "a.annotations"):
         with pytest.raises(AnnotationError, match="holds more than"):
@@ -147,9 +147,9 @@ def test_files_of_too_many_outlines_are_refused(tmp_path, monkeypatch, budget):
 
 def test_areas_that_lie_over_each_other_without_end_are_refused(tmp_path, monkeypatch):
     """A small file may ask for the whole slide to be filled ten thousand times."""
-    from wsi_umedpt import drawn
+    from wsi_umedpt.slides import mask_file
 
-    monkeypatch.setattr(drawn, "MOST_FILLED", 100_000)
+    monkeypatch.setattr(mask_file, "MOST_FILLED", 100_000)
     box = {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [8000, 0], [8000, 8000], [0, 8000]]]},

@@ -8,10 +8,10 @@ import pyarrow.csv
 import pytest
 from pyarrow import parquet
 
-from wsi_umedpt.cohort.catalog import NAME
-from wsi_umedpt.interop.banks import find_sources
+from tests.support import GOLDEN
+from wsi_umedpt.batch.reporting.catalog import NAME
+from wsi_umedpt.interop.feature_banks import find_sources
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 WITHOUT = "without_objects"
 BAD = {
     "root_cut": lambda s: (s / "zarr.json").write_text("{"),

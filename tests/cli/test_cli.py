@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each command run in a process of its own or through `app`."""
+"""The command line as a user meets it."""
 
 import csv
 import json
@@ -14,21 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.command_line import run_alone, run_here
+from wsi_umedpt.batch.coordination.result import Outcome
 from wsi_umedpt.cli.doctor import complaints
 from wsi_umedpt.cli.embed import summary
 from wsi_umedpt.cli.tissue import doubts
-from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.run import EmbedPlan, Outcome
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.pipeline.embed import EmbedTask
+from wsi_umedpt.slides.slide_job import SlideJob
+from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
-FAST = ["-m", "timm:resnet10t@random", "--device", "cpu", "--threads", "1"]
-
-
-def call(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    command = [sys.executable, "-m", "wsi_umedpt", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+FAST = ["-m", "timm:resnet10t@random", "--device", "cpu", "--readers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def slides(tmp_path_factory, small_svs) -> Path:
 @pytest.fixture(scope="module")
 def embedded(slides, tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
     out = tmp_path_factory.mktemp("out")
-    return call("embed", slides, "-o", out, *FAST), out
+    return run_alone("embed", slides, "-o", out, *FAST), out
 
 
 def test_a_batch_attempts_every_slide_and_lists_failures(embedded):
@@ -66,7 +62,7 @@ def test_a_batch_attempts_every_slide_and_lists_failures(embedded):
 def test_the_same_command_again_does_only_what_is_missing(embedded, slides):
     """And succeeds once the trouble is mended."""
     _, out = embedded
-    again = call("embed", slides / "a", slides / "two.svs", slides / "flat.png", "--mpp", "0.5", "-o", out, *FAST)
+    again = run_here("embed", slides / "a", slides / "two.svs", slides / "flat.png", "--mpp", "0.5", "-o", out, *FAST)
     assert again.returncode == 0, again.stderr
     assert "1 embedded" in again.stdout
     assert "2 already there" in again.stdout
@@ -89,33 +85,33 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped by Ctrl-C. 0 of 1 slides have whole stores." in said
+    assert "stopped by Ctrl-C. 0 of 1 slide has a whole store." in said
     assert "is kept in" in said
-    assert "Run the same command again to go on." in said
+    assert "Run the same command again to resume." in said
     assert "Traceback" not in said
-    checked = call("verify", tmp_path).stdout
+    checked = run_here("verify", tmp_path).stdout
     assert "one.zarr.partial: work of a run with timm_resnet10t.random that was interrupted" in checked
-    again = call(*command)
+    again = run_here(*command)
     assert again.returncode == 0, again.stderr
-    kept = re.search(r"1 embedded \(1976 tiles, (\d+) of them in an earlier run", again.stdout)
+    kept = re.search(r"1 embedded \(1,976 tiles, ([\d,]+) of them in an earlier run", again.stdout)
     assert kept, again.stdout
-    assert 0 < int(kept[1]) <= 1976
+    assert 0 < int(kept[1].replace(",", "")) <= 1976
 
 
 def test_speed_is_that_of_this_run(slides, capsys):
     """Tiles of an earlier run count as tiles, never as speed."""
     job = SlideJob(slides / "two.svs", "two")
-    plan = EmbedPlan(out=slides, encoders=[], specs=[])
+    plan = EmbedTask(encoders=[], tile_specs=[])
     assert summary([Outcome(job, "done", tiles=5000, fresh=100, seconds=10.0)], [], plan) == 0
-    assert "1 embedded (5000 tiles, 4900 of them in an earlier run, 10 tiles/s)" in capsys.readouterr().out
+    assert "1 embedded (5,000 tiles, 4,900 of them in an earlier run, 10 tiles/s)" in capsys.readouterr().out
     assert summary([Outcome(job, "done", tiles=5000, fresh=5000, seconds=10.0)], [], plan) == 0
-    assert "1 embedded (5000 tiles, 500 tiles/s)" in capsys.readouterr().out
+    assert "1 embedded (5,000 tiles, 500 tiles/s)" in capsys.readouterr().out
 
 
 def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
     """Exit code 1 for damage, and the array is named."""
     _, out = embedded
-    good = call("verify", out)
+    good = run_here("verify", out)
     assert good.returncode == 0
     assert "stores are whole and undamaged" in good.stdout
     copy = tmp_path / "one.zarr"
@@ -124,7 +120,7 @@ def test_verify_finds_whole_stores_and_damaged_ones(embedded, tmp_path):
     content = bytearray(chunk.read_bytes())
     content[100] ^= 1
     chunk.write_bytes(content)
-    bad = call("verify", copy)
+    bad = run_here("verify", copy)
     assert bad.returncode == 1
     assert "sha256 differs" in bad.stdout
 
@@ -135,20 +131,20 @@ def test_verify_notes_unfinished_work(embedded, tmp_path, named):
     _, out = embedded
     shutil.copytree(out / "one.zarr", tmp_path / "one.zarr")
     (tmp_path / "one.zarr.partial" / "growing").mkdir(parents=True)
-    done = call("verify", tmp_path if named == "folder" else tmp_path / "one.zarr")
+    done = run_here("verify", tmp_path if named == "folder" else tmp_path / "one.zarr")
     assert done.returncode == 0
     [note] = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
     assert "one.zarr.partial: work of a run that was interrupted" in note
-    assert "The same command goes on with it" in note
-    assert "1 of 1 stores are whole and undamaged" in done.stdout
+    assert "The same command resumes it" in note
+    assert "1 of 1 store is whole and undamaged" in done.stdout
 
 
 def test_info_and_picture_of_a_store(embedded, tmp_path):
     """What is in it, in words and as a picture that is not blank."""
     _, out = embedded
-    done = call("info", out / "one.zarr")
+    done = run_here("info", out / "one.zarr")
     assert "timm_resnet10t.random" in done.stdout
-    done = call("picture", out / "one.zarr", "-o", tmp_path / "new" / "one.png")
+    done = run_here("picture", out / "one.zarr", "-o", tmp_path / "new" / "one.png")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "new" / "one.png") as image:
         assert image.width > 2 * image.height
@@ -157,7 +153,7 @@ def test_info_and_picture_of_a_store(embedded, tmp_path):
 
 def test_info_of_a_slide(slides):
     """Size, scale and who states it; without a scale all but that, and what to do."""
-    done = call("info", slides / "two.svs", slides / "flat.png")
+    done = run_here("info", slides / "two.svs", slides / "flat.png")
     assert "800 x 700 px, 0.40 x 0.35 mm" in done.stdout
     assert "0.5 um/px, from vendor" in done.stdout
     assert "size        800 x 700 px\n" in done.stdout
@@ -166,14 +162,14 @@ def test_info_of_a_slide(slides):
         in done.stdout
     )
     assert done.returncode == 1
-    done = call("info", slides / "flat.png", "--mpp", "0.25")
+    done = run_here("info", slides / "flat.png", "--mpp", "0.25")
     assert "0.25 um/px, from user" in done.stdout
     assert done.returncode == 0
 
 
 def test_dry_run_prints_the_plan_and_does_nothing(slides, tmp_path):
     """Encoder, grid, slides, tiles, and what would fail."""
-    done = call("embed", slides, "-o", tmp_path / "out", "--dry-run", *FAST)
+    done = run_here("embed", slides, "-o", tmp_path / "out", "--dry-run", *FAST)
     assert done.returncode == 1
     assert "one.zarr: 1500 x 1100 px, 0.5 um/px (vendor), read by tiff" in done.stdout
     assert "no reader opens broken.svs" in done.stderr
@@ -193,7 +189,7 @@ def test_a_csv_gives_ids_scales_and_masks(slides, tmp_path):
         writer.writerow(["two.svs", "case-2", "", ""])
         writer.writerow(["two.svs", "../evil", "", ""])
         writer.writerow(["two.svs", "case-3", "thick", ""])
-    done = call("embed", table, "-o", tmp_path / "out", *FAST)
+    done = run_here("embed", table, "-o", tmp_path / "out", *FAST)
     assert done.returncode == 1
     assert "2 embedded" in done.stdout
     assert "row 4: slide_id '../evil' is empty, or begins" in done.stderr
@@ -207,7 +203,7 @@ def test_a_csv_gives_ids_scales_and_masks(slides, tmp_path):
 def test_tissue_draws_a_sheet_outliers_first(slides, tmp_path):
     """An empty slide is framed red."""
     Image.fromarray(np.full((700, 800, 3), 240, np.uint8)).save(tmp_path / "empty.png")
-    done = call(
+    done = run_here(
         "tissue", slides / "a", slides / "two.svs", tmp_path / "empty.png", "--mpp", "0.5", "-o", tmp_path / "s.png"
     )
     assert done.returncode == 0, done.stderr
@@ -228,8 +224,8 @@ def test_doubtful_slides_are_those_far_from_the_cohort():
     "words", [[], ["embed"], ["info"], ["tissue"], ["verify"], ["doctor"]], ids=lambda w: "-".join(w) or "root"
 )
 def test_help_shows_examples_and_imports_nothing_heavy(words):
-    """So that it answers at once; benchmarks/speed.py measures how soon."""
-    done = call(*words, "--help")
+    """So that it answers at once; benchmarks/speed/embedding.py measures how soon."""
+    done = run_alone(*words, "--help")
     assert done.returncode == 0
     if words not in ([], ["doctor"]):
         assert f"wsi-umedpt {words[0]} " in done.stdout
@@ -240,9 +236,23 @@ def test_help_shows_examples_and_imports_nothing_heavy(words):
         assert f" {heavy}\n" not in loaded
 
 
+def test_the_list_of_commands_says_what_each_does():
+    """By the first line of its docstring, though none is imported until it is asked for."""
+    listed = re.findall(r"^│ ([a-z]+)  +(\w.*?) *│$", run_here("--help").stdout, re.MULTILINE)
+    assert {"embed", "segment", "mil", "encoders", "doctor"} <= {name for name, _ in listed}
+
+
+def test_shells_can_complete_commands(tmp_path, monkeypatch):
+    """The script that is installed knows every command."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_here("--install-completion", "--shell", "bash").returncode == 0
+    (script,) = tmp_path.rglob("completions/wsi-umedpt")
+    assert all(word in script.read_text() for word in ("embed", "segment", "--stage-gb"))
+
+
 def test_a_mistyped_flag_is_refused(slides, tmp_path):
     """With a word on what was meant."""
-    done = call("embed", slides, "-o", tmp_path, "--presicion", "bf16")
+    done = run_here("embed", slides, "-o", tmp_path, "--presicion", "bf16")
     assert done.returncode != 0
     assert "presicion" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -250,18 +260,18 @@ def test_a_mistyped_flag_is_refused(slides, tmp_path):
 
 def test_tiles_that_do_not_fit_the_encoder_are_refused(slides, tmp_path):
     """Unless insisted on."""
-    done = call("embed", slides / "two.svs", "-o", tmp_path, "--tile-mpp", "1.0", "--device", "cpu")
+    done = run_here("embed", slides / "two.svs", "-o", tmp_path, "--tile-mpp", "1.0", "--device", "cpu")
     assert done.returncode == 1
     assert "is for tiles of 224 px at 0.5 um/px, asked for 224 px at 1 um/px" in done.stderr
-    done = call("embed", slides / "two.svs", "-o", tmp_path, "--size", "128", *FAST)
+    done = run_here("embed", slides / "two.svs", "-o", tmp_path, "--size", "128", *FAST)
     assert done.returncode == 1
     assert "is for tiles of 176 px, asked for 128 px" in done.stderr
-    assert call("embed", slides / "two.svs", "-o", tmp_path, "--size", "128", "--force", *FAST).returncode == 0
+    assert run_here("embed", slides / "two.svs", "-o", tmp_path, "--size", "128", "--force", *FAST).returncode == 0
 
 
 def test_nothing_given_is_said(tmp_path):
     """A folder without slides is a failure, not a silent success."""
-    done = call("embed", tmp_path, "-o", tmp_path / "out", *FAST)
+    done = run_here("embed", tmp_path, "-o", tmp_path / "out", *FAST)
     assert done.returncode == 1
     assert "no slide found there" in done.stderr
 
@@ -271,7 +281,7 @@ def test_doctor_knows_bad_versions():
     assert complaints({"openslide library": "4.0.1", "torch": "2.14.1+cu130", "zarr": "3.1.6"}) == []
     found = complaints({"openslide library": "4.0.0", "torch": "2.5.1", "zarr": "3.0.1"})
     assert len(found) == 3
-    assert call("doctor").returncode == 0
+    assert run_here("doctor").returncode == 0
 
 
 def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
@@ -279,12 +289,12 @@ def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
     mask = np.zeros((70, 80), np.uint8)
     mask[:, 40:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    done = call("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
+    done = run_here("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
     assert done.returncode == 0, done.stderr
     store = SlideStore.open(tmp_path / "out" / "two.zarr")
-    assert (store.bag().xy[:, 0] + 176 > 400).all()
+    assert (store.features().xy[:, 0] + 176 > 400).all()
     assert store.tissue().thumbnail is not None
-    done = call("embed", slides, "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
+    done = run_here("embed", slides, "-o", tmp_path / "out", "--mask", tmp_path / "mask.png", *FAST)
     assert "--mask is for one slide" in done.stderr
 
 
@@ -297,15 +307,15 @@ def test_a_mask_of_ones_own_replaces_ours(slides, tmp_path):
         pytest.param(["verify", "NOWHERE"], "no store", id="nothing-to-verify"),
         pytest.param(["tissue", "SLIDE", "-o", "FILE"], "does not end in .png", id="not-a-png"),
         pytest.param(["picture", "NOWHERE", "-o", "x.png"], "there is no store", id="no-store"),
-        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "uni"], "no encoder 'uni'", id="unknown-encoder"),
-        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "resnet50"], "you mean timm:resnet50", id="no-timm"),
+        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "unit"], "no encoder 'unit'", id="unknown-encoder"),
+        pytest.param(["embed", "SLIDE", "-o", "NOWHERE", "-m", "resnet50"], "name it timm:resnet50", id="no-timm"),
     ],
 )
 def test_likely_mistakes_are_answered_in_a_line(slides, tmp_path, words, reason):
     """Exit code 1 and words, never a traceback."""
     (tmp_path / "file").write_text("")
     names = {"SLIDE": slides / "two.svs", "FILE": tmp_path / "file", "NOWHERE": tmp_path / "nowhere"}
-    done = call(*(names.get(word, word) for word in words))
+    done = run_here(*(names.get(word, word) for word in words))
     assert done.returncode == 1
     assert re.search(reason, done.stdout + done.stderr)
     assert "Traceback" not in done.stderr
@@ -314,12 +324,12 @@ def test_likely_mistakes_are_answered_in_a_line(slides, tmp_path, words, reason)
 def test_another_mask_or_setting_is_not_taken_for_done(slides, tmp_path):
     """A run that asks for other tissue than the store holds is refused, never "already there"."""
     out = tmp_path / "out"
-    assert call("embed", slides / "two.svs", "-o", out, *FAST).returncode == 0
+    assert run_here("embed", slides / "two.svs", "-o", out, *FAST).returncode == 0
     mask = np.zeros((70, 80), np.uint8)
     mask[:, 40:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     for change in (["--mask", tmp_path / "mask.png"], ["--cell-um", "32"]):
-        done = call("embed", slides / "two.svs", "-o", out, *change, *FAST)
+        done = run_here("embed", slides / "two.svs", "-o", out, *change, *FAST)
         assert done.returncode == 1, change
         assert "holds another tissue mask" in done.stderr
 
@@ -328,7 +338,7 @@ def test_a_mask_in_microns_is_refused(slides, tmp_path):
     """A mask that misses the slide fails it, with where the polygons lie; it is not a slide of no tiles."""
     ring = [[5000, 100], [9000, 100], [9000, 400], [5000, 100]]
     (tmp_path / "roi.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    done = call("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "roi.geojson", *FAST)
+    done = run_here("embed", slides / "two.svs", "-o", tmp_path / "out", "--mask", tmp_path / "roi.geojson", *FAST)
     assert done.returncode == 1
     assert "span x 5000 to 9000 and y 100 to 400, the slide is 800 x 700 px" in done.stderr
     assert not list((tmp_path / "out").glob("[!.]*.zarr*"))
@@ -336,17 +346,17 @@ def test_a_mask_in_microns_is_refused(slides, tmp_path):
 
 def test_a_scale_that_is_left_out_is_not_taken_for_the_same(slides, tmp_path):
     """A store made with --mpp is not what a run without it asks for; another mpp is another store."""
-    assert call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).returncode == 0
-    done = call("embed", slides / "two.svs", "-o", tmp_path, *FAST)
+    assert run_here("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).returncode == 0
+    done = run_here("embed", slides / "two.svs", "-o", tmp_path, *FAST)
     assert done.returncode == 1
     assert "made at 0.4 um/px (user), the slide now has 0.5 (vendor). Give --mpp 0.4" in done.stderr
-    assert "1 already there" in call("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).stdout
+    assert "1 already there" in run_here("embed", slides / "two.svs", "-o", tmp_path, "--mpp", "0.4", *FAST).stdout
 
 
 def test_stores_are_not_taken_for_slides(slides, tmp_path):
     """Output inside the slides' folder is no input of the next run."""
     shutil.copy(slides / "two.svs", tmp_path / "two.svs")
     for words in ("1 embedded", "1 already there"):
-        done = call("embed", tmp_path, "-o", tmp_path, *FAST)
+        done = run_here("embed", tmp_path, "-o", tmp_path, *FAST)
         assert done.returncode == 0, done.stderr
         assert words in done.stdout

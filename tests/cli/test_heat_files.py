@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_umedpt.heatraster import read_raster
+from wsi_umedpt.interop.heatmap_ometiff import read_heatmaps
 from wsi_umedpt.interop.qupath_tiles import read_tiles
-from wsi_umedpt.scores import write_scores
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec, lay_grid
-from wsi_umedpt.tissue import find_tissue
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileSpec, lay_grid
+from wsi_umedpt.slides.tissue import find_tissue
+from wsi_umedpt.store.scores_io import write_scores
+from wsi_umedpt.store.slide_store import SlideStore
 
 SPEC = TileSpec(size_px=64)
 
@@ -57,7 +57,7 @@ def test_a_raster_holds_all_columns_as_they_were_scored(say, scored):
     """Each tile's value at its middle, with what made it and without anything else of the slide."""
     store, grid, values = scored
     assert say("heatmap", store.path, "-o", "heat.ome.tif", "--scores", "tumour")[0] == 0
-    raster = read_raster(Path("heat.ome.tif"))
+    raster = read_heatmaps(Path("heat.ome.tif"))
     assert (raster.slide_id, [*raster.heats]) == ("slide", ["normal", "tumour"])
     for k, heat in enumerate(raster.heats.values()):
         np.testing.assert_array_equal(heat.at(grid.xy + grid.side / 2), values[:, k])

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from wsi_umedpt.errors import StoreError
-from wsi_umedpt.scores import read_scores
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileGrid, TileSpec
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileGrid, TileSpec
+from wsi_umedpt.slides.tissue import TissueMask
+from wsi_umedpt.store.scores_io import read_scores
+from wsi_umedpt.store.slide_store import SlideStore
 
 SPEC = TileSpec(size_px=64, mpp=0.5)
 SMALL = ("--folds", 2, "--inner-folds", 2, "--seeds", 0, "--epochs", 2, "--hidden", 8, "--attention", 4, "--jobs", 1)
@@ -82,12 +82,22 @@ def test_check_says_what_would_be_trained(say, study):
         "mil", "check", study / "labels.csv", study / "bank", "-t", "grade", "-t", "age:regression", *SMALL[:6]
     )
     assert (code, err) == (0, "")
-    assert "16 cases: 16 slides of 8 patients, 5 numbers a tile" in out
+    assert "16 cases: 16 slides of 8 patients, 5 features a tile" in out
     assert "grade, binary: high 8, low 8 (the second is positive)" in out
     assert "age, regression: from 40 to 55" in out
     assert "seed 0: folds of 8, 8 cases" in out
-    assert re.search(r"`mil train` takes about \d+ seconds at most on this machine \(cpu, \d+ at a time\)", out)
+    assert re.search(r"`mil train` takes about \d+ s at most on this machine \(cpu, \d+ at a time\)", out)
     assert [p.name for p in study.iterdir() if p.name != "run"] == ["bank", "labels.csv"]
+
+
+def test_check_as_json_says_the_same(say, study):
+    """One document, and no line beside it."""
+    words = (study / "labels.csv", study / "bank", "-t", "grade", "-t", "age:regression", *SMALL[:6])
+    found = json.loads(say("mil", "check", *words, "--json")[1])
+    assert (found["cases"], found["patients"], found["folds"]) == (16, 8, {"0": [8, 8]})
+    assert found["targets"][0]["classes"] == {"high": 8, "low": 8}
+    assert (found["targets"][1]["least"], found["targets"][1]["greatest"]) == (40, 55)
+    assert found["seconds_at_most"] > 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +127,7 @@ def test_mistakes_are_answered_in_a_line(say, study, words, why):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--lr", 0), "lr (--lr) is from 0 to 1"),
+        (("--lr", 0), "--lr is from 0 to 1"),
         (("--try", "sorcery=1"), "there is no key 'sorcery'"),
         (("--jobs", 0), "--jobs is 1 or more"),
         (("--device", "abacus"), "abacus"),
@@ -159,12 +169,14 @@ def test_predict_gives_a_row_a_slide(say, study, trained):
     assert (code, err) == (0, "")
     assert out.endswith("new/predictions.csv: 16 predicted\n")
     rows = rows_of(Path("new/predictions.csv"))
-    assert [r["case"] for r in rows] == [f"S{n:02}" for n in range(16)]
+    assert [r["case_id"] for r in rows] == [f"S{n:02}" for n in range(16)]
     for row in rows:
-        assert float(row["grade: high"]) + float(row["grade: low"]) == pytest.approx(1, abs=1e-5)
-        assert row["grade"] in ("high", "low")
+        assert float(row["grade_predicted_high"]) + float(row["grade_predicted_low"]) == pytest.approx(1, abs=1e-5)
+        assert row["grade_decided"] in ("high", "low")
         assert row["tiles"] == "6"
-        assert row["unlike the training slides"] in ("yes", "no")
+        assert {*row["grade_conformal_set"].split("|")} <= {"", "high", "low"}
+        assert 0 <= float(row["ood_p_value"]) <= 1
+        assert row["out_of_distribution"] in ("yes", "no")
 
 
 def test_predict_joins_the_slides_of_a_patient(say, study, trained):
@@ -174,7 +186,7 @@ def test_predict_joins_the_slides_of_a_patient(say, study, trained):
     code, _, err = say("mil", "predict", trained, study / "bank", "-o", "p.csv", "--patients", "patients.csv")
     assert (code, err) == (0, "")
     found = rows_of(Path("p.csv"))
-    assert [(r["case"], r["slides"]) for r in found] == [(f"P{n}", f"S{2 * n:02}+S{2 * n + 1:02}") for n in range(8)]
+    assert [(r["case_id"], r["slides"]) for r in found] == [(f"P{n}", f"S{2 * n:02}+S{2 * n + 1:02}") for n in range(8)]
     Path("patients.csv").write_text("\n".join(",".join(row) for row in rows[:-1]))
     code, _, err = say("mil", "predict", trained, study / "bank", "-o", "p.csv", "--patients", "patients.csv")
     assert code == 1
@@ -193,7 +205,7 @@ def test_a_bad_slide_stops_no_other(say, study, trained, tmp_path):
     code, out, err = say("mil", "predict", trained, bank, "-o", "p.csv")
     assert (code, err) == (1, "")
     assert "p.csv: 2 predicted, 3 failed" in out
-    errors = {row["case"]: row["error"] for row in rows_of(Path("p.csv"))}
+    errors = {row["case_id"]: row["error"] for row in rows_of(Path("p.csv"))}
     assert (errors["good"], errors["zgood"]) == ("", "")
     assert "not finite" in errors["overflown"]
     assert "torn.npz" in errors["torn"]
@@ -263,7 +275,10 @@ def test_a_patient_is_not_predicted_of_half_the_slides(say, study, trained, tmp_
     Path("patients.csv").write_text("slide_id,patient\na,P1\nb,P1\nc,P2\n")
     code, out, _ = say("mil", "predict", trained, bank, "-o", "p.csv", "--patients", "patients.csv")
     assert code == 1
-    assert [(row["case"], "b.npz" in row["error"]) for row in rows_of(Path("p.csv"))] == [("P2", False), ("P1", True)]
+    assert [(row["case_id"], "b.npz" in row["error"]) for row in rows_of(Path("p.csv"))] == [
+        ("P2", False),
+        ("P1", True),
+    ]
     assert "P1: FAILED" in out
 
 
@@ -307,7 +322,7 @@ def test_stores_get_scores_and_maps(say, tmp_path):
     code, out, err = say("mil", "predict", "run/model.json", shown, "-o", "p.csv")
     assert (code, err) == (0, "")
     scores, about = read_scores(SlideStore.open(shown), "mil_run")
-    assert about["columns"] == ["attention", "contribution grade:high"]
+    assert about["columns"] == ["attention", "contribution_grade:high"]
     assert about["contributions"] == "exact"
     assert "trained_on" not in json.dumps(about)
     assert scores[:, 0].sum() == pytest.approx(1, abs=1e-5)

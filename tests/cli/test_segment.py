@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_umedpt.found import found_names, read_objects
 from wsi_umedpt.interop.geoparquet import read_geoparquet
 from wsi_umedpt.interop.qupath import read_geojson
-from wsi_umedpt.labels import read_labels
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store.label_pyramid import read_labels
+from wsi_umedpt.store.objects_io import found_names, read_objects
+from wsi_umedpt.store.slide_store import SlideStore
+from wsi_umedpt.store.verify import problems_of
 from wsi_umedpt.testing import tissue_image, write_pyramid
-from wsi_umedpt.verify import problems_of
 
-ON_CPU = ["--device", "cpu", "--threads", "1"]
+ON_CPU = ["--device", "cpu", "--readers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,16 @@ def test_segment_writes_objects_and_a_label_image(say, slide):
     assert problems_of(store) == []
     [name] = found_names(SlideStore.open(store))
     objects, made_by = read_objects(SlideStore.open(store))
-    assert f"1 slides done, 0 already there: {len(objects)} {name}" in out
+    assert f"1 segmented, 0 already there: {len(objects)} {name}" in out
     assert len(objects) > 20
     assert made_by["head"] == name
     assert made_by["precision"] == "fp32"
     assert read_labels(store / "labels" / name).levels[0].array.shape == (700, 900)
     code, out, _ = say("segment", slide, "-o", "out", *ON_CPU)
     assert code == 0
-    assert f"0 slides done, 1 already there: {len(objects)} {name}" in out
+    assert f"0 segmented, 1 already there: {len(objects)} {name}" in out
     code, out, _ = say("verify", "out")
-    assert (code, "1 of 1 stores are whole" in out) == (0, True)
+    assert (code, "1 of 1 store is whole" in out) == (0, True)
 
 
 def test_embed_with_heads_embeds_in_the_same_pass(say, slide):
@@ -60,8 +60,8 @@ def test_embed_with_heads_embeds_in_the_same_pass(say, slide):
     both, alone = (SlideStore.open(Path(name) / "small.zarr") for name in ("both", "alone"))
     assert problems_of(both.path) == []
     assert found_names(both) == ["nuclei_tnbc"]
-    assert len(both.bag().features) > 0
-    np.testing.assert_allclose(both.bag().features, alone.bag().features, atol=2e-2)
+    assert len(both.features().features) > 0
+    np.testing.assert_allclose(both.features().features, alone.features().features, atol=2e-2)
     code, out, _ = say("info", both.path)
     assert code == 0
 
@@ -107,7 +107,7 @@ def test_a_bad_slide_leaves_the_others_alone(say, slide):
     Path("slides/bad.svs").write_bytes(slide.read_bytes()[:4000])
     code, out, err = say("segment", "slides", "-o", "out", *ON_CPU)
     assert code == 1
-    assert "1 slides done" in out
+    assert "1 segmented" in out
     assert re.search(r"bad\.svs: .+", out + err)
     assert [p.name for p in Path("out").glob("*.zarr")] == ["good.zarr"]
     assert "Traceback" not in err

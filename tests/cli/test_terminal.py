@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from wsi_umedpt import cli
+from wsi_umedpt.batch.coordination.result import Outcome
 from wsi_umedpt.cli.progress import Bars
 from wsi_umedpt.cli.terminal import say, say_text
-from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.outcome import Outcome
-from wsi_umedpt.printable import printable_line
+from wsi_umedpt.io.printable import printable_line
+from wsi_umedpt.slides.slide_job import SlideJob
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
 FORGED = "0 failed: all is well"
@@ -41,7 +41,13 @@ def keep_argv(monkeypatch):
 
 @pytest.mark.usefixtures("keep_argv")
 @pytest.mark.parametrize("kind", NASTY)
-@pytest.mark.parametrize("command", ["info", "embed", "tissue", "status", "report", "verify", "picture"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info", "embed", "tissue", "status", "report", "verify", "picture", "segment", "export", "heatmap", "mil",
+        "probe", "encoders", "pretrain",
+    ],
+)  # fmt: skip
 def test_a_name_that_would_steer_the_terminal(command, kind, tmp_path, capsys):
     """Of a file that cannot be read, and of one that can; of all commands that name it."""
     folder = tmp_path / "slides"
@@ -56,6 +62,13 @@ def test_a_name_that_would_steer_the_terminal(command, kind, tmp_path, capsys):
         "verify": [str(folder / f"{name}.zarr")],
         "picture": [str(folder / f"{name}.zarr"), "-o", str(tmp_path / "p.png")],
         "report": [str(folder / name), "-o", str(tmp_path / "r.html")],
+        "segment": [str(folder), "-o", str(tmp_path / "out"), "-m", name],
+        "export": [str(folder / f"{name}.zarr"), "-o", str(tmp_path / "o.geojson")],
+        "heatmap": [str(folder / f"{name}.zarr"), "-o", str(tmp_path / "h.csv")],
+        "mil": ["check", str(folder / f"{name}.csv"), str(folder), "-t", name],
+        "probe": ["fit", str(folder), "-l", str(folder / f"{name}.csv"), "-o", str(tmp_path / "p.json")],
+        "encoders": ["show", name],
+        "pretrain": [str(folder / f"{name}.toml"), "-o", str(tmp_path / "run")],
     }.get(command, [str(folder)])
     assert run(command, *arguments) == 1
     printed = capsys.readouterr()

@@ -70,7 +70,7 @@ class Folder:
         for key in ("labels", "table"):
             if key in fields:
                 fields[key] = self.path / fields[key]
-        return DataSpec(source=source, images=self.path / images, collection="made", **fields)
+        return DataSpec(source=source, images=self.path / images, **{"collection": "made", **fields})
 
     def find(self, kind, classes, source, images="images", **fields):
         """Records by their name."""

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wsi_umedpt.cases import Case
 from wsi_umedpt.datasets.augment import (
     _as_jpeg,
     _fewer_pixels,
@@ -17,6 +16,7 @@ from wsi_umedpt.datasets.augment import (
     still_view,
     take,
 )
+from wsi_umedpt.datasets.samples import Sample
 
 MODALITIES = ("microscopy", "fluorescence", "xray", "tomography", "photograph")
 FRAMINGS = ("crop", "whole")
@@ -34,7 +34,7 @@ def rectangle(x0, y0, x1, y1, *, boxes, height=150, width=110):
     image, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int32)
     image[y0:y1, x0:x1], mask[y0:y1, x0:x1] = 255, 70_000
     box = {"xyxy": np.float32([[x0, y0, x1, y1]]), "box_classes": np.array([3])} if boxes else {}
-    return Case(image=image, mask=mask, **box)
+    return Sample(image=image, mask=mask, **box)
 
 
 def extent(lit):
@@ -52,9 +52,9 @@ SIDES = {"x": st.integers(5, 60), "y": st.integers(5, 90), "w": st.integers(12, 
 @given(**VIEWS, **SIDES, boxes=st.booleans())
 def test_image_mask_and_boxes_move_together(modality, framing, seed, zoom, x, y, w, h, boxes):
     """The bright part of the image, the mask and the box have the same extent, to about a pixel."""
-    case = rectangle(x, y, x + w, y + h, boxes=boxes)
-    view = draw_view(case, SHAPE, zoom, framing, modality, np.random.default_rng(seed))
-    seen = take(case, view)
+    sample = rectangle(x, y, x + w, y + h, boxes=boxes)
+    view = draw_view(sample, SHAPE, zoom, framing, modality, np.random.default_rng(seed))
+    seen = take(sample, view)
     assert (seen.image.shape, seen.image.dtype) == ((*SHAPE, 3), np.uint8)
     assert (seen.mask.shape, seen.mask.dtype) == (SHAPE, np.int32)
     bright, masked = extent(seen.image[:, :, 0] > 127), extent(seen.mask == 70_000)
@@ -80,9 +80,9 @@ def test_outside_the_image_is_not_labelled(modality, framing, seed, zoom):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (40, 60, 3), np.uint8)
     image[[0, -1]] = image[:, [0, -1]] = (10, 20, 30)
-    case = Case(image=image, mask=np.full((40, 60), 5, np.int32))
-    view = draw_view(case, SHAPE, zoom, framing, modality, rng)
-    seen = take(case, view)
+    sample = Sample(image=image, mask=np.full((40, 60), 5, np.int32))
+    view = draw_view(sample, SHAPE, zoom, framing, modality, rng)
+    seen = take(sample, view)
     assert {*np.unique(seen.mask)} <= {-1, 5}
     rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
     inverse = np.linalg.inv(np.vstack([view.matrix, [0, 0, 1]]))[:2]
@@ -115,11 +115,11 @@ def mirrored(image):
 def test_x_rays_are_never_mirrored(modality, expected, boxes):
     """A mirrored chest has its heart on the wrong side; all else is seen from both sides."""
     box = {"xyxy": np.float32([[16, 16, 48, 48]]), "box_classes": np.array([0])} if boxes else {}
-    case = Case(image=arrow(), **box)
+    sample = Sample(image=arrow(), **box)
     found = set()
     for seed in range(40):
-        view = draw_view(case, (96, 96), (1, 1.2), "whole", modality, np.random.default_rng(seed))
-        found.add(bool(mirrored(take(case, view).image)))
+        view = draw_view(sample, (96, 96), (1, 1.2), "whole", modality, np.random.default_rng(seed))
+        found.add(bool(mirrored(take(sample, view).image)))
     assert found == expected
 
 
@@ -134,10 +134,10 @@ def test_x_rays_are_never_mirrored(modality, expected, boxes):
 )
 def test_turns_are_what_labels_and_modality_allow(modality, boxes, most):
     """X-rays are tilted a little; with boxes only quarter turns are made, so that boxes stay boxes."""
-    case = rectangle(10, 10, 30, 30, boxes=boxes)
+    sample = rectangle(10, 10, 30, 30, boxes=boxes)
     tilts = []
     for seed in range(60):
-        linear = draw_view(case, SHAPE, (1, 1), "crop", modality, np.random.default_rng(seed)).matrix[:, :2]
+        linear = draw_view(sample, SHAPE, (1, 1), "crop", modality, np.random.default_rng(seed)).matrix[:, :2]
         angle = np.rad2deg(np.arctan2(linear[0, 1], linear[1, 1]))
         tilts.append(abs(angle - 90 * np.round(angle / 90)) if modality == "microscopy" else abs(angle))
     assert max(tilts) <= most + 1e-6
@@ -208,8 +208,8 @@ def test_stains_shift_by_their_densities():
 )
 def test_the_still_view_is_all_of_the_image(framing, expected):
     """What is evaluated is the whole image, unturned, and its box goes with it."""
-    case = rectangle(20, 30, 70, 130, boxes=True)
-    seen = take(case, still_view(case, 0.5, framing, 96))
+    sample = rectangle(20, 30, 70, 130, boxes=True)
+    seen = take(sample, still_view(sample, 0.5, framing, 96))
     assert seen.image.shape == (*expected, 3)
     assert (seen.mask >= 0).all()
     scale = expected[0] / 150
@@ -220,19 +220,21 @@ def test_the_still_view_is_all_of_the_image(framing, expected):
 def test_a_still_view_at_zoom_1_changes_nothing():
     """Every pixel stays what it is."""
     rng = np.random.default_rng(0)
-    case = Case(image=rng.integers(0, 256, (30, 50, 3), np.uint8), mask=rng.integers(0, 9, (30, 50)).astype(np.int32))
-    seen = take(case, still_view(case, 1.0, "crop", 96))
-    assert np.array_equal(seen.image, case.image)
-    assert np.array_equal(seen.mask, case.mask)
+    sample = Sample(
+        image=rng.integers(0, 256, (30, 50, 3), np.uint8), mask=rng.integers(0, 9, (30, 50)).astype(np.int32)
+    )
+    seen = take(sample, still_view(sample, 1.0, "crop", 96))
+    assert np.array_equal(seen.image, sample.image)
+    assert np.array_equal(seen.mask, sample.mask)
 
 
 def test_views_are_a_function_of_the_generator():
     """The same seed gives the same view and colours, another seed another."""
-    case = rectangle(20, 30, 70, 130, boxes=False)
+    sample = rectangle(20, 30, 70, 130, boxes=False)
 
     def shown(seed):
         rng = np.random.default_rng(seed)
-        seen = take(case, draw_view(case, SHAPE, (0.7, 1.4), "crop", "microscopy", rng))
+        seen = take(sample, draw_view(sample, SHAPE, (0.7, 1.4), "crop", "microscopy", rng))
         return recolour(seen.image, "microscopy", rng)
 
     assert np.array_equal(shown(1), shown(1))

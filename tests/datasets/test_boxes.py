@@ -75,13 +75,13 @@ def find(folder, labels, **fields):
 def test_every_form_gives_the_same_boxes(pictures, written):
     """However boxes are written they arrive as corners in px with their class; an image may have none."""
     found = find(pictures, written(pictures))
-    cases = {name: record.read() for name, record in found.items()}
+    samples = {name: record.read() for name, record in found.items()}
     kinds = ("red", "white")
     assert {
         name: [(kinds[k], tuple(box)) for k, box in zip(c.box_classes, c.xyxy.tolist(), strict=True)]
-        for name, c in cases.items()
+        for name, c in samples.items()
     } == BOXES
-    assert {(c.xyxy.dtype.name, c.box_classes.dtype.name, c.xyxy.shape[1]) for c in cases.values()} == {
+    assert {(c.xyxy.dtype.name, c.box_classes.dtype.name, c.xyxy.shape[1]) for c in samples.values()} == {
         ("float32", "int64", 4)
     }
 
@@ -91,9 +91,9 @@ def test_points_become_boxes_of_one_side(pictures):
     pictures.table(
         "labels.csv", "image cls x y w h", ["a", "red", "10", "12", "99", ""], ["a", "white", "39.5", "0", "1", "1"]
     )
-    case = find(pictures, "labels.csv", point_px=8)["a.png"].read()
-    assert case.xyxy.tolist() == [[6, 8, 14, 16], [35.5, 0, 40, 4]]
-    assert case.box_classes.tolist() == [0, 1]
+    sample = find(pictures, "labels.csv", point_px=8)["a.png"].read()
+    assert sample.xyxy.tolist() == [[6, 8, 14, 16], [35.5, 0, 40, 4]]
+    assert sample.box_classes.tolist() == [0, 1]
 
 
 def test_points_outside_the_image_are_refused(pictures):

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_umedpt.datasets.door import check
 from wsi_umedpt.datasets.records import LabelRecord
 from wsi_umedpt.datasets.splits import SPLITS, side_of, split_records
-from wsi_umedpt.datasets.taskdata import TaskData, TaskSpec
+from wsi_umedpt.datasets.task_data import TaskData, TaskSpec
+from wsi_umedpt.datasets.validation import check
 from wsi_umedpt.errors import DataError
 
 GROUPS = st.lists(st.text("abcü/ ", min_size=1, max_size=4), min_size=1, max_size=12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsi_umedpt.cases import Case
+from wsi_umedpt.datasets.samples import Sample
 from wsi_umedpt.datasets.targets import class_mask, label_of
 from wsi_umedpt.errors import DataError
 
@@ -68,18 +68,18 @@ def test_the_end_of_what_is_labelled_is_no_border():
 )
 def test_labels_from_masks(kind, classes, mask, expected):
     """Which classes are there, what share is covered, how many instances: of the pixels that are labelled."""
-    case = Case(image=np.zeros((2, 3, 3), np.uint8), mask=np.int32(mask))
-    assert np.array_equal(label_of(case, kind, classes), np.float32(expected), equal_nan=True)
+    sample = Sample(image=np.zeros((2, 3, 3), np.uint8), mask=np.int32(mask))
+    assert np.array_equal(label_of(sample, kind, classes), np.float32(expected), equal_nan=True)
 
 
 def test_a_label_of_its_own_goes_before_the_mask():
     """What the record says of the whole image is what it is."""
-    case = Case(image=np.zeros((1, 1, 3), np.uint8), label=np.float32([3]), mask=np.int32([[1]]))
-    assert label_of(case, "regression", ("count",)).tolist() == [3]
+    sample = Sample(image=np.zeros((1, 1, 3), np.uint8), label=np.float32([3]), mask=np.int32([[1]]))
+    assert label_of(sample, "regression", ("count",)).tolist() == [3]
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("classification", ("a",)), ("regression", ("length",))])
 def test_what_a_mask_cannot_tell_is_refused(kind, classes):
     """A mask has no class of the whole image, and no other measure than those it knows."""
     with pytest.raises(DataError):
-        label_of(Case(image=np.zeros((1, 1, 3), np.uint8), mask=np.int32([[1]])), kind, classes)
+        label_of(Sample(image=np.zeros((1, 1, 3), np.uint8), mask=np.int32([[1]])), kind, classes)

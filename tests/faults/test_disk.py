@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from wsi_umedpt.errors import StoreError
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.verify import problems_of
+from wsi_umedpt.store.slide_store import SlideStore
+from wsi_umedpt.store.verify import problems_of
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_every_file_too_many_is_named(store):
 )
 def test_edited_metadata_is_named_and_never_misread(store, node, where, value):
     """`problems_of` names the edit; reading refuses it, or gives what it gave before."""
-    bag = SlideStore.open(store).bag("one.test")
+    bag = SlideStore.open(store).features("one.test")
     grid_id = SlideStore.open(store).grid_ids[0]
     path = store / node.replace("G", grid_id) / "zarr.json"
     tree = json.loads(path.read_text())
@@ -274,7 +274,7 @@ def test_edited_metadata_is_named_and_never_misread(store, node, where, value):
     path.write_text(json.dumps(tree))
     assert problems_of(store)
     try:
-        found = SlideStore.open(store).bag("one.test")
+        found = SlideStore.open(store).features("one.test")
     except StoreError:
         return
     assert found.features.dtype == bag.features.dtype
@@ -295,7 +295,7 @@ def test_a_bag_of_a_damaged_store_is_refused(store, array, damage):
     else:
         chunk.write_bytes(data[:-1] if damage == "truncate" else data + b"\0")
     with pytest.raises(StoreError, match="chunk"):
-        SlideStore.open(store).bag("one.test")
+        SlideStore.open(store).features("one.test")
 
 
 def test_a_store_that_is_not_whole_is_not_opened(store):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from wsi_umedpt.picture import overview, save
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.plotting.sheets import overview, save
+from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image
 
 SECRETS = (b"JANE DOE", b"SECRET123", b"1931-07-04", b"ScanScope ID", b"LABELPIXELS", b"MACROPIXELS")

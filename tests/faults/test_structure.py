@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from structure import KINDS, Mutation, judge, mutations_of, prepared
+
+from tests.support.slide_structures import KINDS, Mutation, judge, mutations_of, prepared
 
 OF_EACH = 22
-"""Mutants of each kind, of about 2,900 in all; `python benchmarks/mutations.py --structure` uses all."""
+"""Mutants of each kind, of about 2,900 in all; `python -m benchmarks.faults.mutations --structure` uses all."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,7 +39,7 @@ def test_a_sound_slide_of_each_kind_passes(kind, tmp_path):
 
 def test_what_differs_from_others_is_found(tmp_path, monkeypatch):
     """The judge sees pixels that are not those of the file."""
-    import wsi_umedpt.readers.tiff as tiff
+    import wsi_umedpt.slides.readers.tiff as tiff
 
     name, write = KINDS["ome"]  # which is not compared with OpenSlide when it is opened
     write(tmp_path / name)

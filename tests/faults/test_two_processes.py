@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from wsi_umedpt.cohort.manifest import list_slides
+from wsi_umedpt.batch.jobs.manifest import list_slides
 from wsi_umedpt.errors import ManifestError
-from wsi_umedpt.slideid import safe_id, why_unsafe
+from wsi_umedpt.slides.slide_id import safe_id, why_unsafe
+from wsi_umedpt.store.verify import problems_of
 from wsi_umedpt.testing import tissue_image, write_pyramid
-from wsi_umedpt.verify import problems_of
 
 SLIDES = 3
 

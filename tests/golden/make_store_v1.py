@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec, lay_grid
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileSpec, lay_grid
+from wsi_umedpt.slides.tissue import TissueMask
+from wsi_umedpt.store.slide_store import SlideStore
 
 
 def main() -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsi_umedpt.found import write_objects
-from wsi_umedpt.labels import LabelInfo, LabelWriter
-from wsi_umedpt.objects import MEASURES, Objects
-from wsi_umedpt.scores import write_scores
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec, lay_grid
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileSpec, lay_grid
+from wsi_umedpt.slides.tissue import TissueMask
+from wsi_umedpt.store.label_info import LabelInfo
+from wsi_umedpt.store.label_pyramid import LabelWriter
+from wsi_umedpt.store.objects import MEASURES, Objects
+from wsi_umedpt.store.objects_io import write_objects
+from wsi_umedpt.store.scores_io import write_scores
+from wsi_umedpt.store.slide_store import SlideStore
 
 WIDTH, HEIGHT = 700, 1100
 CLASSES = ("tumour", "stroma")

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from feature_files import make_store
 
-from wsi_umedpt.store import SlideStore
+from tests.support.feature_files import make_store
+from wsi_umedpt.store.slide_store import SlideStore
 
 
 @pytest.fixture

@@ -10,23 +10,23 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from feature_files import SPEC, make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.feature_files import SPEC, make_store
 from wsi_umedpt.errors import InteropError, StoreError
-from wsi_umedpt.interop.banks import WRITERS, find_sources, open_source
+from wsi_umedpt.interop.feature_banks import WRITERS, find_sources, open_source
+from wsi_umedpt.interop.feature_sources import StoreSource
 from wsi_umedpt.interop.provenance import PREFIX
-from wsi_umedpt.interop.sources import StoreSource
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec
+from wsi_umedpt.slides.tiling import TileSpec
+from wsi_umedpt.store.slide_store import SlideStore
 
 FORMATS = pytest.mark.parametrize("name", list(WRITERS))
 
 
 def check_same(source, store):
     """What was read back is what the store holds; slide2vec orders tiles by x, then by y."""
-    bag, back = store.bag(), source.load()
+    bag, back = store.features(), source.load()
     order = np.lexsort(bag.xy.T[::-1]) if source.kind.format == "slide2vec" else np.arange(len(bag))
     assert np.array_equal(back.features, bag.features[order])
     assert np.array_equal(back.xy, bag.xy[order])
@@ -130,7 +130,7 @@ def test_stamps_files_are_as_stamp_reads_them(tmp_path, store):
     """float16 feats, float32 microns, and the attributes of a version that no STAMP of today finds too new."""
     with h5py.File(WRITERS["stamp"](tmp_path, store)) as file:
         assert {name: array.dtype for name, array in file.items()} == {"feats": np.float16, "coords": np.float32}
-        np.testing.assert_allclose(file["coords"][:], store.bag().xy * 0.2431, rtol=1e-6)
+        np.testing.assert_allclose(file["coords"][:], store.features().xy * 0.2431, rtol=1e-6)
         attrs = {name: value for name, value in file.attrs.items() if not name.startswith(PREFIX)}
     assert len(attrs.pop("code_hash")) == 8
     assert attrs == {
@@ -171,7 +171,7 @@ def test_slide2vecs_files_are_as_slide2vec_reads_them(tmp_path, store):
             "tissue_fractions": np.float32,
         }
         assert [*zip(held["x"].tolist(), held["y"].tolist(), strict=True)] == sorted(
-            map(tuple, store.bag().xy.tolist())
+            map(tuple, store.features().xy.tolist())
         )
     about = json.loads((tmp_path / "tile_embeddings" / "slide.meta.json").read_text())
     assert (about["tile_size_lv0"], about["requested_spacing_um"], about["encoder_input_size_px"]) == (460, 0.5, 224)
@@ -187,7 +187,7 @@ def test_slide2vecs_files_are_as_slide2vec_reads_them(tmp_path, store):
 def test_anndata_is_as_scanpy_takes_it(tmp_path, store):
     """float32 features, centres of tiles, which slide and row; no objects; what made them."""
     table = anndata.read_h5ad(WRITERS["anndata"](tmp_path, store))
-    bag, side = store.bag(), store.grid().side
+    bag, side = store.features(), store.grid().side
     assert np.array_equal(table.X, bag.features)
     assert table.X.dtype == np.float32
     np.testing.assert_array_equal(table.obsm["spatial"], bag.xy + side / 2)
@@ -245,8 +245,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     before = [path.read_bytes() for path in paths]
     code = (
         "import resource, sys; from pathlib import Path; import anndata, torch\n"
-        "from wsi_umedpt.errors import WsiError; from wsi_umedpt.interop.banks import WRITERS\n"
-        "from wsi_umedpt.store import SlideStore; store = SlideStore.open('slide.zarr')\n"
+        "from wsi_umedpt.errors import WsiError; from wsi_umedpt.interop.feature_banks import WRITERS\n"
+        "from wsi_umedpt.store.slide_store import SlideStore; store = SlideStore.open('slide.zarr')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))\n"
         "for name, write in WRITERS.items():\n"
         "    try: write(Path(name), store)\n"
@@ -272,7 +272,7 @@ def test_a_store_without_readable_tiles_is_refused(tmp_path, name):
 def test_which_features_are_meant_must_be_clear(tmp_path, store, name):
     """Of several encoders, or of several grids, one is named."""
     make_store(store.path.parent, encoder="other.v1")
-    with pytest.raises(StoreError, match="Name one with -m"):
+    with pytest.raises(StoreError, match="Name one with `encoder_id`"):
         WRITERS[name](tmp_path / "out", store)
     path = WRITERS[name](tmp_path / "out", store, encoder_id="other.v1", grid_id=SPEC.grid_id)
     assert open_source(path).load().encoder_id == "other.v1"
@@ -336,7 +336,7 @@ def test_export_writes_features_of_the_model_that_is_named(say, store, name):
     code, _, err = say(*words)
     assert (code, "Name one with -m" in err) == (1, True)
     code, out, err = say(*words, "-m", "other.v1", "--grid", SPEC.grid_id)
-    assert (code, err, out.splitlines()[-1]) == (0, "", "1 of 1 slides exported")
+    assert (code, err, out.splitlines()[-1]) == (0, "", "1 of 1 slide exported")
     (source,) = find_sources([Path("a/b")]).values()
     assert source.kind.encoder == "other.v1"
 
@@ -347,7 +347,10 @@ def test_export_refuses_what_does_not_go_together(say, tmp_path, store):
     twin = make_store(tmp_path / "twin")
     for words, found in (
         ((store.path, "--features", "clam", "--table", "slides"), "--features goes without --table"),
-        ((store.path, "--features", "clam", "--objects", "nuclei"), "--features goes without --table and --objects"),
+        (
+            (store.path, "--features", "clam", "--objects", "nuclei"),
+            "--features goes without --table, --regions, --hotspots, --objects and --scores",
+        ),
         ((store.path, "-m", "enc.v1"), "--model goes with --features"),
         ((store.path, twin.path, "--features", "clam"), "would be one file"),
         (("nothing", "--features", "clam"), "there are no stores in nothing"),

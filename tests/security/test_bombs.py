@@ -26,7 +26,7 @@ from wsi_umedpt.errors import (
     WsiError,
 )
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.slide import open_slide
+from wsi_umedpt.slides.slide import open_slide
 
 MOST_BYTES = 700 << 20
 """More than any of these needs, and less than any of them claims."""
@@ -61,7 +61,7 @@ def test_a_flat_image_that_claims_too_much(tmp_path, width, height):
 
 def test_a_mask_that_claims_too_much(tmp_path):
     """A PNG mask of a slide: refused by its header, with an error of ours."""
-    from wsi_umedpt.drawn import mask_from_file
+    from wsi_umedpt.slides.mask_file import mask_from_file
 
     _png(tmp_path / "mask.png", 60_000, 60_000)
     with pytest.raises(MaskError):
@@ -176,10 +176,10 @@ def test_packed_geojson(tmp_path, inside, monkeypatch):
 
     The size below which that is of no interest is lowered, to spare time.
     """
-    from wsi_umedpt.annotationfiles import features
+    from wsi_umedpt.annotations import geojson_features
     from wsi_umedpt.interop.qupath import read_geojson
 
-    monkeypatch.setattr(features, "_SMALL", 8 << 20)
+    monkeypatch.setattr(geojson_features, "_SMALL", 8 << 20)
 
     path = tmp_path / "a.geojson.gz"
     ring = [[0, 0], [0, 9], [9, 9], [0, 0]]
@@ -223,14 +223,13 @@ def test_headers_of_safetensors(tmp_path, header):
 
 def test_json_that_nests_without_end(tmp_path):
     """Models, stores, GeoJSON, annotations: an error of ours, not one of Python's stack."""
-    from drawn_slides import draw_stored
-
-    from wsi_umedpt.annotations import read_drawn_labels
-    from wsi_umedpt.checkpoint import load
-    from wsi_umedpt.drawn import mask_from_file
+    from tests.support.drawn_slides import draw_stored
+    from wsi_umedpt.annotations.labels import read_drawn_labels
     from wsi_umedpt.interop.qupath import read_geojson
-    from wsi_umedpt.store import SlideStore
-    from wsi_umedpt.verify import problems_of
+    from wsi_umedpt.io.checkpoint import load
+    from wsi_umedpt.slides.mask_file import mask_from_file
+    from wsi_umedpt.store.slide_store import SlideStore
+    from wsi_umedpt.store.verify import problems_of
 
     deep = "[" * 200_000
     for name in ("m.json", "a.geojson"):
@@ -256,7 +255,7 @@ def test_json_that_nests_without_end(tmp_path):
 
 def test_a_store_that_claims_too_much(tmp_path):
     """An array of exabytes is damage."""
-    from wsi_umedpt.arrays import read_array, write_array
+    from wsi_umedpt.store.zarr_io import read_array, write_array
 
     write_array(tmp_path / "xy", np.zeros((4, 2), np.int32))
     node = json.loads((tmp_path / "xy" / "zarr.json").read_text())
@@ -270,10 +269,10 @@ def test_archives_and_hdf5_that_unpack_to_too_much(tmp_path, monkeypatch):
     """Of zeros, npz and h5 are refused by what they say of themselves; as above, with less."""
     import h5py
 
-    from wsi_umedpt.interop import sources
-    from wsi_umedpt.interop.banks import open_source
+    from wsi_umedpt.interop import feature_sources
+    from wsi_umedpt.interop.feature_banks import open_source
 
-    monkeypatch.setattr(sources, "_SMALL", 8 << 20)
+    monkeypatch.setattr(feature_sources, "_SMALL", 8 << 20)
     np.savez_compressed(tmp_path / "a.npz", features=np.zeros((1 << 13, 1024), np.float32))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("features", (1 << 13, 1024), "f4", chunks=(1 << 10, 1024), compression="gzip")

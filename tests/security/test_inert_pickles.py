@@ -12,27 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.pickle_bomb import Bomb
 from wsi_umedpt.errors import EncoderError
-from wsi_umedpt.models.inertpickle import read_saved
-from wsi_umedpt.models.publishedfiles import read_blocks
-
-
-class Bomb:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = str(mark)
-
-    def __reduce__(self):
-        return (open, (self.mark, "w"))
-
-
-@pytest.fixture
-def mark(tmp_path):
-    """What a bomb makes; it must not be there in the end."""
-    path = tmp_path / "the-bomb-went-off"
-    yield path
-    assert not path.exists(), "a program ran"
+from wsi_umedpt.models.import_published.files import read_blocks
+from wsi_umedpt.models.inert_pickle import read_saved
 
 
 def torch_file(path: Path, content: bytes, storages: dict[str, bytes] | None = None, root: str = "archive") -> Path:
@@ -334,7 +317,7 @@ def test_hidden_files_beside_parts_are_nothing(tmp_path):
 
 def test_the_machine_knows_no_way_out():
     """Its module imports nothing that runs a pickle, and looks nothing up by a name that it was given."""
-    import wsi_umedpt.models.inertpickle as machine
+    import wsi_umedpt.models.inert_pickle as machine
 
     text = Path(machine.__file__).read_text()
     for word in ("import pickle\n", "import_module", "__import__", " getattr(", "setattr(", "eval(", "exec("):

@@ -4,20 +4,21 @@ import json
 import os
 from pathlib import Path
 
-import drawn_slides
 import pytest
 import zarr
 
-from wsi_umedpt.cohort.manifest import SlideJob, list_slides
-from wsi_umedpt.cohort.search import is_store
-from wsi_umedpt.cohort.slidefiles import files_of
-from wsi_umedpt.drawn import drawn_by, mask_from_file
+from tests.support import GOLDEN, drawn_slides
+from wsi_umedpt.batch.jobs.manifest import list_slides
+from wsi_umedpt.batch.jobs.slide_files import files_of
 from wsi_umedpt.errors import MaskError, NotAFileError, PixelError, SlideError, StoreError
-from wsi_umedpt.files import open_regular, read_regular
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.slide import fingerprint, open_slide
-from wsi_umedpt.stalls import watched
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.io.files import open_regular, read_regular
+from wsi_umedpt.io.stalls import watched
+from wsi_umedpt.slides.mask_file import drawn_by, mask_from_file
+from wsi_umedpt.slides.slide import fingerprint, open_slide
+from wsi_umedpt.slides.slide_job import SlideJob
+from wsi_umedpt.store.layout import is_store
+from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_dicom, write_pyramid
 
 KINDS = {"pipe": "a named pipe", "device": "a device", "socket": "a socket"}
@@ -176,4 +177,4 @@ def test_what_is_a_file_is_read(tmp_path):
         read_regular(tmp_path / "b", most=2)
     with pytest.raises(NotAFileError, match="a folder"):
         open_regular(tmp_path)
-    assert json.loads(read_regular(Path(__file__).parents[1] / "golden" / "store_v1.zarr" / "zarr.json"))
+    assert json.loads(read_regular(GOLDEN / "store_v1.zarr" / "zarr.json"))

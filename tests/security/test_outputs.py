@@ -96,7 +96,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
     """Stores, records, catalog, exports for every tool, heatmaps, pictures, models: every byte of every file."""
     slide = tmp_path / f"{PLANTED} JANE" / f"{PLANTED}-DOE.svs"
     assert held(slide).count(PLANTED.encode()) > 15
-    on_cpu = ["--device", "cpu", "--threads", "1"]
+    on_cpu = ["--device", "cpu", "--readers", "1"]
     code, _, err = say("embed", cohort, "-o", "out", "--heads", "nuclei_dsb", *on_cpu)
     assert code == 1, "one slide is broken"
     out, store = tmp_path / "out", tmp_path / "out" / "s1.zarr"
@@ -135,7 +135,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
 def test_no_slide_classifier_holds_what_was_planted(cohort, say, tmp_path):
     """A study of copies of the slide, with its report of tiles, models, predictions, scores and maps."""
     slide = tmp_path / f"{PLANTED} JANE" / f"{PLANTED}-DOE.svs"
-    say("embed", cohort, "-o", "out", "--device", "cpu", "--threads", "1")
+    say("embed", cohort, "-o", "out", "--device", "cpu", "--readers", "1")
     (tmp_path / "slides").mkdir()
     rows = [f"slide,patient,grade,{PLANTED}"]
     for n in range(8):

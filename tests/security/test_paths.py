@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_umedpt.checkpoint import load
-from wsi_umedpt.cohort.manifest import SlideJob, list_slides
-from wsi_umedpt.cohort.turns import store_path
+from tests.support import ROOT
+from wsi_umedpt.batch.jobs.manifest import list_slides
 from wsi_umedpt.errors import CheckpointError, StoreError, UnsupportedSlideError
-from wsi_umedpt.mil.maps import _safe
-from wsi_umedpt.models.release import load_release, release_card, shipped
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.slideid import default_id, safe_id, why_unsafe
+from wsi_umedpt.io.checkpoint import load
+from wsi_umedpt.mil.inference.heatmaps import _safe
+from wsi_umedpt.models.bundle import load_release, release_card, shipped
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_id import default_id, safe_id, why_unsafe
+from wsi_umedpt.slides.slide_job import SlideJob, store_path
 
 HOSTILE = (
     "../evil", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "C:\\x", "a\0b", "a\nb", " a", "a ", ".hidden", "con",
@@ -93,9 +94,8 @@ def test_a_model_cannot_name_folders(tmp_path, name, where):
 
 def test_scores_cannot_be_called_a_path(tmp_path):
     """Names of tile classifiers come from files, too."""
-    from drawn_slides import draw_stored
-
-    from wsi_umedpt.scores import write_scores
+    from tests.support.drawn_slides import draw_stored
+    from wsi_umedpt.store.scores_io import write_scores
 
     store, grid_id = draw_stored(tmp_path / "s.zarr")
     for name in ("../../evil", "a/b", "", ".x"):
@@ -139,7 +139,7 @@ def test_a_level_outside_its_slide_is_refused(tmp_path, way):
 
 def test_zips_that_ship_hold_plain_names():
     """The demo's results are unpacked by the plugin: every member lies in the one folder that it is named after."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     packed = list((root / "plugins").rglob("src/**/*.zip"))
     assert packed
     for path in packed:
@@ -155,7 +155,7 @@ def test_zips_that_ship_hold_plain_names():
 
 def test_no_zip_of_others_is_unpacked():
     """Archives of others (npz, wheels) are read by member, into memory; the plugin's own alone is unpacked."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     texts = [*(root / "wsi_umedpt").rglob("*.py"), *(root / "plugins").rglob("src/**/*.py")]
     unpacking = {p.name for p in texts if "extractall" in (text := p.read_text()) or "unpack_archive" in text}
-    assert unpacking <= {"_reader.py"}
+    assert unpacking <= {"reader.py"}

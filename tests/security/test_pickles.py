@@ -13,30 +13,13 @@ import pytest
 import torch
 import zarr
 
-from wsi_umedpt.arrays import read_array
+from tests.support.pickle_bomb import Bomb
 from wsi_umedpt.errors import CheckpointError, EncoderError, InteropError, StoreError, UnsupportedSlideError
-from wsi_umedpt.interop.banks import open_source
-from wsi_umedpt.labels import read_labels
+from wsi_umedpt.interop.feature_banks import open_source
 from wsi_umedpt.models.weights import read_weights
-from wsi_umedpt.slide import open_slide
-
-
-class Bomb:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = str(mark)
-
-    def __reduce__(self):
-        return (open, (self.mark, "w"))
-
-
-@pytest.fixture
-def mark(tmp_path):
-    """What a bomb makes; it must not be there in the end."""
-    path = tmp_path / "the-bomb-went-off"
-    yield path
-    assert not path.exists(), "a program ran"
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.store.label_pyramid import read_labels
+from wsi_umedpt.store.zarr_io import read_array
 
 
 def test_the_bomb_is_one(tmp_path):
@@ -76,7 +59,7 @@ def test_a_pt_file_never_runs_a_program(tmp_path, mark, write, allow_pt):
 def test_a_pt_file_of_features_needs_the_flag(tmp_path):
     """Also an honest one: whoever reads pickles is to know it."""
     torch.save(torch.zeros(3, 4), tmp_path / "s.pt")
-    with pytest.raises(InteropError, match="--allow-pt"):
+    with pytest.raises(InteropError, match="`allow_pt`"):
         open_source(tmp_path / "s.pt")
     assert open_source(tmp_path / "s.pt", allow_pt=True).tiles == 3
 
@@ -95,7 +78,7 @@ def test_models_never_run_a_program(tmp_path, mark, write):
     """Tensors beside a model's JSON are safetensors; what is not is refused, its checksum right or not."""
     import hashlib
 
-    from wsi_umedpt.checkpoint import load
+    from wsi_umedpt.io.checkpoint import load
 
     write(tmp_path / "m.0.safetensors", mark)
     digest = hashlib.sha256((tmp_path / "m.0.safetensors").read_bytes()).hexdigest()
@@ -207,7 +190,8 @@ def test_a_store_is_read_without_zarrs_codecs(tmp_path, mark):
 
 def test_a_label_image_with_another_codec_is_refused(tmp_path, mark):
     """Label images are the only part of a store that zarr decodes, and only as bytes and zstd."""
-    from wsi_umedpt.labels import LabelInfo, LabelWriter
+    from wsi_umedpt.store.label_info import LabelInfo
+    from wsi_umedpt.store.label_pyramid import LabelWriter
 
     info = LabelInfo(
         name="n", shape=(8, 8), mpp=0.5, scale=1.0, classes=("a",), colours=((1, 2, 3),), source={}, made_by={}
@@ -230,8 +214,8 @@ def test_nothing_that_we_ship_imports_an_unpickler():
     root = Path(wsi_umedpt.__file__).parent
     texts = {p.relative_to(root).as_posix(): p.read_text() for p in root.rglob("*.py")}
     naming = {name for name, text in texts.items() if re.search(r"import pickle\b|cPickle|\bdill\b", text)}
-    assert naming <= {"interop/ptbag.py"}
-    assert "pickle.load" not in texts["interop/ptbag.py"]
+    assert naming <= {"interop/pt.py"}
+    assert "pickle.load" not in texts["interop/pt.py"]
     for name, text in texts.items():
         for forbidden in ("allow_pickle=True", "weights_only=False", "yaml.load(", "joblib.load", "eval(", "exec("):
             found = [line for line in text.splitlines() if forbidden in line and f".{forbidden}" not in line]

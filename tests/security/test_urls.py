@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_umedpt.cohort.manifest import SlideJob, list_slides
-from wsi_umedpt.cohort.slidefiles import files_of
+from wsi_umedpt.batch.jobs.manifest import list_slides
+from wsi_umedpt.batch.jobs.slide_files import files_of
 from wsi_umedpt.errors import RemoteError
-from wsi_umedpt.remote import Remote, check_relative, plain, without_secrets
-from wsi_umedpt.slideid import url_id, why_unsafe
+from wsi_umedpt.io.remote import Remote, check_relative, plain, without_secrets
+from wsi_umedpt.slides.slide_id import url_id, why_unsafe
+from wsi_umedpt.slides.slide_job import SlideJob
 
 HOSTILE = (
     "../evil.svs",

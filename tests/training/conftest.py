@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_umedpt import checkpoint
+from wsi_umedpt.io import checkpoint
 from wsi_umedpt.training.run import pretrain
 from wsi_umedpt.training.settings import read_pretrain_config
 

@@ -1,12 +1,12 @@
 """The config in the documentation is one that can be read."""
 
 import re
-from pathlib import Path
 
-from wsi_umedpt.training.run import initial_model
+from tests.support import ROOT
 from wsi_umedpt.training.settings import read_pretrain_config
+from wsi_umedpt.training.start import initial_model
 
-DOCS = Path(__file__).parents[2] / "docs" / "umedpt.md"
+DOCS = ROOT / "docs" / "how-to" / "train-an-encoder.md"
 
 
 def test_the_documented_config_is_understood(tmp_path):

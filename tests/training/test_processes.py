@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from wsi_umedpt import checkpoint
+from wsi_umedpt.io import checkpoint
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.training.parallel import sum_gradients
 from wsi_umedpt.training.run import pretrain
@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from wsi_umedpt.errors import WsiError
-from wsi_umedpt.training.run import Watcher, pretrain
+from wsi_umedpt.training.run import TrainingWatcher, pretrain
 from wsi_umedpt.training.settings import read_pretrain_config
 torch.set_num_threads(1)
-class Loud(Watcher):
+class Loud(TrainingWatcher):
     def stepped(self, step, losses, lr):
         print(json.dumps([step, sorted(losses)]), flush=True)
 file, data, out = map(Path, sys.argv[1:4])
@@ -150,7 +150,7 @@ def test_only_the_first_process_speaks(two):
 def test_refusals_reach_every_process(two):
     """No process is left waiting for one that gave up: each says why."""
     for printed in two[1]:
-        assert printed[-2] == "ConfigError: 2 processes share 1 tasks; start no more than one for each task"
+        assert printed[-2] == "ConfigError: 2 processes share 1 task; start no more than one for each task"
         assert "CheckpointError" in printed[-1]
         assert "damaged" in printed[-1]
 

@@ -11,15 +11,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wsi_umedpt import checkpoint
 from wsi_umedpt.errors import CheckpointError, TrainingError
+from wsi_umedpt.io import checkpoint
 from wsi_umedpt.tasks.classification import Classification
 from wsi_umedpt.training import run
 from wsi_umedpt.training.release import fingerprint
-from wsi_umedpt.training.run import find_data, initial_model, pretrain
+from wsi_umedpt.training.run import find_data, pretrain
 from wsi_umedpt.training.run import head_spec as spec_of
 from wsi_umedpt.training.settings import read_pretrain_config
-from wsi_umedpt.training.step import train_step
+from wsi_umedpt.training.start import initial_model
+from wsi_umedpt.training.step import StepSettings, train_step
 
 
 def test_stopped_and_resumed(config, reference, same, tmp_path):
@@ -61,7 +62,9 @@ def test_dropout_is_on_and_a_function_of_seed_and_step(config):
         with torch.no_grad():
             task.head[1].weight.copy_(torch.linspace(-1, 1, 64).view(2, 32))
         optimizer = torch.optim.SGD([*shared.parameters(), *task.parameters()], lr=0.0)
-        return train_step(shared, [task], {"grade": data.batch(0)}, optimizer, total_tasks=1, seeds=seeds)["grade"]
+        return train_step(
+            shared, [task], {"grade": data.batch(0)}, optimizer, StepSettings(total_tasks=1, seeds=seeds)
+        )["grade"]
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
@@ -70,7 +73,7 @@ def test_dropout_is_on_and_a_function_of_seed_and_step(config):
 def test_every_step_has_its_own_seed(config, tmp_path, monkeypatch):
     """Also after a resume: the seed of a step is the run's and the number of steps done before it."""
     seeds, small = [], config(("grade",))
-    monkeypatch.setattr(run, "train_step", lambda *given, **more: seeds.append(more["seeds"]) or {"grade": 1.0})
+    monkeypatch.setattr(run, "train_step", lambda *given: seeds.append(given[-1].seeds) or {"grade": 1.0})
     for until in (2, 5):
         pretrain(small, tmp_path, device="cpu", until=until)
     assert seeds == [(5, 0), (5, 1), (5, 2), (5, 3), (5, 4)]
@@ -87,10 +90,10 @@ CHILD = """
 import sys
 from pathlib import Path
 import torch
-from wsi_umedpt.training.run import Watcher, pretrain
+from wsi_umedpt.training.run import TrainingWatcher, pretrain
 from wsi_umedpt.training.settings import read_pretrain_config
 torch.set_num_threads(1)
-class Loud(Watcher):
+class Loud(TrainingWatcher):
     def stepped(self, step, losses, lr):
         print(step, flush=True)
 pretrain(read_pretrain_config(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]), device="cpu", watcher=Loud())

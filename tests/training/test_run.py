@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wsi_umedpt import checkpoint
 from wsi_umedpt.errors import CheckpointError, DataError, EncoderError
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt.io import checkpoint
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
 from wsi_umedpt.training.release import config_dict

@@ -7,8 +7,10 @@ import re
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Annotated
 
 import cyclopts
+from cyclopts import Parameter
 
 from wsi_umedpt import __version__
 
@@ -20,7 +22,7 @@ def _lies_here(_: object, value: object) -> None:
     for path in value if isinstance(value, list | tuple) else [value]:
         if isinstance(path, Path) and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))):
             from wsi_umedpt.errors import RemoteError
-            from wsi_umedpt.remote import plain
+            from wsi_umedpt.io.remote import plain
 
             url = plain(f"{found[1]}://{str(path)[found.end() :]}")
             raise RemoteError(
@@ -40,32 +42,45 @@ app = cyclopts.App(
         "    wsi-umedpt verify OUT/"
     ),
     help_format="markdown",
-    default_parameter=cyclopts.Parameter(negative=(), validator=_lies_here),
+    default_parameter=Parameter(negative_bool=(), negative_iterable=(), negative_none=(), validator=_lies_here),
     suppress_keyboard_interrupt=False,  # commands, and `main`, say what Ctrl-C leaves
 )
-_COMMANDS = {
-    "demo": "Embed a real slide and draw it.",
-    "info": "Print what slides and stores are.",
-    "embed": "Embed slides into stores: the main job.",
-    "segment": "Find objects on slides: nuclei, cells.",
-    "tissue": "Draw the tissue found on every slide as one picture.",
-    "status": "Show how the slides of an output folder stand, while runs are at work or after.",
-    "report": "Write one page about an output folder: slides, outliers, failures, speed.",
-    "verify": "Check that stores are whole and undamaged.",
-    "picture": "Draw a store: tissue, tiles, features as colours.",
-    "view": "Open slides and results in napari.",
-    "heatmap": "Write scores of tiles: over the slide, as a raster, for QuPath, as a table.",
-    "export": "Write objects for QuPath, counts of them, or features for CLAM, TRIDENT, STAMP, AnnData.",
-    "encoders": "List the encoders that tiles can be embedded with, or import one.",
-    "probe": "Train a tile classifier on few labels, and score slides with it.",
-    "mil": "Train slide classifiers, evaluate them honestly, and apply them.",
-    "pretrain": "Train an encoder of your own on many tasks.",
-    "doctor": "Print versions and devices, and what is known to be bad.",
-}
-for name, summary in _COMMANDS.items():
-    # The summary stands in the list of commands; a command that is asked for is imported,
-    # and its docstring is its help.
-    app.command(f"wsi_umedpt.cli.{name}:{name}", name=name, help=None if name in sys.argv[1:2] else summary)
+_COMMANDS = (
+    "demo", "info", "embed", "segment", "tissue", "status", "report", "verify", "picture", "view", "heatmap", "export",
+    "encoders", "probe", "similar", "correct", "mil", "pretrain", "doctor",
+)  # fmt: skip
+for name in _COMMANDS:
+    app.command(f"wsi_umedpt.cli.{name}:{name}", name=name)  # imported once it is asked for
+app.register_install_completion_command(help="Make your shell complete commands and options with the Tab key.")
+
+app.meta.suppress_keyboard_interrupt = False
+_MESSAGES = cyclopts.Group("Messages, of every command")
+
+
+@app.meta.default
+def launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], group=_MESSAGES)] = False,
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], group=_MESSAGES)] = False,
+) -> int | None:
+    """Run a command.
+
+    Parameters
+    ----------
+    words
+        The command and what it is given.
+    quiet
+        Print errors and failures alone.
+    verbose
+        Also print what is logged: every step, with the time.
+    """
+    from wsi_umedpt.cli.terminal import set_verbosity
+    from wsi_umedpt.errors import OptionError
+
+    if quiet and verbose:
+        raise OptionError("--quiet and --verbose contradict each other; give one")
+    set_verbosity(quiet=quiet, verbose=verbose)
+    return app(words, result_action="return_value")  # type: ignore[no-any-return]
 
 
 def main() -> None:
@@ -75,11 +90,15 @@ def main() -> None:
 
     from wsi_umedpt.cli.terminal import say, say_text
     from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.stalls import left_behind
+    from wsi_umedpt.io.stalls import left_behind
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it is in our errors
+    words = sys.argv[1:]
     try:
-        code = app(sys.argv[1:], result_action="return_value")
+        if {*words[:1]} <= {"--help", "-h"}:
+            for name in _COMMANDS:
+                app[name]  # imported, so that the list says what each does
+        code = app.meta(words, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:  # who read our output has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,18 +26,18 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     from wsi_umedpt.cli.info import info
     from wsi_umedpt.cli.verify import verify
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
-    from wsi_umedpt.objectpicture import object_sheet
-    from wsi_umedpt.picture import overview, save
-    from wsi_umedpt.sample import sample_slide
-    from wsi_umedpt.slide import open_slide
-    from wsi_umedpt.store import SlideStore
+    from wsi_umedpt.plotting.objects import object_sheet
+    from wsi_umedpt.plotting.sheets import overview, save
+    from wsi_umedpt.slides.sample_data import sample_slide
+    from wsi_umedpt.slides.slide import open_slide
+    from wsi_umedpt.store.slide_store import SlideStore
 
     slide = sample_slide()
     if code := info([str(slide)]) or embed([str(slide)], out=str(out), heads=(HEAD,)) or verify([str(out)]):
         return code
     store = out / f"{slide.stem}.zarr"
     opened = SlideStore.open(store)
-    bag = opened.bag(DEFAULT_ENCODER)
+    bag = opened.features(DEFAULT_ENCODER)
     pictures = [out / "picture.png", out / "nuclei.png"]
     save(overview(opened, DEFAULT_ENCODER), pictures[0])
     with open_slide(slide) as pixels:
@@ -55,7 +55,7 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
         f"  {command} info {store}\n"
         f"  {command} embed YOUR_SLIDES/ -o {out}\n"
         f"  {command} segment YOUR_SLIDES/ -o {out} --heads {HEAD}\n"
-        f"  {command} embed {slide} -o {out} --engine openvino --precision bf16\n"
+        f"  {command} embed {slide} -o {out} --precision bf16\n"
         f"  {command} --help"
     )
     return 0

@@ -1,10 +1,19 @@
 """`wsi-umedpt doctor`: what is installed, which devices are there, what is known to be bad."""
 
+from wsi_umedpt.messages import counted
+
 PACKAGES = (
     "wsi-umedpt",
     "openslide-python", "openslide-bin", "tifffile", "simplejpeg", "imagecodecs", "opencv-python-headless",
     "numpy", "zarr", "torch", "torchvision", "timm", "openvino", "dask", "napari", "h5py", "shapely",
+    "pylibCZIrw", "wsidicom",
 )  # fmt: skip
+EXTRAS = {
+    "openvino": ("openvino", "encoders on a CPU, twice as fast"),
+    "pylibCZIrw": ("czi", "CZI slides of channels"),
+    "wsidicom": ("dicom", "DICOM slides that OpenSlide refuses, as of JPEG-LS"),
+}
+"""Extra that installs a package, and its purpose."""
 
 
 def doctor() -> int:
@@ -20,7 +29,7 @@ def doctor() -> int:
     import torch
 
     from wsi_umedpt.models.encoder import pick_device
-    from wsi_umedpt.readers.base import default_threads
+    from wsi_umedpt.slides.readers.base import default_threads
 
     versions: dict[str, str] = {}
     print(
@@ -31,6 +40,9 @@ def doctor() -> int:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
+            if name in EXTRAS:
+                extra, purpose = EXTRAS[name]
+                versions[name] += f"; pip install 'wsi-umedpt[{extra}]' for {purpose}"
         print(f"  {name:24} {versions[name]}")
     versions["openslide library"] = openslide.__library_version__
     print(f"  {'openslide library':24} {openslide.__library_version__}")
@@ -41,7 +53,7 @@ def doctor() -> int:
     bad = complaints(versions)
     for line in bad:
         print(f"PROBLEM: {line}")
-    print("no known problems" if not bad else f"{len(bad)} problem(s)")
+    print("no known problems" if not bad else counted(len(bad), "problem"))
     return 1 if bad else 0
 
 

@@ -1,4 +1,4 @@
-"""One thing after the other, whatever one of them does: failures are kept, listed at the end, and exit code 1."""
+"""Work on many things, one at a time: failures are kept and listed at the end, and the exit code is then 1."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from wsi_umedpt.errors import WsiError, reason_of
 
 Made = TypeVar("Made")
 Failures = Sequence[tuple[Path | str, str]]
-"""What failed, and why."""
+"""Names of things that failed, and the reasons."""
 
 
 def each(
@@ -20,7 +20,7 @@ def each(
     Parameters
     ----------
     paths, make
-        What is made of what.
+        Paths, and the function that makes something of each.
     said
         Given, a line is printed at once for each that fails, which begins with what it gives.
 

@@ -7,11 +7,12 @@ from cyclopts import Parameter
 
 from wsi_umedpt.cli.options import ForQuPath
 from wsi_umedpt.cli.terminal import say
+from wsi_umedpt.messages import counted
 
 if TYPE_CHECKING:
-    from wsi_umedpt.heatmap import Scaling
-    from wsi_umedpt.scores import Scores
-    from wsi_umedpt.store import SlideStore
+    from wsi_umedpt.heatmaps.raster import Scaling
+    from wsi_umedpt.store.scores_io import Scores
+    from wsi_umedpt.store.slide_store import SlideStore
 
 
 def heatmap(
@@ -21,6 +22,8 @@ def heatmap(
     out: Annotated[Path, Parameter(alias="-o")],
     scores: str | None = None,
     column: str | None = None,
+    text: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    text_encoder: Annotated[str | None, Parameter(show_default=False)] = None,
     grid: str | None = None,
     scaling: Literal["raw", "minmax", "percentile", "signed"] | None = None,
     bounds: ForQuPath = True,
@@ -41,6 +44,8 @@ def heatmap(
 
         wsi-umedpt heatmap out/slide.zarr -o tiles.geojson.gz --scores tumour
 
+        wsi-umedpt heatmap out/slide.zarr -o heat.ome.tif --text lymphocytes --text stroma
+
     Parameters
     ----------
     store
@@ -48,13 +53,18 @@ def heatmap(
     out
         File to write.
     scores
-        Which scores, where the store holds several.
+        Name of the scores, where the store holds several.
     column
-        Which column of them. A picture shows one; other files hold all, or the one named.
+        Column of the scores. A picture shows one; other files hold all, or the one named.
+    text
+        Score tiles by how near they are to this text (cosine), and keep that in the store as scores; repeat for
+        several. For features of an encoder that also embeds texts, as plip.
+    text_encoder
+        That encoder, as -m takes it, where its weights are in a file or of an older revision.
     grid
-        Whose tiles, where several grids have scores of that name.
+        Grid of the tiles, where several have scores of that name.
     scaling
-        What the colours of a picture mean; its legend says it. raw: 0 to 1 as stored. minmax: least to greatest.
+        Scaling of a picture's colours; its legend names it. raw: 0 to 1 as stored. minmax: least to greatest.
         percentile: rank. signed: symmetric about zero. By default signed for contributions and where a score is
         negative, percentile for attention, raw within 0 and 1, else minmax. Files hold raw scores.
     bounds
@@ -64,13 +74,13 @@ def heatmap(
     import numpy as np
 
     from wsi_umedpt.errors import OptionError
-    from wsi_umedpt.heatmap import Heatmap
-    from wsi_umedpt.heatraster import SUFFIXES, Raster, write_raster
+    from wsi_umedpt.heatmaps.raster import Heatmap
     from wsi_umedpt.interop.geojson import SUFFIXES as GEOJSON
+    from wsi_umedpt.interop.heatmap_ometiff import SUFFIXES, HeatmapStack, write_heatmaps
     from wsi_umedpt.interop.qupath_tiles import write_tiles
     from wsi_umedpt.interop.tables import SUFFIXES as TABLES
     from wsi_umedpt.interop.tables import write_tile_table
-    from wsi_umedpt.store import SlideStore
+    from wsi_umedpt.store.slide_store import SlideStore
 
     name, known = out.name.lower(), (".png", *SUFFIXES, *GEOJSON, *TABLES)
     if not name.endswith(known):
@@ -78,6 +88,11 @@ def heatmap(
     if scaling and not name.endswith(".png"):
         raise OptionError(f"--scaling {scaling} is for the colours of a .png; {out.name} holds scores as they are")
     opened = SlideStore.open(store)
+    if text or text_encoder:
+        if not text or scores:
+            raise OptionError("--text makes scores of its own: give texts, and no --scores")
+        scores, grid = _of_texts(opened, text, text_encoder, grid)
+        opened = SlideStore.open(store)
     columns, about = _columns(opened, scores, grid, column)
     tiles = opened.grid(about["grid_id"])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +101,29 @@ def heatmap(
     elif name.endswith(SUFFIXES):
         heats = {key: Heatmap.from_tiles(tiles.xy, tiles.side, values) for key, values in columns.items()}
         made_by = {key: value for key, value in about.items() if key != "sha256"}
-        write_raster(out, Raster(heats, opened.slide_id, opened.attrs["slide"]["mpp"], made_by))
+        write_heatmaps(out, HeatmapStack(heats, opened.slide_id, opened.attrs["slide"]["mpp"], made_by))
     elif name.endswith(GEOJSON):
         corner = opened.corner if bounds else (0, 0)
         write_tiles(out, tiles.xy, tiles.side, columns, slide_id=opened.slide_id, corner=corner)
     else:
         write_tile_table(out, tiles.xy, tiles.side, columns)
     lost = max(int(np.isnan(values).sum()) for values in columns.values())
-    say(f"{out}: {', '.join(columns)} of {len(tiles)} tiles" + (f", {lost} of them without a score" if lost else ""))
+    say(
+        f"{out}: {', '.join(columns)} of {counted(len(tiles), 'tile')}"
+        + (f", {lost} of them without a score" if lost else "")
+    )
+
+
+def _of_texts(store: "SlideStore", texts: tuple[str, ...], encoder: str | None, grid: str | None) -> tuple[str, str]:
+    """Score tiles by texts; the name and the grid of the scores."""
+    from wsi_umedpt.models.cards import all_cards
+    from wsi_umedpt.models.text_encoders import TextEncoder
+    from wsi_umedpt.pipeline.text_scores import features_with_texts, score_texts
+
+    if encoder is None:
+        features, grid = features_with_texts(store, grid)
+        encoder = next(name for name in all_cards() if features == name or features.startswith(f"{name}."))
+    return score_texts(store, TextEncoder(encoder), texts, grid_id=grid)
 
 
 def _columns(
@@ -101,7 +131,7 @@ def _columns(
 ) -> tuple[dict[str, "Scores"], dict[str, Any]]:
     """Scores by column, and what made them."""
     from wsi_umedpt.errors import OptionError
-    from wsi_umedpt.scores import read_scores, score_ids
+    from wsi_umedpt.store.scores_io import read_scores, score_ids
 
     known = sorted({model for _, model in score_ids(store)})
     if not known:
@@ -127,9 +157,9 @@ def _draw(
     out: Path, store: "SlideStore", columns: "dict[str, Scores]", about: dict[str, Any], scaling: "Scaling | None"
 ) -> None:
     from wsi_umedpt.errors import OptionError
-    from wsi_umedpt.heatmap import Heatmap, fitting_scaling
-    from wsi_umedpt.heatpicture import draw_heatmap
-    from wsi_umedpt.picture import save
+    from wsi_umedpt.heatmaps.raster import Heatmap, fitting_scaling
+    from wsi_umedpt.plotting.heatmap import draw_heatmap
+    from wsi_umedpt.plotting.sheets import save
 
     if len(columns) > 1:
         raise OptionError(

@@ -1,6 +1,5 @@
 """`wsi-umedpt mil`: slide classifiers, trained and evaluated so that nothing leaks."""
 
-import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import ForQuPath
-from wsi_umedpt.cli.terminal import say
+from wsi_umedpt.cli.mil_apply import FeatureOptions, explain, predict, which
+from wsi_umedpt.cli.options import AsJson
+from wsi_umedpt.cli.terminal import say, say_json
+from wsi_umedpt.messages import counted, duration
 from wsi_umedpt.mil.settings import FitSettings, StudySettings, varied
 
 if TYPE_CHECKING:
     from wsi_umedpt.cli.failures import Failures
-    from wsi_umedpt.mil.cohort import Cohort
-    from wsi_umedpt.mil.reading import BagReader
+    from wsi_umedpt.mil.data.cohort import Cohort
+    from wsi_umedpt.mil.data.feature_loader import BagReader
 
 Stores = tuple[str, ...]
 Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
@@ -23,24 +24,11 @@ Targets = Annotated[list[str], Parameter(name=["--target", "-t"], negative=())]
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
-    """Which features are read."""
-
-    features: Annotated[str | None, Parameter(name=["--features", "-m"])] = None
-    """Which features, where the stores hold several; a trained model finds its own."""
-    grid: str | None = None
-    """Which grid, where the stores hold several; a trained model finds its own."""
-    allow_pt: bool = False
-    """Read .pt files, which are pickles, with torch's safe loader."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
 class CaseOptions:
-    """What the cases are."""
+    """Definition of the cases."""
 
     unit: Literal["slide", "union", "late"] = "slide"
-    """What one prediction is of: a slide; a patient whose slides are one bag (union); a patient whose slides are
+    """Unit of prediction: a slide; a patient whose slides are one bag (union); a patient whose slides are …
     predicted and averaged (late)."""
     slides_are_patients: bool = False
     """Every slide is of another patient; otherwise the table must name them."""
@@ -65,6 +53,8 @@ mil = cyclopts.App(
     ),
     help_format="markdown",
 )
+mil.command(predict)
+mil.command(explain)
 
 
 @mil.command
@@ -74,12 +64,13 @@ def check(
     *stores: str,
     target: Targets,
     cases: CaseOptions | None = None,
-    study: Annotated[StudySettings | None, Parameter(name="*")] = None,
+    study: Annotated[StudySettings | None, Parameter(name="*", consume_multiple=True)] = None,
     fit: Annotated[FitSettings | None, Parameter(name="*")] = None,
     vary: Annotated[list[str], Parameter(name="--try", negative=())] = [],  # noqa: B006 - cyclopts copies it
     features: FeatureOptions | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    as_json: AsJson = False,
 ) -> int:
     """Say what would be trained: cases, classes, folds, how long it takes, and everything that is wrong.
 
@@ -100,7 +91,7 @@ def check(
     stores
         Stores, feature files of CLAM, TRIDENT, STAMP or slide2vec, or folders of them.
     target
-        What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
+        Target of prediction: NAME, NAME:KIND or NAME:KIND(A,B,...). Kinds: binary, multiclass, ordinal,
         regression, multilabel, cox, discrete. Repeat for several.
     vary
         As for `mil train`; so are the settings below.
@@ -108,23 +99,35 @@ def check(
         auto, cpu, cuda, mps.
     jobs
         Networks trained at a time, as for `mil train`.
+    as_json
+        One JSON object: cases, targets, sizes of folds, seconds at most, notes and failures.
     """
     from wsi_umedpt.cli.failures import say_failures
-    from wsi_umedpt.mil.crossval import splits_of
-    from wsi_umedpt.mil.precheck import in_words, seconds_at_most
+    from wsi_umedpt.mil.training.compute import Compute
+    from wsi_umedpt.mil.training.nested_cv import splits_of
+    from wsi_umedpt.mil.training.start import check_starts
+    from wsi_umedpt.mil.training.time_estimate import seconds_at_most
 
     fit, study = fit or FitSettings(), study or StudySettings()
     options = [fit, *(varied(fit, text) for text in vary)]
     chosen, jobs = _where(device, jobs)
     cohort, reader, notes, failed = _cohort(labels, stores, target, cases, features)
-    _describe(cohort, notes)
+    about = _about(cohort)
+    if not as_json:
+        _describe(about, notes)
+    check_starts(options, cohort.kind)
     splits = splits_of(cohort, study)
-    for seed, folds in splits.items():
-        sizes = ", ".join(str((folds == fold).sum()) for fold in sorted({*folds.tolist()}))
-        say(f"seed {seed}: folds of {sizes} cases")
-    at_most = seconds_at_most(cohort, reader, options, study, splits, device=chosen, jobs=jobs)
+    sizes = {s: [int((folds == fold).sum()) for fold in sorted({*folds.tolist()})] for s, folds in splits.items()}
+    for seed, cases_each in sizes.items() if not as_json else ():
+        say(f"seed {seed}: folds of {', '.join(map(str, cases_each))} cases")
+    at_most = seconds_at_most(cohort, reader, options, study, splits, Compute(device=chosen, jobs=jobs))
+    if as_json:
+        failures = [{"slide_id": str(slide), "reason": reason} for slide, reason in failed]
+        took = {"device": chosen, "jobs": jobs, "seconds_at_most": at_most}
+        say_json({**about, "folds": sizes, **took, "notes": notes, "failures": failures})
+        return 1 if failed else 0
     say(
-        f"`mil train` takes about {in_words(at_most)} at most on this machine ({chosen}, {jobs} at a time); networks "
+        f"`mil train` takes about {duration(at_most)} at most on this machine ({chosen}, {jobs} at a time); networks "
         "that stop early make it less"
     )
     return say_failures(failed)
@@ -138,7 +141,7 @@ def train(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     target: Targets,
     cases: CaseOptions | None = None,
-    study: Annotated[StudySettings | None, Parameter(name="*")] = None,
+    study: Annotated[StudySettings | None, Parameter(name="*", consume_multiple=True)] = None,
     fit: Annotated[FitSettings | None, Parameter(name="*")] = None,
     vary: Annotated[list[str], Parameter(name="--try", negative=())] = [],  # noqa: B006 - cyclopts copies it
     features: FeatureOptions | None = None,
@@ -171,7 +174,7 @@ def train(
     out
         Folder of the run.
     target
-        What to predict: NAME, NAME:KIND or NAME:KIND(A,B,...); see `mil check`. Repeat for several, which then share
+        Target: NAME, NAME:KIND or NAME:KIND(A,B,...); see `mil check`. Repeat for several, which then share
         one network.
     vary
         A variation of the settings, as lr=0.003 or model=mean,hidden=64, that the inner folds choose from. Repeat.
@@ -184,21 +187,22 @@ def train(
     """
     import sys
 
+    from wsi_umedpt.batch.jobs.manifest import list_slides
     from wsi_umedpt.cli.failures import say_failures
     from wsi_umedpt.cli.milview import MilView
-    from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.mil.reporting import headlines, plain_command, report_run
+    from wsi_umedpt.mil.evaluation.report_data import headlines, plain_command, report_run
     from wsi_umedpt.mil.run import run_study
+    from wsi_umedpt.mil.training.compute import Compute
 
     fit, study = fit or FitSettings(), study or StudySettings()
     options = [fit, *(varied(fit, text) for text in vary)]
     chosen, jobs = _where(device, jobs)
     cohort, reader, notes, failed = _cohort(labels, stores, target, cases, features)
-    _describe(cohort, notes)
+    _describe(_about(cohort), notes)
     with MilView(options, study) as view:
         run = run_study(
             cohort, reader, options, study, out,
-            notes=notes, device=chosen, jobs=jobs, watch=view.network, fold_done=view.fold,
+            notes=notes, compute=Compute(device=chosen, jobs=jobs, network_done=view.network, fold_done=view.fold),
         )  # fmt: skip
     view.say("figures and report ...")
     files = {job.slide_id: job.path for job in list_slides([str(slides)])[0]} if slides else {}
@@ -211,136 +215,8 @@ def train(
     return say_failures(failed)
 
 
-@mil.command
-def predict(
-    model: Path,
-    /,
-    *stores: str,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    patients: Path | None = None,
-    features: FeatureOptions | None = None,
-    scores: Annotated[bool, Parameter(negative="--no-scores")] = True,
-    dask: str | None = None,
-) -> int:
-    """Predict slides: a row each, and what every tile did into their stores.
-
-    Says for each slide what cannot be ruled out, and whether it is unlike those that were trained on.
-
-    Examples
-    --------
-        wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv
-
-        wsi-umedpt mil predict runs/grade/model.json new/ -o predictions.csv --dask local:8
-
-    Parameters
-    ----------
-    model
-        model.json of a run.
-    stores
-        Stores or feature files, or folders of them.
-    out
-        CSV to write.
-    patients
-        Table with the columns slide_id (or slide) and patient: one prediction a patient.
-    scores
-        Write attention and contributions into the stores; --no-scores leaves them as they are.
-    dask
-        Workers that share the cases: local, local:N, tcp://HOST:PORT, slurm:N or pbs:N (docs/scale.md). The model and
-        the stores have the same paths on all of them.
-    """
-    from wsi_umedpt.annotations import read_patients
-    from wsi_umedpt.cohort.predict import CaseTask, predict_cases, unread
-    from wsi_umedpt.cohort.spread import Cluster
-    from wsi_umedpt.errors import MilError
-    from wsi_umedpt.interop.banks import find_usable
-    from wsi_umedpt.interop.tables import write_rows
-    from wsi_umedpt.mil.apply import cases_of, table
-    from wsi_umedpt.mil.slidemodel import SlideModel
-    from wsi_umedpt.remote import is_url, plain
-    from wsi_umedpt.slideid import by_slide
-
-    if out.suffix != ".csv":
-        raise MilError(f"--out names a CSV file; {out} does not end in .csv")
-    if scores and (urls := [plain(text) for text in stores if is_url(text)]):
-        raise MilError(f"{urls[0]} lies elsewhere, and scores of tiles cannot be written there: add --no-scores")
-    cluster = Cluster.parse(dask) if dask else None
-    out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    if cluster:  # its workers were started elsewhere
-        stores = tuple(text if is_url(text) else str(Path(text).absolute()) for text in stores)
-    sources, troubles = find_usable(stores, **_which(features), kind=SlideModel.load(model).kind)
-    named = by_slide(read_patients(patients), [*sources, *troubles], MilError) if patients else None
-    troubles = {named.get(slide, slide) if named else slide: error for slide, error in troubles.items()}
-    cases = {case: slides for case, slides in cases_of(sources, named).items() if case not in troubles}
-    name = _name(model) if scores else ""
-    tasks = [CaseTask(case, tuple(sources[slide] for slide in slides), name) for case, slides in cases.items()]
-    found = {}
-    for result in itertools.chain(predict_cases(model, tasks, cluster), unread(troubles)):
-        found[result.case_id] = result
-        say(result.said)
-    rows = [found[case].row for case in (*cases, *troubles)]
-    failures = sum(result.failed for result in found.values())
-    write_rows(out, table(rows))
-    say(f"{out}: {len(rows) - failures} predicted" + (f", {failures} failed" if failures else ""))
-    return 1 if failures else 0
-
-
-@mil.command
-def explain(
-    model: Path,
-    /,
-    *stores: str,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    leave_out: bool = False,
-    bounds: ForQuPath = True,
-    features: FeatureOptions | None = None,
-) -> int:
-    """Draw which tiles a prediction rests on: pictures, a raster with its place, and tiles for QuPath.
-
-    For each slide SLIDE.attention.png, SLIDE.contribution OUTPUT.png, one SLIDE.ome.tif with all of them, and
-    SLIDE.geojson.gz. Contributions are signed: they say for and against; attention says only where.
-
-    Examples
-    --------
-        wsi-umedpt mil explain runs/grade/model.json out/slide.zarr -o maps/
-
-        wsi-umedpt mil explain runs/grade/model.json out/ -o maps/ --leave-out
-
-    Parameters
-    ----------
-    model
-        model.json of a run.
-    stores
-        Stores or feature files, or folders of them.
-    out
-        Folder to write to.
-    leave_out
-        Also how much each output falls without each tile.
-    bounds
-        Count positions in SLIDE.geojson.gz from the corner of a slide's bounds, where a scanner states them (MRXS,
-        SCN): QuPath crops slides to them. --no-bounds counts from the corner of the whole slide.
-    """
-    from wsi_umedpt.errors import WsiError, reason_of
-    from wsi_umedpt.interop.banks import find_usable
-    from wsi_umedpt.mil.maps import write_maps
-    from wsi_umedpt.mil.slidemodel import SlideModel
-
-    loaded = SlideModel.load(model)
-    sources, troubles = find_usable(stores, **_which(features), kind=loaded.kind)
-    for slide, error in troubles.items():
-        say(f"{slide}: FAILED: {reason_of(error)}")
-    failures = len(troubles)
-    for slide, source in sources.items():
-        try:
-            for path in write_maps(loaded, source, out, leave_out=leave_out, bounds=bounds):
-                say(path)
-        except (WsiError, OSError) as error:
-            failures += 1
-            say(f"{slide}: FAILED: {reason_of(error)}")
-    return 1 if failures else 0
-
-
 def _where(device: str, jobs: int | None) -> tuple[str, int]:
-    """Where networks are trained, and how many at a time."""
+    """Device of training, and number of networks trained at a time."""
     from joblib import cpu_count
 
     from wsi_umedpt.errors import OptionError
@@ -353,23 +229,17 @@ def _where(device: str, jobs: int | None) -> tuple[str, int]:
     return chosen, jobs
 
 
-def _which(features: FeatureOptions | None) -> dict[str, Any]:
-    """Arguments of `find_sources`."""
-    which = features or FeatureOptions()
-    return {"encoder_id": which.features, "grid_id": which.grid, "allow_pt": which.allow_pt}
-
-
 def _cohort(
     labels: Path, stores: Stores, target: list[str], cases: CaseOptions | None, features: FeatureOptions | None
 ) -> "tuple[Cohort, BagReader, list[str], Failures]":
-    """What is trained on, its features, what was left out in words, and what could not be read."""
+    """Load the cohort, its features, notes on what was left out, and failures."""
     from wsi_umedpt.errors import reason_of
-    from wsi_umedpt.interop.banks import find_usable
-    from wsi_umedpt.mil.reading import BagReader, unreadable
-    from wsi_umedpt.mil.table import read_cohort
-    from wsi_umedpt.mil.targets import asked
+    from wsi_umedpt.interop.feature_banks import find_usable
+    from wsi_umedpt.mil.data.feature_loader import BagReader, unreadable
+    from wsi_umedpt.mil.data.labels_csv import read_cohort
+    from wsi_umedpt.mil.data.targets import asked
 
-    sources, troubles = find_usable(stores, **_which(features))
+    sources, troubles = find_usable(stores, **which(features))
     reasons = {slide: reason_of(error) for slide, error in troubles.items()}
     reader, targets, options = BagReader(sources), [asked(text) for text in target], asdict(cases or CaseOptions())
     cohort, notes = read_cohort(labels, sources, targets, **options, unusable=troubles)
@@ -380,34 +250,49 @@ def _cohort(
     return cohort, reader, notes, sorted(reasons.items())
 
 
-def _describe(cohort: "Cohort", notes: list[str]) -> None:
+def _about(cohort: "Cohort") -> dict[str, Any]:
+    """Cases and targets of a cohort, for JSON."""
     import numpy as np
 
-    from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
+    from wsi_umedpt.mil.data.targets import CLASS_KINDS, SURVIVAL_KINDS
 
-    slides = sum(len(case.slides) for case in cohort.cases)
-    patients = len({case.patient for case in cohort.cases})
-    say(f"{len(cohort)} cases: {slides} slides of {patients} patients, {cohort.kind.dim} numbers a tile")
+    targets = []
     for target, truth in zip(cohort.targets, cohort.truth, strict=True):
         known = ~np.isnan(truth)
+        about: dict[str, Any] = {"name": target.name, "kind": target.kind, "unlabelled": int((~known.any(1)).sum())}
         if target.kind in CLASS_KINDS:
-            parts = [f"{name} {int((truth[:, 0] == k).sum())}" for k, name in enumerate(target.classes)]
-            what = ", ".join(parts) + (" (the second is positive)" if target.kind == "binary" else "")
+            about["classes"] = {name: int((truth[:, 0] == k).sum()) for k, name in enumerate(target.classes)}
         elif target.kind == "multilabel":
-            what = ", ".join(f"{name} {int(np.nansum(truth[:, k]))}" for k, name in enumerate(target.classes))
+            about["classes"] = {name: int(np.nansum(truth[:, k])) for k, name in enumerate(target.classes)}
         elif target.kind in SURVIVAL_KINDS:
-            what = f"{int(np.nansum(truth[:, 1]))} events, median time {np.nanmedian(truth[:, 0]):g}"
+            about |= {"events": int(np.nansum(truth[:, 1])), "median_time": float(np.nanmedian(truth[:, 0]))}
         else:
-            what = f"from {np.nanmin(truth):g} to {np.nanmax(truth):g}"
-        lacking = int((~known.any(1)).sum())
-        say(f"{target.name}, {target.kind}: {what}" + (f"; {lacking} without a label" if lacking else ""))
+            about |= {"least": float(np.nanmin(truth)), "greatest": float(np.nanmax(truth))}
+        targets.append(about)
+    return {
+        "cases": len(cohort),
+        "slides": sum(len(case.slides) for case in cohort.cases),
+        "patients": len({case.patient for case in cohort.cases}),
+        "dim": cohort.kind.dim,
+        "targets": targets,
+    }
+
+
+def _describe(about: dict[str, Any], notes: list[str]) -> None:
+    """Print what `_about` found."""
+    say(
+        f"{counted(about['cases'], 'case')}: {counted(about['slides'], 'slide')} of "
+        f"{counted(about['patients'], 'patient')}, {about['dim']} features a tile"
+    )
+    for target in about["targets"]:
+        if "classes" in target:
+            what = ", ".join(f"{name} {count}" for name, count in target["classes"].items())
+            what += " (the second is positive)" if target["kind"] == "binary" else ""
+        elif "events" in target:
+            what = f"{counted(target['events'], 'event')}, median time {target['median_time']:g}"
+        else:
+            what = f"from {target['least']:g} to {target['greatest']:g}"
+        lacking = f"; {target['unlabelled']} without a label" if target["unlabelled"] else ""
+        say(f"{target['name']}, {target['kind']}: {what}{lacking}")
     for note in notes:
         say(f"note: {note}")
-
-
-def _name(model: Path) -> str:
-    """What scores are called: the run's folder, or the file's own name."""
-    import re
-
-    text = model.resolve().parent.name if model.stem == "model" else model.stem
-    return "mil_" + re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:90]

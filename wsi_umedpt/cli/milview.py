@@ -1,4 +1,4 @@
-"""What is seen of a study under way: folds done, networks trained, time left."""
+"""Progress of a study: folds done, networks trained, time left."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -7,15 +7,15 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wsi_umedpt.cli.terminal import is_quiet, shown
 from wsi_umedpt.mil.settings import FitSettings, StudySettings
-from wsi_umedpt.printable import printable_line
 
 
 class MilView:
     """A bar of networks; lines where that is no terminal."""
 
     def __init__(self, options: Sequence[FitSettings], study: StudySettings) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=is_quiet())
         self._a_fold = len(options) * study.inner_folds
         self._last = self._a_fold * len(study.seeds)
         self._progress = Progress(
@@ -34,7 +34,7 @@ class MilView:
     ) -> None:
         self._progress.stop()
         if kind is KeyboardInterrupt:
-            self.say("wsi-umedpt: stopped by Ctrl-C. Finished folds are kept; run the same command again to go on.")
+            self.say("wsi-umedpt: stopped by Ctrl-C. Finished folds are kept; run the same command again to resume.")
 
     def network(self, words: str) -> None:
         """One more network is trained."""
@@ -51,4 +51,4 @@ class MilView:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(shown(line), markup=False, highlight=False, soft_wrap=True)

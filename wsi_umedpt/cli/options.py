@@ -7,81 +7,43 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from wsi_umedpt.settings import ComputeOptions, RunSettings, TileOptions, TissueParameters
+
 Bounds = Annotated[bool | None, Parameter(negative="--no-bounds", show_default=False)]
 """--bounds or --no-bounds: the corner that positions of a foreign file count from; None as its format does."""
+AsJson = Annotated[bool, Parameter(name="--json")]
+"""--json: print one JSON document instead of lines, for other programs."""
 ForQuPath = Annotated[bool, Parameter(name="--bounds", negative="--no-bounds")]
-"""Whether positions in files for QuPath count from the corner of the slide's bounds."""
+"""Count positions in files for QuPath from the corner of the slide's bounds."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class TileOptions:
-    """Which tiles are cut. By default those that the encoder was made for."""
-
-    size: int | None = None
-    """Side of a tile in pixels, as the encoder sees it; by default the encoder's own."""
-    tile_mpp: float | None = None
-    """Resolution of a tile, microns per pixel (0.5 is about 20x); by default what the encoder states, else 0.5."""
-    stride: int | None = None
-    """Distance between tiles in pixels; less than --size makes them overlap."""
-    min_tissue: float | None = None
-    """Least share of a tile that is tissue, 0 to 1; by default 0.25, and 0.05 where objects are looked for."""
-    resampling: Literal["area", "dct"] = "area"
-    """How pixels are shrunk: exact averages, or faster inside the JPEG decoder."""
-    upsample: bool = False
-    """Magnify slides that are coarser than the tiles; otherwise they are refused."""
-    edge: Literal["drop", "pad"] = "drop"
-    """Tiles that cross the right or lower edge of the slide: left out and counted, or embedded on white."""
-    force: bool = False
-    """Cut tiles that do not fit the encoder's card all the same."""
+_FLAGS = {
+    "size_px": "size", "stride_px": "stride", "stall_s": "stall-timeout", "slide_s": "slide-timeout",
+    "memory_gb": "slide-memory", "grid_id": "grid", "most_gb": "stage-gb",
+}  # fmt: skip
+"""Fields of settings whose flag has another name than they."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class TissueOptions:
-    """How tissue is found; see `wsi-umedpt tissue` for a sheet to judge it by."""
-
-    cell_um: float = 16.0
-    """Detail of the tissue mask, microns."""
-    min_colour: float = 7.0
-    """Least colour distance of tissue from glass (in CIE a and b); lower keeps paler tissue."""
-    max_colour: float = 22.0
-    """Greatest threshold chosen automatically."""
-    min_area_um2: float = 40_000.0
-    """Drop pieces smaller than this, square microns."""
-    max_hole_um2: float = 20_000.0
-    """Close holes smaller than this, square microns."""
-    reject_ink: Annotated[bool, Parameter(negative="--keep-ink")] = True
-    """Leave marker ink out."""
+def flag_of(field: str) -> str:
+    """Name of the flag of a settings field, without its dashes."""
+    return _FLAGS.get(field, field.replace("_", "-"))
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How the work is done."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N, mps; cuda:all runs one process per GPU."""
-    engine: Literal["torch", "openvino"] = "torch"
-    """What runs the encoder; openvino is the fastest on CPU (pip install 'wsi-umedpt[openvino]')."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the encoder; features other than fp32 are stored under a name of their own."""
-    compile: bool = False
-    """Compile the encoder (CUDA)."""
-    batch_size: int = 64
-    """Tiles in a batch; a divisor of 1024."""
-    threads: int | None = None
-    """Threads that decode; by default one per core, at most 8."""
-    max_unreadable: float = 0.05
-    """Share of damaged tiles above which a slide fails."""
-    stall_timeout: float = 600.0
-    """Seconds without any progress after which reading a slide is given up; the others go on."""
+_settings = Parameter(name="*", name_transform=flag_of)
+Tiles = Annotated[TileOptions | None, _settings]
+"""Size, scale and position of tiles."""
+Tissue = Annotated[TissueParameters | None, Parameter(name="*", negative_bool="no-")]
+"""Parameters of tissue detection."""
+Compute = Annotated[ComputeOptions | None, _settings]
+"""Device, engine and precision of networks."""
+Run = Annotated[RunSettings | None, _settings]
+"""Settings for reading and running tiles."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SpreadOptions:
-    """How slides are spread over processes and machines, and how stubbornly they are tried (docs/scale.md)."""
+    """Settings for spreading slides over processes and machines, and for retries (docs/how-to/cohort.md)."""
 
     dask: str | None = None
     """Workers that share the slides: local, local:N, tcp://HOST:PORT, slurm:N or pbs:N."""
@@ -92,7 +54,7 @@ class SpreadOptions:
     slide_memory: float | None = None
     """GB of memory above which the process of a slide is ended; isolates."""
     attempts: int = 3
-    """After how many failed attempts, over all runs, a slide is given up."""
+    """Number of failed attempts, over all runs, after which a slide is given up."""
     retry_failed: bool = False
     """Try again also the slides that were given up."""
     stage: Path | None = None
@@ -106,7 +68,7 @@ class SpreadOptions:
 
 
 def origin_of(bounds: bool | None) -> Literal["bounds", "level-0"] | None:
-    """What --bounds and --no-bounds mean to readers of annotations."""
+    """Origin that --bounds and --no-bounds give to readers of annotations."""
     return None if bounds is None else "bounds" if bounds else "level-0"
 
 
@@ -120,6 +82,6 @@ def check_mpp(mpp: float | None) -> None:
 
 def stores_in(paths: Sequence[str | Path]) -> list[Path]:
     """The stores among and in the paths and URLs that a user named."""
-    from wsi_umedpt.places import find_stores
+    from wsi_umedpt.io.paths import find_stores
 
     return [store for path in paths for store in find_stores(path)]

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from wsi_umedpt.cli.terminal import say
 
 if TYPE_CHECKING:
-    from wsi_umedpt.store import SlideStore
+    pass
 
 
 def picture(
@@ -39,11 +39,12 @@ def picture(
     out
         PNG to write.
     model
-        Which features, where the store holds several.
+        Features to show, where the store holds several.
     grid
-        Which grid, where the store holds several.
+        Grid to show, where the store holds several.
     scores
-        Draw these scores of the tiles (see `wsi-umedpt probe predict`) instead of the features.
+        Draw these scores of the tiles (see `wsi-umedpt probe predict`) instead of the features; with --objects, colour
+        objects by the classes that these scores give them.
     objects
         Draw these objects (see `wsi-umedpt segment`) instead.
     slide
@@ -51,23 +52,21 @@ def picture(
     """
     from contextlib import ExitStack
 
-    from wsi_umedpt.objectpicture import object_sheet
-    from wsi_umedpt.picture import check_name, overview, save, score_sheet
-    from wsi_umedpt.slide import open_slide
-    from wsi_umedpt.store import SlideStore
+    from wsi_umedpt.plotting.objects import object_sheet
+    from wsi_umedpt.plotting.sheets import check_name, overview, save, score_sheet
+    from wsi_umedpt.slides.slide import open_slide
+    from wsi_umedpt.store.slide_store import SlideStore
 
     check_name(out)
     opened = SlideStore.open(store)
     with ExitStack() as closing:
         if objects or slide:
-            pixels = closing.enter_context(open_slide(slide, mpp=_own_mpp(opened))) if slide else None
-            save(object_sheet(opened, objects, pixels), out)
+            pixels = (
+                closing.enter_context(open_slide(slide, mpp=opened.stated_mpp, channels=opened.channels))
+                if slide
+                else None
+            )
+            save(object_sheet(opened, objects, pixels, scores=scores), out)
         else:
             save(score_sheet(opened, scores, grid) if scores else overview(opened, model, grid), out)
     say(out)
-
-
-def _own_mpp(store: "SlideStore") -> float | None:
-    """The scale that the user gave when the store was made; None where the slide states one."""
-    of = store.attrs["slide"]
-    return float(of["mpp"]) if of["mpp_source"] == "user" else None

@@ -21,7 +21,7 @@ def pretrain(
     """Train one encoder and a head for each task; run again to go on where it stopped.
 
     The config is TOML: a table [model], a table [training], and a table [[task]] for each task
-    with [task.data]. docs/umedpt.md describes every key, benchmarks/pretraining holds two
+    with [task.data]. docs/how-to/train-an-encoder.md describes every key, benchmarks/pretraining holds two
     complete ones. On several GPUs: torchrun --nproc-per-node N -m wsi_umedpt pretrain ...
 
     Examples
@@ -52,8 +52,9 @@ def pretrain(
     import torch
     from rich.console import Console
 
+    from wsi_umedpt.cli.terminal import is_quiet
     from wsi_umedpt.cli.training_view import TrainingView
-    from wsi_umedpt.datasets.door import check as check_data
+    from wsi_umedpt.datasets.validation import check as check_data
     from wsi_umedpt.training.run import find_data
     from wsi_umedpt.training.run import pretrain as train
     from wsi_umedpt.training.settings import read_pretrain_config
@@ -61,7 +62,7 @@ def pretrain(
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     settings = read_pretrain_config(config, data)
-    console = Console()
+    console = Console(quiet=is_quiet())
     with TrainingView(settings, console, out / "tensorboard" if tensorboard else None) as view:
         if check:
             found = find_data(settings)

@@ -10,13 +10,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from wsi_umedpt.cohort.forecast import Forecast, in_words
-from wsi_umedpt.cohort.manifest import SlideJob
-from wsi_umedpt.cohort.outcome import Outcome, Watcher
-from wsi_umedpt.printable import printable_line
+from wsi_umedpt.batch.coordination.result import Outcome, Watcher
+from wsi_umedpt.batch.reporting.forecast import Forecast
+from wsi_umedpt.cli.terminal import is_quiet, shown
+from wsi_umedpt.io.printable import printable_line
+from wsi_umedpt.messages import counted, duration
+from wsi_umedpt.slides.slide_job import SlideJob
 
 _TOLD_S = 60.0
-"""How often the time left is told where there is no terminal."""
+"""Seconds between two messages on the time left, where there is no terminal."""
 
 
 class _Speed(ProgressColumn):
@@ -36,7 +38,7 @@ class _Left(ProgressColumn):
         if task.fields["unit"] == "tiles":
             return self._of_slide.render(task)
         seconds = self._forecast.seconds_left
-        return Text("" if seconds is None or task.finished else f"{in_words(seconds)} left", "progress.remaining")
+        return Text("" if seconds is None or task.finished else f"{duration(seconds)} left", "progress.remaining")
 
 
 class Bars(Watcher):
@@ -46,7 +48,7 @@ class Bars(Watcher):
     """
 
     def __init__(self, slides: int, forecast: Forecast | None = None) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=is_quiet())
         self._slides, self._whole = slides, 0
         self._forecast = forecast or Forecast({})
         self._told = time.monotonic()
@@ -89,10 +91,10 @@ class Bars(Watcher):
         self._forecast.slide_ended(outcome)
         self._whole += outcome.status != "failed"
         self._progress.advance(self._all)
-        earlier = f" ({outcome.tiles - outcome.fresh} in an earlier run)" if outcome.fresh < outcome.tiles else ""
+        earlier = f" ({outcome.tiles - outcome.fresh:,} in an earlier run)" if outcome.fresh < outcome.tiles else ""
         found = "".join(f", {count} {name}" for name, count in outcome.objects.items())
         what = {
-            "done": f"{outcome.tiles} tiles{earlier} in {outcome.seconds:.1f} s{found}",
+            "done": f"{counted(outcome.tiles, 'tile')}{earlier} in {outcome.seconds:.1f} s{found}",
             "already": f"already there{found}",
             "failed": "FAILED (why: in the list at the end)",
         }
@@ -114,16 +116,16 @@ class Bars(Watcher):
             self._told = time.monotonic()
             seconds, left = self._forecast.seconds_left, self._forecast.slides_left
             if seconds is not None and left:
-                self._say(f"{self._slides - left} of {self._slides} slides, about {in_words(seconds)} left")
+                self._say(f"{self._slides - left} of {counted(self._slides, 'slide')}, about {duration(seconds)} left")
 
     def _say(self, line: str) -> None:
-        self._console.print(printable_line(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
     def stopped(self, out: Path, by: str = "Ctrl-C") -> None:
         """Say what Ctrl-C, or another signal, left, and how to go on."""
         line = (
-            f"wsi-umedpt: stopped by {by}. {self._whole} of {self._slides} slides have whole stores. What was "
-            f"embedded of the next is kept in {out} (*.zarr.partial), in blocks of 1024 tiles. "
-            "Run the same command again to go on."
+            f"wsi-umedpt: stopped by {by}. {self._whole} of "
+            f"{counted(self._slides, 'slide has a whole store', 'slides have whole stores')}. What was embedded of the "
+            f"next is kept in {out} (*.zarr.partial), in blocks of 1024 tiles. Run the same command again to resume."
         )
         self._say(line)

@@ -2,27 +2,23 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import (
-    Bounds,
-    RunOptions,
-    SpreadOptions,
-    TileOptions,
-    TissueOptions,
-    check_mpp,
-    origin_of,
-)  # fmt: skip
-from wsi_umedpt.cli.spread import check_spread, cores_each, make_output, plan_of, rules_of, run_slides, share_cores
+from wsi_umedpt.cli.devices import devices_of, run_on_each
+from wsi_umedpt.cli.options import Bounds, Compute, Run, SpreadOptions, Tiles, Tissue
+from wsi_umedpt.cli.spread import Given, check_spread, find_given, load_runner, run_everywhere
 from wsi_umedpt.cli.terminal import say
+from wsi_umedpt.messages import counted
+from wsi_umedpt.settings import ComputeOptions, RunSettings, TileOptions, TissueParameters
 
 if TYPE_CHECKING:
-    from wsi_umedpt.cohort.objects import ObjectPlan, Segmenting
-    from wsi_umedpt.cohort.run import Outcome
+    from wsi_umedpt.batch.coordination.result import Outcome
+    from wsi_umedpt.pipeline.segment import SegmentTask
 
 
 def segment(
@@ -35,15 +31,17 @@ def segment(
     mpp: float | None = None,
     mask: Path | None = None,
     bounds: Bounds = None,
-    tiles: TileOptions | None = None,
-    tissue: TissueOptions | None = None,
-    run: RunOptions | None = None,
+    channels: str | None = None,
+    tiles: Tiles = None,
+    tissue: Tissue = None,
+    compute: Compute = None,
+    run: Run = None,
     spread: SpreadOptions | None = None,
 ) -> int:
     """Find objects on slides: label images, outlines and measures, in the stores `OUT/SLIDE.zarr`.
 
-    Stores that are there are added to. A slide that was interrupted is gone on with: run the same
-    command again. `wsi-umedpt embed --heads` embeds the windows in the same pass. Exit code 1 if
+    Objects are added to stores that exist. An interrupted slide is resumed: run the same command
+    again. `wsi-umedpt embed --heads` embeds the windows in the same pass. Exit code 1 if
     any slide failed, 143 if SIGTERM stopped the run.
 
     Examples
@@ -62,11 +60,11 @@ def segment(
     ----------
     slides
         Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a table with columns slide,
-        slide_id, mpp, mask.
+        slide_id, mpp, mask, channels.
     out
         Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
     heads
-        Which objects; `wsi-umedpt encoders` lists the heads of each UMedPT model. By default the first.
+        Kinds of objects; `wsi-umedpt encoders` lists the heads of each UMedPT model. By default the first.
     model
         UMedPT model: one that ships, or umedpt:FILE.json. By default the one that ships.
     mpp
@@ -75,87 +73,76 @@ def segment(
         Your own tissue mask for one slide: annotations of QuPath (GeoJSON), ASAP, ImageScope or HALO in level-0 pixels,
         or a PNG of the whole slide.
     bounds
-        Whether masks count from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By default
+        Count masks from the corner of the slide's bounds, where a scanner states them (MRXS, SCN). By default
         GeoJSON does, as QuPath crops slides to them, and so does ImageScope; ASAP and HALO count from the whole slide.
+    channels
+        Channels of slides that are not in colour: three that are seen as red, green and blue, or one seen as grey, as
+        DAPI,CD3,CD8 or 0,3,5 (`wsi-umedpt info` lists them). Each is stretched between percentiles of the slide; fix
+        its grey values as in DAPI:200-4000. The store records them.
     tiles
-        Which windows are cut; by default 320 px, 256 px apart. With --stride of a grid that the store has, windows
+        Size, scale and position of windows; by default 320 px, 256 px apart. With --stride of a stored grid, windows
         lie as its tiles do, and are as large as they need be to overlap.
     tissue
-        How tissue is found.
+        Parameters of tissue detection.
+    compute
+        Device and precision of networks; heads run on torch, not compiled. --device cuda runs one process for each GPU
+        that is visible.
     run
-        How the work is done.
+        Settings for reading and running windows.
     spread
-        How slides are spread over processes and machines.
+        Settings for spreading slides over processes and machines.
     """
-    return find_objects(slides, out, model, heads, mpp, mask, bounds, tiles, tissue, run, spread, embed=False)
+    spread, compute, run = spread or SpreadOptions(), compute or ComputeOptions(), run or RunSettings()
+    check_spread(spread)
+    given = find_given(slides, mpp, mask, bounds, channels)
+    devices = devices_of(compute.device, spread)
+    if len(devices) > 1 and len(given.jobs) > 1:
+        command = partial(
+            segment, slides, out=out, heads=heads, model=model, mpp=mpp, mask=mask, bounds=bounds, channels=channels,
+            tiles=tiles, tissue=tissue, spread=spread,
+        )  # fmt: skip
+        return run_on_each(command, devices[: len(given.jobs)], compute, run)
+    return segment_given(given, out, spread, Asked(model, heads, tiles, compute, tissue), run)
 
 
-def find_objects(
-    slides: list[str], out: str, model: str, heads: Sequence[str], mpp: float | None, mask: Path | None,
-    bounds: bool | None, tiles: TileOptions | None, tissue: TissueOptions | None, run: RunOptions | None,
-    spread: SpreadOptions | None, *, embed: bool,
-) -> int:  # fmt: skip
-    """What `segment`, and `embed --heads`, do."""
-    from wsi_umedpt.cohort.manifest import list_slides, with_flags
-    from wsi_umedpt.cohort.objects import segment_slides
+@dataclass(frozen=True)
+class Asked:
+    """Model, heads and windows that are asked for; picklable, and loads the task."""
 
-    tiles, run, spread = tiles or TileOptions(), run or RunOptions(), spread or SpreadOptions()
-    tissue = tissue or TissueOptions()
-    check_mpp(mpp)
-    check_spread(spread, run)
-    jobs, failures = list_slides(slides, say)
-    jobs = with_flags(jobs, mpp, mask, origin_of(bounds))
-    objects = _objects(model, heads, tiles, run, embed=embed)
-    plan = plan_of(out, tissue, run, spread)
-    spec = objects.spec
-    names = ", ".join(h.name for h in objects.model.heads)
+    model: str
+    heads: Sequence[str]
+    tiles: TileOptions | None
+    compute: ComputeOptions
+    tissue: TissueParameters | None
+    embed: bool = False
+
+    def load(self, settings: RunSettings) -> "SegmentTask":
+        """Load the model and its heads."""
+        from wsi_umedpt.pipeline.plan import plan_segmentation
+
+        heads = [name for names in self.heads for name in names.split(",")]
+        return plan_segmentation(
+            self.model, heads, self.tiles, self.compute, tissue=self.tissue, settings=settings, embed=self.embed
+        )
+
+
+def segment_given(given: Given, out: str, spread: SpreadOptions, asked: Asked, run: RunSettings) -> int:
+    """Find objects on given slides, for `segment` and `embed --heads`."""
+    task = asked.load(run)
+    spec, made_by = task.spec, task.made_by
+    names = ", ".join(head.name for head in task.model.heads)
     say(
-        f"{objects.made_by['model']}: {names}{' and embeddings' if embed else ''}; windows of {spec.size_px} px, "
-        f"{spec.stride} px apart, at {spec.mpp:g} um/px, {objects.made_by['precision']} on {objects.made_by['device']}"
+        f"{made_by['model']}: {names}{' and embeddings' if asked.embed else ''}; windows of {spec.size_px} px, "
+        f"{spec.stride} px apart, at {spec.mpp:g} um/px, {made_by['precision']} on {made_by['device']}"
     )
-    unscaled = [head.name for head in objects.model.heads if head.mpp is None]
-    if tiles.tile_mpp is None and unscaled:
+    unscaled = [head.name for head in task.model.heads if head.mpp is None]
+    if (asked.tiles is None or asked.tiles.tile_mpp is None) and unscaled:
         say(
             f"{', '.join(unscaled)}: trained on images of no stated scale; look at the result, and change the windows' "
-            "scale with --tile-mpp (docs/objects.md says how large objects should be)"
+            "scale with --tile-mpp (docs/how-to/objects.md says how large objects should be)"
         )
-    folder = make_output(out, spread)
-    load = partial(load_segmenting, out, model, heads, tiles, tissue, run, spread, embed)
-    outcomes = run_slides(
-        jobs,
-        folder,
-        spread,
-        load,
-        lambda bars, rules: segment_slides(jobs, plan, objects, bars, rules),
-        (slides, failures),
-    )
-    return outcomes if isinstance(outcomes, int) else _summary(outcomes, [(f.name, f.reason) for f in failures])
-
-
-def load_segmenting(
-    out: str, model: str, heads: Sequence[str], tiles: TileOptions, tissue: TissueOptions, run: RunOptions,
-    spread: SpreadOptions, embed: bool,
-) -> "Segmenting":  # fmt: skip
-    """Load what finds objects, in a process that does nothing else."""
-    from wsi_umedpt.cohort.objects import Segmenting
-
-    run = share_cores(run, cores_each(spread))
-    objects = _objects(model, heads, tiles, run, embed=embed)
-    return Segmenting(plan_of(out, tissue, run, spread), objects, rules_of(spread))
-
-
-def _objects(model: str, names: Sequence[str], tiles: TileOptions, run: RunOptions, *, embed: bool) -> "ObjectPlan":
-    from wsi_umedpt.cohort.heads import Windows, plan_objects
-    from wsi_umedpt.errors import EncoderError
-
-    if run.engine != "torch" or run.compile:
-        raise EncoderError("heads run on the engine torch, not compiled; leave --engine and --compile out")
-    windows = Windows(
-        size_px=tiles.size, mpp=tiles.tile_mpp, stride_px=tiles.stride, min_tissue=tiles.min_tissue,
-        resampling=tiles.resampling, upsample=tiles.upsample, edge=tiles.edge if embed else "drop",
-    )  # fmt: skip
-    heads = [n for name in names for n in name.split(",")]
-    return plan_objects(model, heads, windows, device=run.device, precision=run.precision, embed=embed)
+    outcomes = run_everywhere(given, out, spread, task, partial(load_runner, asked.load, run, out, spread))
+    return outcomes if isinstance(outcomes, int) else _summary(outcomes, [(f.name, f.reason) for f in given.failures])
 
 
 def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> int:
@@ -167,19 +154,22 @@ def _summary(outcomes: "Sequence[Outcome]", failed: list[tuple[str, str]]) -> in
     for outcome in outcomes:
         for name, count in outcome.objects.items():
             counts[name] = counts.get(name, 0) + count
-    found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no objects"
-    say(f"{len(done)} slides done, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
+    found = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no objects"
+    say(f"{len(done)} segmented, {sum(o.status == 'already' for o in outcomes)} already there: {found}")
     for outcome in outcomes:
         if outcome.status != "failed" and not outcome.tiles:
             say(
-                f"  {outcome.job.slide_id}: no window with enough tissue. On smears and fluorescence, where none is "
+                f"  {outcome.job.slide_id}: no window with enough tissue. On smears, where none is "
                 "found, --min-tissue 0 looks everywhere; what counts as tissue: "
                 f"wsi-umedpt tissue {shlex.quote(outcome.job.name)} -o tissue.png"
             )
         if outcome.note:
             say(f"  {outcome.job.slide_id}: of its mask {outcome.note}")
         if outcome.unreadable:
-            say(f"  {outcome.job.slide_id}: {outcome.unreadable} of {outcome.tiles} windows unreadable, left out")
+            say(
+                f"  {outcome.job.slide_id}: {outcome.unreadable:,} of {counted(outcome.tiles, 'window')} unreadable, "
+                "left out"
+            )
     say_same({o.job.slide_id: o.fingerprint for o in outcomes})
     if failed:
         say(f"{len(failed)} failed:", error=True)

@@ -1,42 +1,68 @@
-"""Where the slides of a command are worked on: in this process, in one beside it, or by the workers of a cluster."""
+"""Executors of a command's slides: this process, a child process, or the workers of a cluster."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_umedpt.cli.options import RunOptions, SpreadOptions, TissueOptions
+from wsi_umedpt.cli.options import SpreadOptions, check_mpp, origin_of
+from wsi_umedpt.cli.terminal import say
+from wsi_umedpt.settings import RunSettings
 
 if TYPE_CHECKING:
-    from wsi_umedpt.cohort.isolate import Load
-    from wsi_umedpt.cohort.manifest import Failure, SlideJob
-    from wsi_umedpt.cohort.outcome import Outcome, Watcher
-    from wsi_umedpt.cohort.publishing import Shelf
-    from wsi_umedpt.cohort.run import EmbedPlan
-    from wsi_umedpt.cohort.staging import StageRule
-    from wsi_umedpt.cohort.turns import Rules
-    from wsi_umedpt.models.encoder import Encoder
-    from wsi_umedpt.tiling import TileSpec
+    from wsi_umedpt.batch.coordination.attempts import Rules
+    from wsi_umedpt.batch.coordination.publish import PublishTarget
+    from wsi_umedpt.batch.coordination.result import Outcome, Watcher
+    from wsi_umedpt.batch.executors.slide_child import Load
+    from wsi_umedpt.batch.jobs.manifest import Failure
+    from wsi_umedpt.batch.jobs.staging import StageRule
+    from wsi_umedpt.batch.run import Batch, SlideRunner
+    from wsi_umedpt.pipeline.task import SlideTask
+    from wsi_umedpt.slides.slide_job import SlideJob
+
+
+@dataclass(frozen=True)
+class Given:
+    """Slides that the user named."""
+
+    names: Sequence[str]
+    jobs: "list[SlideJob]"
+    failures: "list[Failure]"
+    """Names that cannot be used, and the reasons; `status` shows them."""
+
+
+def find_given(
+    slides: Sequence[str], mpp: float | None, mask: Path | None, bounds: bool | None, channels: str | None = None
+) -> Given:
+    """The slides that a command names, with what its flags state of them."""
+    from wsi_umedpt.batch.jobs.manifest import list_slides, with_flags
+    from wsi_umedpt.slides.channels import choices
+
+    check_mpp(mpp)
+    chosen = choices(channels or ())
+    jobs, failures = list_slides(slides, say)
+    return Given(slides, with_flags(jobs, mpp, mask, origin_of(bounds), chosen), failures)
 
 
 def rules_of(spread: SpreadOptions) -> "Rules":
-    """How stubbornly slides are tried."""
-    from wsi_umedpt.cohort.turns import Rules
+    """Rules for retries."""
+    from wsi_umedpt.batch.coordination.attempts import Rules
 
     return Rules(attempts=spread.attempts, retry_failed=spread.retry_failed)
 
 
 def stage_of(spread: SpreadOptions) -> "StageRule":
-    """Which slides are copied before they are opened."""
-    from wsi_umedpt.cohort.staging import StageRule
+    """Rule for slides that are copied before they are opened."""
+    from wsi_umedpt.batch.jobs.staging import StageRule
 
     return StageRule(folder=spread.stage.absolute() if spread.stage else None, most_gb=spread.stage_gb)
 
 
-def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, Shelf | None]":
+def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, PublishTarget | None]":
     """Folder that stores are made in, and where they are published if that is elsewhere."""
-    from wsi_umedpt.cohort.publishing import Shelf
+    from wsi_umedpt.batch.coordination.publish import PublishTarget
     from wsi_umedpt.errors import OptionError
-    from wsi_umedpt.remote import is_url, plain
+    from wsi_umedpt.io.remote import is_url, plain
 
     if not is_url(out):
         if spread.work:
@@ -45,34 +71,17 @@ def output_of(out: str, spread: SpreadOptions) -> "tuple[Path, Shelf | None]":
     if spread.work is None:
         raise OptionError(
             f"stores are made here before they are published to {plain(out)}: name a folder with --work; it is "
-            "needed to go on after an interruption"
+            "needed to resume after an interruption"
         )
-    return spread.work, Shelf(out.rstrip("/"))
+    return spread.work, PublishTarget(out.rstrip("/"))
 
 
-def plan_of(
-    out: str, tissue: TissueOptions, run: RunOptions, spread: SpreadOptions, encoders: "Sequence[Encoder]" = (),
-    specs: "Sequence[TileSpec]" = (),
-) -> "EmbedPlan":  # fmt: skip
-    """What is done to every slide, by the flags that `embed` and `segment` share."""
-    from dataclasses import asdict
+def batch_of(out: str, spread: SpreadOptions) -> "Batch":
+    """Settings of a run: output, staging and retries."""
+    from wsi_umedpt.batch.run import Batch
 
-    from wsi_umedpt.cohort.run import EmbedPlan
-    from wsi_umedpt.tissue import TissueParameters
-
-    folder, shelf = output_of(out, spread)
-    return EmbedPlan(
-        out=folder,
-        shelf=shelf,
-        encoders=encoders,
-        specs=specs,
-        tissue=TissueParameters(**asdict(tissue)),
-        batch_size=run.batch_size,
-        threads=run.threads,
-        max_unreadable=run.max_unreadable,
-        stage=stage_of(spread),
-        stall_s=run.stall_timeout,
-    )
+    folder, publish_to = output_of(out, spread)
+    return Batch(out=folder, publish_to=publish_to, stage=stage_of(spread), rules=rules_of(spread))
 
 
 def make_output(out: str, spread: SpreadOptions) -> Path:
@@ -83,45 +92,42 @@ def make_output(out: str, spread: SpreadOptions) -> Path:
     OptionError, StoreError, RemoteError
         If that cannot be.
     """
-    from wsi_umedpt.cohort.publishing import published_to
+    from wsi_umedpt.batch.coordination.publish import published_to
     from wsi_umedpt.errors import OptionError, StoreError
 
-    folder, shelf = output_of(out, spread)
+    folder, publish_to = output_of(out, spread)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = "a file has that name" if folder.is_file() else error.strerror or error
         raise StoreError(f"the output folder {folder} cannot be made: {why}") from None
-    if shelf:
-        shelf.reach()  # first: a name that was mistyped binds nothing
-        shelf.bind(folder)
+    if publish_to:
+        publish_to.reach()  # first: a name that was mistyped binds nothing
+        publish_to.bind(folder)
     elif url := published_to(folder):
         raise OptionError(
-            f"{folder} is the work folder of runs that publish to {url}, and what lies in it need not be whole: go on "
+            f"{folder} is the work folder of runs that publish to {url}, and what lies in it need not be whole: resume "
             f"with -o {url} --work {folder}, or name another folder"
         )
     return folder
 
 
 def in_children(spread: SpreadOptions) -> bool:
-    """Whether slides are opened in other processes than this."""
+    """Return whether slides are opened in other processes than this."""
     return bool(spread.dask or spread.isolate or spread.slide_timeout or spread.slide_memory)
 
 
-def check_spread(spread: SpreadOptions, run: RunOptions) -> None:
+def check_spread(spread: SpreadOptions) -> None:
     """Refuse what cannot be, before anything is loaded."""
-    from wsi_umedpt.cohort.isolate import Limits
-    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.batch.executors.child_process import Limits
 
     rules_of(spread)
     stage_of(spread)
     Limits(slide_s=spread.slide_timeout, memory_gb=spread.slide_memory)
     if spread.dask:
-        from wsi_umedpt.cohort.spread import Cluster
+        from wsi_umedpt.batch.executors.dask import Cluster
 
         Cluster.parse(spread.dask)
-    if in_children(spread) and run.device == "cuda:all":
-        raise OptionError("--device cuda:all does not go with --isolate or --dask; --dask local has one worker a GPU")
 
 
 def cores_each(spread: SpreadOptions) -> int:
@@ -130,72 +136,76 @@ def cores_each(spread: SpreadOptions) -> int:
 
     if not (spread.dask and spread.dask.startswith("local")):
         return 0
-    from wsi_umedpt.cohort.spread import Cluster, default_workers
+    from wsi_umedpt.batch.executors.dask import Cluster, default_workers
 
     cluster = Cluster.parse(spread.dask)
     return max(1, (os.cpu_count() or 1) // (cluster.workers or default_workers()))
 
 
-def share_cores(run: RunOptions, cores: int) -> RunOptions:
-    """Settings for a process that shares its machine: so many threads for networks, and for decoding."""
+def share_cores(settings: RunSettings, cores: int) -> RunSettings:
+    """Settings for a process that shares its machine: so many threads for networks, and readers for the rest."""
     from dataclasses import replace
 
     import torch
 
     if not cores:
-        return run
+        return settings
     torch.set_num_threads(min(torch.get_num_threads(), cores))
-    return replace(run, threads=min(cores, 8) if run.threads is None else run.threads)
+    return replace(settings, readers=max(1, cores - 1) if settings.readers is None else settings.readers)
 
 
-def run_slides(
-    jobs: Sequence["SlideJob"],
-    out: Path,
-    spread: SpreadOptions,
-    load: "Load",
-    here: "Callable[[Watcher, Rules], list[Outcome]]",
-    given: "tuple[Sequence[str], Sequence[Failure]]" = ((), ()),
-) -> "list[Outcome] | int":
+def load_runner(
+    load: "Callable[[RunSettings], SlideTask]", settings: RunSettings, out: str, spread: SpreadOptions
+) -> "SlideRunner":
+    """Load what works on slides, in a process that does nothing else."""
+    from wsi_umedpt.batch.run import SlideRunner
+
+    return SlideRunner(load(share_cores(settings, cores_each(spread))), batch_of(out, spread))
+
+
+def run_everywhere(
+    given: "Given", out: str, spread: SpreadOptions, task: "SlideTask", load: "Load",
+) -> "list[Outcome] | int":  # fmt: skip
     """Work on all slides, with progress; an exit code if it was stopped.
 
     Parameters
     ----------
+    task
+        Loaded for this process; elsewhere `load` makes it.
     load
-        Loads the encoders in another process; see `cohort.isolate.Load`.
-    here
-        Does all the work in this process.
-    given
-        What the user named, and what of it cannot be used; `status` shows it.
+        Loads the runner in another process; see `slide_child.Load`.
     """
+    from wsi_umedpt.batch.coordination.shutdown import EXIT_CODE, Terminated, raise_on_sigterm
+    from wsi_umedpt.batch.jobs.run_files import announced
+    from wsi_umedpt.batch.reporting.forecast import Forecast
+    from wsi_umedpt.batch.run import run_slides
     from wsi_umedpt.cli.progress import Bars
-    from wsi_umedpt.cohort.forecast import Forecast
-    from wsi_umedpt.cohort.runs import announced
-    from wsi_umedpt.cohort.stopping import EXIT_CODE, Stopped, stoppable
 
+    jobs, folder = given.jobs, make_output(out, spread)
     forecast = Forecast.of(jobs)
-    with Bars(len(jobs), forecast) as bars, announced(out, jobs, given[1], given[0], forecast):
+    with Bars(len(jobs), forecast) as bars, announced(folder, jobs, given.failures, given.names, forecast):
         try:
-            with stoppable():
+            with raise_on_sigterm():
                 if in_children(spread):
-                    return _elsewhere(jobs, out, spread, load, bars)
-                return here(bars, rules_of(spread))
-        except Stopped:
-            bars.stopped(out, "SIGTERM")
+                    return _elsewhere(jobs, folder, spread, load, bars)
+                return run_slides(jobs, task, batch_of(out, spread), bars)
+        except Terminated:
+            bars.stopped(folder, "SIGTERM")
             return EXIT_CODE
         except KeyboardInterrupt:
-            bars.stopped(out)
+            bars.stopped(folder)
             return 130
 
 
 def _elsewhere(
     jobs: Sequence["SlideJob"], out: Path, spread: SpreadOptions, load: "Load", watcher: "Watcher"
 ) -> "list[Outcome]":
-    from wsi_umedpt.cohort.isolate import Isolated, Limits
-    from wsi_umedpt.cohort.line import run_line
+    from wsi_umedpt.batch.executors.child_process import Isolated, Limits
+    from wsi_umedpt.batch.executors.slide_queue import run_queue
 
     limits, rules = Limits(slide_s=spread.slide_timeout, memory_gb=spread.slide_memory), rules_of(spread)
     if not spread.dask:
-        return run_line(jobs, Isolated(load, out, limits, rules), watcher)
-    from wsi_umedpt.cohort.spread import Cluster, spread_slides
+        return run_queue(jobs, Isolated(load, out, limits, rules), watcher)
+    from wsi_umedpt.batch.executors.dask import Cluster, spread_slides
 
     return spread_slides(jobs, load, out, Cluster.parse(spread.dask), limits=limits, rules=rules, watcher=watcher)

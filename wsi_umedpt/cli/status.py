@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from wsi_umedpt.cli.options import AsJson
+from wsi_umedpt.cli.terminal import say_json
+from wsi_umedpt.messages import counted, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from wsi_umedpt.cohort.runs import RunNote
-    from wsi_umedpt.cohort.standing import Board
+    from wsi_umedpt.batch.jobs.run_files import RunNote
+    from wsi_umedpt.batch.reporting.status import Board
 
 
 def status(
@@ -21,6 +25,7 @@ def status(
     once: bool = False,
     every: Annotated[float, Parameter(alias="-n")] = 2.0,
     failures: int = 8,
+    as_json: AsJson = False,
 ) -> int:
     """Show how the slides of an output folder stand: whole, running, failed and why, tiles per second, time left.
 
@@ -44,16 +49,18 @@ def status(
     every
         Seconds between looks.
     failures
-        How many of the last failures are shown.
+        Number of the last failures that are shown.
+    as_json
+        Print once, one JSON object: all slides, how many stand in which way, speed, and runs.
     """
     import time
 
     from rich.console import Console
     from rich.live import Live
 
-    from wsi_umedpt.cohort.manifest import list_slides
-    from wsi_umedpt.cohort.runs import read_runs
-    from wsi_umedpt.cohort.standing import BAD, look
+    from wsi_umedpt.batch.jobs.manifest import list_slides
+    from wsi_umedpt.batch.jobs.run_files import read_runs
+    from wsi_umedpt.batch.reporting.status import BAD, look
     from wsi_umedpt.errors import OptionError, StoreError
 
     if not every > 0:
@@ -70,7 +77,9 @@ def status(
     if not console.is_terminal:
         console.width = 120
     board = look(out)
-    if once or not console.is_terminal:
+    if as_json:
+        say_json(_as_dict(board, read_runs(out), named))
+    elif once or not console.is_terminal:
         console.print(show(board, failures))
     else:
         try:
@@ -86,6 +95,37 @@ def status(
     return 1 if board.having(*BAD) or any(run.failures for run in read_runs(out)) else 0
 
 
+def _as_dict(board: "Board", runs: "Sequence[RunNote]", named: Set[str] | None) -> dict[str, Any]:
+    asked = slides_of(runs) if named is None else named
+    slides = [
+        {
+            "slide_id": seen.slide_id,
+            "status": seen.status,
+            "reason": seen.reason,
+            **{key: getattr(seen.record, key, None) for key in ("attempts", "started", "ended", "seconds", "tiles")},
+        }
+        for seen in board.slides.values()
+    ]
+    per_s = dict(zip(("slides_per_s", "tiles_per_s"), board.speed(), strict=True))
+    return {
+        "out": str(board.out),
+        "counts": board.counts,
+        "not_begun": None if asked is None else sorted(asked - board.slides.keys()),
+        **per_s,
+        "slides": sorted(slides, key=lambda slide: slide["slide_id"]),
+        "runs": [
+            {
+                "live": run.live,
+                "started": run.started,
+                "tiles_per_s": run.tiles_per_s,
+                "slides": len(run.slides),
+                "failures": [{"slide_id": slide_id, "reason": reason} for slide_id, reason in run.failures],
+            }
+            for run in runs
+        ],
+    }
+
+
 def slides_of(runs: "Sequence[RunNote]") -> frozenset[str] | None:
     """Ids of the slides that runs were given: those that are at work, else the last one; None where no run said it."""
     counted = [run for run in runs if run.live] or runs[-1:]
@@ -95,7 +135,7 @@ def slides_of(runs: "Sequence[RunNote]") -> frozenset[str] | None:
 def shown(
     board: "Board", asked: Set[str] | None, most: int, runs: "Sequence[RunNote]" = (), *, brief: bool = False
 ) -> "RenderableType":
-    """What is printed of a look at a folder.
+    """Render the status of a folder.
 
     Parameters
     ----------
@@ -104,7 +144,7 @@ def shown(
     most
         Failures, and running slides, that are listed.
     runs
-        What runs say of themselves.
+        Notes of the runs.
     brief
         A line for each failure.
     """
@@ -112,23 +152,23 @@ def shown(
     from rich.table import Table
     from rich.text import Text
 
-    from wsi_umedpt.cohort.forecast import in_words
-    from wsi_umedpt.cohort.standing import BAD, STANDINGS, seconds_since_1970
-    from wsi_umedpt.printable import printable_line
+    from wsi_umedpt.batch.reporting.status import BAD, SLIDE_STATUSES, seconds_since_1970
+    from wsi_umedpt.cli.terminal import shown
+    from wsi_umedpt.io.printable import printable_line
 
     parts: list[RenderableType] = []
     counts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     counts.add_column(justify="right")
     counts.add_column()
     counts.add_column(style="dim")
-    for standing, count in board.counts.items():
-        colour = "red" if standing in BAD else "green" if standing == "whole" else "yellow"
-        counts.add_row(f"{count}", Text(standing, colour), STANDINGS[standing])
+    for status, count in board.counts.items():
+        colour = "red" if status in BAD else "green" if status == "whole" else "yellow"
+        counts.add_row(f"{count}", Text(status, colour), SLIDE_STATUSES[status])
     left = None
     if asked is not None:
         begun = sum(slide_id in board.slides for slide_id in asked)
-        counts.add_row(f"{len(asked) - begun}", Text("not begun"), f"of {len(asked)} slides")
-        stand = {slide_id: board.slides[slide_id].standing for slide_id in asked if slide_id in board.slides}
+        counts.add_row(f"{len(asked) - begun}", Text("not begun"), f"of {counted(len(asked), 'slide')}")
+        stand = {slide_id: board.slides[slide_id].status for slide_id in asked if slide_id in board.slides}
         left = sum(stand.get(slide_id) not in ("whole", "quarantined") for slide_id in asked)
     parts.append(counts if counts.row_count else Text("no slide was begun here yet"))
     parts += _speed(board, runs, left)
@@ -139,13 +179,13 @@ def shown(
         for seen in sorted(running, key=lambda seen: seen.record.started if seen.record else "")[:most]:
             record = seen.record
             since = seconds_since_1970(record.started) if record else None
-            long = in_words(max(0.0, board.at - since)) if since is not None else ""
+            long = duration(max(0.0, board.at - since)) if since is not None else ""
             where = printable_line(f"{record.host}, process {record.pid}") if record else ""
             attempts = str(record.attempts) if record else ""
             table.add_row(Text(printable_line(seen.slide_id)), long, attempts, Text(where))
         parts += [Text(), table]
         parts += [Text(f"and {len(running) - most} more")] if len(running) > most else []
-    bad = [(seen.slide_id, str(seen.standing), seen.reason) for seen in board.having(*BAD)]
+    bad = [(seen.slide_id, str(seen.status), seen.reason) for seen in board.having(*BAD)]
     bad += [
         (slide_id, "not used", reason) for slide_id, reason in dict.fromkeys(f for run in runs for f in run.failures)
     ]
@@ -154,7 +194,7 @@ def shown(
         for heading in ("slide", "", "why"):
             table.add_column(heading, overflow="fold")
         for slide_id, how, reason in bad[:most]:
-            why = Text(" ".join(printable_line(reason).split())[:500], no_wrap=brief)
+            why = Text(" ".join(shown(reason).split())[:500], no_wrap=brief)
             why.overflow = "ellipsis" if brief else "fold"
             table.add_row(Text(printable_line(slide_id)), Text(how, "red"), why)
         parts += [Text(), table]
@@ -163,11 +203,10 @@ def shown(
 
 
 def _speed(board: "Board", runs: "Sequence[RunNote]", left: int | None) -> "list[RenderableType]":
-    """How fast it goes, and how long it will still take: by tiles, where runs that are at work tell of them."""
+    """Render the speed of a run and the time left: by tiles, where running processes report them."""
     from rich.text import Text
 
-    from wsi_umedpt.cohort.forecast import in_words
-    from wsi_umedpt.cohort.runs import seconds_left
+    from wsi_umedpt.batch.jobs.run_files import seconds_left
 
     slides_s, tiles_s = board.speed()
     live = sum(run.tiles_per_s for run in runs if run.live)
@@ -184,7 +223,7 @@ def _speed(board: "Board", runs: "Sequence[RunNote]", left: int | None) -> "list
         seconds = seconds_left(runs, left - running / 2, sum(tiles) / len(tiles) if tiles else None)
         if seconds is None and slides_s:
             seconds = left / slides_s
-        words += [f"{in_words(seconds)} left"] if seconds is not None else []
+        words += [f"{duration(seconds)} left"] if seconds is not None else []
     elif left == 0:
         words.append("all done")
     return [Text(", ".join(words))]

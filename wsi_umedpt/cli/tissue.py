@@ -2,19 +2,21 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from wsi_umedpt.cli.options import Bounds, TissueOptions, check_mpp, origin_of
+from wsi_umedpt.cli.options import Bounds, Tissue, check_mpp, origin_of
 from wsi_umedpt.cli.terminal import say
+from wsi_umedpt.messages import counted
+from wsi_umedpt.settings import TissueParameters
 
 if TYPE_CHECKING:
-    from wsi_umedpt.cohort.manifest import SlideJob
-    from wsi_umedpt.tissue import TissueMask, TissueParameters
+    from wsi_umedpt.slides.slide_job import SlideJob
+    from wsi_umedpt.slides.tissue import TissueMask
 
 MIN_SIDE = 32
 """px; a smaller slide on a sheet shows nothing."""
@@ -27,7 +29,8 @@ def tissue(
     out: Annotated[Path, Parameter(alias="-o")],
     mpp: float | None = None,
     bounds: Bounds = None,
-    options: TissueOptions | None = None,
+    channels: str | None = None,
+    options: Tissue = None,
     side: int = 320,
     limit: int = 200,
 ) -> int:
@@ -45,15 +48,18 @@ def tissue(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, or a table (.csv, .xlsx) with columns slide, slide_id, mpp, mask.
+        Slide files, folders, globs, or a table (.csv, .xlsx) with columns slide, slide_id, mpp, mask,
+        channels.
     out
         PNG to write.
     mpp
         Microns per pixel of the slides, instead of what they state.
     bounds
-        Whether masks of the CSV count from the corner of the slide's bounds; see `wsi-umedpt embed`.
+        Count masks of the CSV from the corner of the slide's bounds; see `wsi-umedpt embed`.
+    channels
+        Channels that are seen of slides that are not in colour; see `wsi-umedpt embed`.
     options
-        How tissue is found.
+        Parameters of tissue detection.
     side
         Size of one slide on the sheet, pixels.
     limit
@@ -61,25 +67,27 @@ def tissue(
     """
     from rich.progress import track
 
-    from wsi_umedpt.cohort.manifest import list_slides
+    from wsi_umedpt.batch.jobs.manifest import list_slides
     from wsi_umedpt.errors import OptionError, reason_of
-    from wsi_umedpt.picture import check_name, save, sheet, tissue_panel
-    from wsi_umedpt.stalls import watched
-    from wsi_umedpt.tissue import TissueMask, TissueParameters
+    from wsi_umedpt.io.stalls import watched
+    from wsi_umedpt.plotting.sheets import check_name, save, sheet, tissue_panel
+    from wsi_umedpt.slides.channels import choices
+    from wsi_umedpt.slides.tissue import TissueMask
 
     check_name(out)
     if side < MIN_SIDE:
         raise OptionError(f"a slide on the sheet (--side) must be at least {MIN_SIDE} px, got {side}")
     if limit < 1:
         raise OptionError(f"a sheet (--limit) must hold at least 1 slide, got {limit}")
-    parameters = TissueParameters(**asdict(options or TissueOptions()))
+    parameters = options or TissueParameters()
     check_mpp(mpp)
+    chosen = choices(channels or ())
     jobs, failures = list_slides(slides, say)
     failed = [(f.name, f.reason) for f in failures]
     found: dict[str, TissueMask] = {}
     for job in track(jobs, "finding tissue", disable=not sys.stderr.isatty()):
         try:
-            given = replace(job, mpp=job.mpp or mpp, mask_origin=origin_of(bounds))
+            given = replace(job, mpp=job.mpp or mpp, mask_origin=origin_of(bounds), channels=job.channels or chosen)
             found[job.slide_id] = watched(partial(_tissue_of, given, parameters))
             if found[job.slide_id].note:
                 say(f"{job.slide_id}: of its mask {found[job.slide_id].note}")
@@ -94,18 +102,18 @@ def tissue(
     for n, first in enumerate(range(0, len(panels), limit)):
         target = out if n == 0 else out.with_name(f"{out.stem}-{n + 1}{out.suffix}")
         save(sheet(panels[first : first + limit], columns=6), target)
-        say(f"{target}: {len(panels[first : first + limit])} slides")
+        say(f"{target}: {counted(len(panels[first : first + limit]), 'slide')}")
     for name, reason in failed:
         say(f"{name}: {reason}", error=True)
     return 1 if failed else 0
 
 
 def _tissue_of(job: "SlideJob", parameters: "TissueParameters", advanced: Callable[[], None]) -> "TissueMask":
-    from wsi_umedpt.drawn import mask_from_file
-    from wsi_umedpt.slide import open_slide
-    from wsi_umedpt.tissue import find_tissue
+    from wsi_umedpt.slides.mask_file import mask_from_file
+    from wsi_umedpt.slides.slide import open_slide
+    from wsi_umedpt.slides.tissue import find_tissue
 
-    with open_slide(job.path, mpp=job.mpp) as slide:
+    with open_slide(job.path, mpp=job.mpp, channels=job.channels) as slide:
         advanced()
         if job.mask:
             return mask_from_file(
@@ -115,7 +123,7 @@ def _tissue_of(job: "SlideJob", parameters: "TissueParameters", advanced: Callab
 
 
 def doubts(fractions: dict[str, float]) -> dict[str, float]:
-    """How doubtful each slide's share of tissue is; over 1 is worth a look.
+    """Doubt about each slide's share of tissue; over 1 is worth a look.
 
     The distance from the cohort's median in units of three scaled median absolute
     deviations of the logit, which is what a share from 0 to 1 is compared in.

@@ -1,4 +1,4 @@
-"""What is seen of a training run: a bar, losses, and a table at each validation."""
+"""Progress of a training run: a bar, losses, and a table at each validation."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -7,15 +7,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from wsi_umedpt.datasets.taskdata import TaskData
+from wsi_umedpt.datasets.task_data import TaskData
 from wsi_umedpt.training.evaluate import Figures
-from wsi_umedpt.training.run import Watcher
+from wsi_umedpt.training.run import TrainingWatcher
 from wsi_umedpt.training.settings import PretrainConfig
 
 _SMOOTH = 0.95
 
 
-class TrainingView(Watcher):
+class TrainingView(TrainingWatcher):
     """Shows a run on a console; as plain lines where that is no terminal."""
 
     def __init__(self, config: PretrainConfig, console: Console, tensorboard: Path | None) -> None:
@@ -44,11 +44,11 @@ class TrainingView(Watcher):
             self._board.close()
 
     def checking(self, done: int, total: int) -> None:
-        """See `Watcher.checking`."""
+        """See `TrainingWatcher.checking`."""
         self._advance("checking", done, total, "")
 
     def stepped(self, step: int, losses: dict[str, float], lr: float) -> None:
-        """See `Watcher.stepped`."""
+        """See `TrainingWatcher.stepped`."""
         for name, loss in losses.items():
             self._smooth[name] = _SMOOTH * self._smooth.get(name, loss) + (1 - _SMOOTH) * loss
         mean = sum(self._smooth.values()) / len(self._smooth)
@@ -62,7 +62,7 @@ class TrainingView(Watcher):
                 self._board.add_scalar(f"loss/{name}", loss, step)
 
     def validated(self, step: int, figures: dict[str, Figures]) -> None:
-        """See `Watcher.validated`."""
+        """See `TrainingWatcher.validated`."""
         table = _table("task", "loss", "validation", title=f"step {step}")
         for name, found in figures.items():
             table.add_row(

@@ -1,4 +1,4 @@
-"""Random views of a case: one affine map, then intensities as its modality allows.
+"""Random views of a sample: one affine map, then intensities as its modality allows.
 
 `draw_view` chooses a map and `take` applies it to image, mask and boxes alike, so that they
 cannot fall apart. Shapes are (h, w). Everything random comes from the generator passed in.
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.cases import IGNORED, Case, Image
+from wsi_umedpt.datasets.samples import IGNORED, Image, Sample
 
 Modality = Literal["microscopy", "fluorescence", "xray", "tomography", "photograph"]
 Framing = Literal["crop", "whole"]
@@ -41,27 +41,27 @@ class View:
 
 
 def draw_view(
-    case: Case, shape: tuple[int, int], zoom: tuple[float, float], framing: Framing, modality: Modality, rng: Rng
+    sample: Sample, shape: tuple[int, int], zoom: tuple[float, float], framing: Framing, modality: Modality, rng: Rng
 ) -> View:
-    """A random view of a case.
+    """A random view of a sample.
 
     Parameters
     ----------
-    case
+    sample
         Cases with boxes are turned by quarters only, so that boxes stay boxes.
     shape : (h, w)
-        Of the output, px.
+        Shape of the output, px.
     zoom
         Least and greatest, output px per image px; with framing 'whole', relative to what fits.
     framing, modality
-        What kind of view, and which turns and flips make sense.
+        Kind of view, and of image, which decides the turns and flips that make sense.
     """
-    height, width = case.image.shape[:2]
+    height, width = sample.image.shape[:2]
     scale = float(np.exp(rng.uniform(*np.log(zoom))))
     if framing == "whole":
         scale *= min(shape[0] / height, shape[1] / width)
-    if modality == "xray" or case.xyxy is None:
-        angle = float(rng.uniform(-1, 1) * _TILT[modality]) if case.xyxy is None else 0.0
+    if modality == "xray" or sample.xyxy is None:
+        angle = float(rng.uniform(-1, 1) * _TILT[modality]) if sample.xyxy is None else 0.0
     else:
         angle = 90.0 * int(rng.integers(4))
     flip = -1.0 if modality in _FLIPS and rng.random() < 0.5 else 1.0
@@ -76,17 +76,17 @@ def draw_view(
     return View(_matrix(centre, scale, angle, flip, shape), shape)
 
 
-def still_view(case: Case, zoom: float, framing: Framing, edge_px: int) -> View:
+def still_view(sample: Sample, zoom: float, framing: Framing, edge_px: int) -> View:
     """The view that is evaluated: all of the image at one zoom; 'whole' fits its longer side to `edge_px`."""
-    height, width = case.image.shape[:2]
+    height, width = sample.image.shape[:2]
     scale = edge_px / max(height, width) if framing == "whole" else zoom
     shape = max(1, round(height * scale)), max(1, round(width * scale))
     return View(np.array([[shape[1] / width, 0.0, 0.0], [0.0, shape[0] / height, 0.0]]), shape)
 
 
-def take(case: Case, view: View) -> Case:
-    """What a view shows of a case. Outside the image is its border's mean colour; masks are -1 there."""
-    image, matrix = case.image, view.matrix
+def take(sample: Sample, view: View) -> Sample:
+    """Take a view of a sample. Outside the image is its border's mean colour; masks are -1 there."""
+    image, matrix = sample.image, view.matrix
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean(0)
     warped_from, to_image = image, matrix
@@ -98,16 +98,16 @@ def take(case: Case, view: View) -> Case:
     picture = cv2.warpAffine(
         warped_from, _centred(to_image), size, flags=cv2.INTER_LINEAR, borderValue=tuple(float(b) for b in border)
     )
-    taken = replace(case, image=picture)
-    if case.mask is not None:
+    taken = replace(sample, image=picture)
+    if sample.mask is not None:
         # warpAffine knows no int32; float32 holds instances up to 16 million exactly.
         mask = cv2.warpAffine(
-            case.mask.astype(np.float32), _centred(matrix), size, flags=cv2.INTER_NEAREST, borderValue=(IGNORED,)
+            sample.mask.astype(np.float32), _centred(matrix), size, flags=cv2.INTER_NEAREST, borderValue=(IGNORED,)
         )
         taken = replace(taken, mask=mask.astype(np.int32))
-    if case.xyxy is not None and case.box_classes is not None:
-        xyxy, kept = _moved(case.xyxy, view)
-        taken = replace(taken, xyxy=xyxy[kept], box_classes=case.box_classes[kept])
+    if sample.xyxy is not None and sample.box_classes is not None:
+        xyxy, kept = _moved(sample.xyxy, view)
+        taken = replace(taken, xyxy=xyxy[kept], box_classes=sample.box_classes[kept])
     return taken
 
 

@@ -9,13 +9,13 @@ import defusedxml.ElementTree
 from wsi_umedpt.datasets.records import DataSpec
 from wsi_umedpt.datasets.tables import Row, read_rows
 from wsi_umedpt.errors import DataError
-from wsi_umedpt.files import is_clutter
-from wsi_umedpt.spreadsheet import SUFFIXES as TABLES
+from wsi_umedpt.io.files import is_clutter
+from wsi_umedpt.io.spreadsheet import TABLE_SUFFIXES as TABLES
 
 Box = tuple[str, tuple[float, float, float, float]]
 """Class, and x0, y0, x1, y1 in px."""
 Named = dict[str, tuple[Row | None, list[Box]]]
-"""By the name of the image: its row of a CSV, and its boxes."""
+"""Row of a CSV and its boxes, by the name of the image."""
 
 _CORNERS, _SIZES, _POINT = ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h"), ("x", "y")
 

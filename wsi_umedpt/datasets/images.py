@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from wsi_umedpt.cases import Image, Mask
+from wsi_umedpt.datasets.samples import Image, Mask
 from wsi_umedpt.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
@@ -118,7 +118,7 @@ def read_volume(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.flo
     values : float32 (slice, row, col)
         In the orientation they are stored in.
     affine : float64 (4, 4)
-        Where they lie: voxel (col, row, slice) to mm.
+        Map of voxel (col, row, slice) to mm.
     """
     volume = _open_volume(path)
     try:

@@ -1,4 +1,4 @@
-"""`Record`: one labelled image on disk, not yet read; and `DataSpec`: where a task's records are.
+"""`SampleRecord`: one labelled image on disk, not yet read; and `DataSpec`: where a task's records are.
 
 A record's `group` is the patient where one is known, else the image. All records of a group
 fall on the same side of every split (see `splits`).
@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.cases import Case
 from wsi_umedpt.datasets.images import read_image, read_labels, read_mask, read_volume, stretch
+from wsi_umedpt.datasets.samples import Sample
 from wsi_umedpt.errors import DataError
 
 Source = Literal["class_folders", "table", "masks", "boxes", "volumes"]
@@ -22,7 +22,7 @@ Source = Literal["class_folders", "table", "masks", "boxes", "volumes"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Where labelled images are and how their labels are written. Paths are relative to the config file."""
+    """Location of labelled images and form of their labels. Paths are relative to the config file."""
 
     source: Source
     """class_folders: a folder a class. table: a CSV with a row an image. masks: a picture of
@@ -49,8 +49,8 @@ class DataSpec:
     patient_pattern: str = ""
     """Regular expression on the file's name whose first group is the patient."""
     patient_block: int = 0
-    """Where no patient is known but neighbours in number are likely of one: the last group of `patient_pattern`
-    is a number, and numbers that are alike after division by this are one patient; 0: it is a patient's name."""
+    """Size of blocks of neighbours that are likely of one patient: the last group of `patient_pattern` is then a
+    number, and numbers that are alike after division by this are one patient. 0: the group is a patient's name."""
     split_column: str = ""
     """Column that says train, val or test; else groups are split by hash."""
     where: dict[str, str] = field(default_factory=dict)
@@ -65,6 +65,10 @@ class DataSpec:
     """The CSV of boxes has points, columns x and y: each becomes a box of this side, px, cut at the image's edge."""
     bag_column: str = ""
     """Column that names the bag an image is part of: the images of a bag have one label (bag_classification)."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Class of the collection = class of the task, for those that are called otherwise; several may become one."""
+    zoom: tuple[float, float] | None = None
+    """Least and greatest zoom of these images, where their scale is another than the task says."""
 
     def __post_init__(self) -> None:
         if not self.separator:
@@ -88,10 +92,24 @@ class DataSpec:
             raise ValueError("instances and components are for source masks")
         if self.bag_column and self.source != "table":
             raise ValueError("bag_column is for source table")
+        if self.rename and self.source not in ("table", "boxes"):
+            raise ValueError("rename is for source table or boxes")
+        check_zoom(self.zoom)
+
+    @property
+    def numbered(self) -> bool:
+        """Return whether masks hold a number an instance, and no classes."""
+        return self.instances or self.components
+
+
+def check_zoom(zoom: tuple[float, float] | None) -> None:
+    """Refuse a range of zooms that is none."""
+    if zoom and not 0 < zoom[0] <= zoom[1]:
+        raise ValueError(f"zoom is (least, greatest), both positive, got {zoom}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(ABC):
+class SampleRecord(ABC):
     """One labelled image on disk."""
 
     name: str
@@ -102,9 +120,11 @@ class Record(ABC):
     """train, val or test where the data says so."""
     bag: str = ""
     """Bag that the image is part of, where bags are labelled."""
+    zoom: tuple[float, float] | None = None
+    """Least and greatest zoom, where it is not the task's."""
 
     @abstractmethod
-    def read(self) -> Case:
+    def read(self) -> Sample:
         """Read image and labels.
 
         Raises
@@ -115,19 +135,19 @@ class Record(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelRecord(Record):
+class LabelRecord(SampleRecord):
     """An image and numbers for the whole of it."""
 
     path: Path
     label: tuple[float, ...]
 
-    def read(self) -> Case:
-        """See `Record.read`."""
-        return Case(image=read_image(self.path), label=np.array(self.label, np.float32))
+    def read(self) -> Sample:
+        """See `SampleRecord.read`."""
+        return Sample(image=read_image(self.path), label=np.array(self.label, np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskRecord(Record):
+class MaskRecord(SampleRecord):
     """An image and a mask of its size."""
 
     path: Path
@@ -135,8 +155,8 @@ class MaskRecord(Record):
     components: bool = False
     instances: bool = False
 
-    def read(self) -> Case:
-        """See `Record.read`."""
+    def read(self) -> Sample:
+        """See `SampleRecord.read`."""
         image, mask = read_image(self.path), read_mask(self.mask)
         if image.shape[:2] != mask.shape:
             raise DataError(f"{self.path} is {image.shape[:2]}, its mask {self.mask} is {mask.shape}")
@@ -145,13 +165,13 @@ class MaskRecord(Record):
 
             mask = np.asarray(ndimage.label(mask != 0, np.ones((3, 3)))[0], np.int32)
         if not (self.components or self.instances):
-            return Case(image=image, mask=mask)
+            return Sample(image=image, mask=mask)
         boxes = instance_boxes(mask)
-        return Case(image=image, mask=mask, xyxy=boxes, box_classes=np.zeros(len(boxes), np.int64))
+        return Sample(image=image, mask=mask, xyxy=boxes, box_classes=np.zeros(len(boxes), np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxRecord(Record):
+class BoxRecord(SampleRecord):
     """An image and its boxes."""
 
     path: Path
@@ -160,8 +180,8 @@ class BoxRecord(Record):
     points: bool = False
     """Boxes were made around points, so that they may leave the image."""
 
-    def read(self) -> Case:
-        """See `Record.read`."""
+    def read(self) -> Sample:
+        """See `SampleRecord.read`."""
         image = read_image(self.path)
         xyxy = np.array(self.xyxy, np.float32).reshape(-1, 4)
         height, width = image.shape[:2]
@@ -177,11 +197,11 @@ class BoxRecord(Record):
                 f"{self.path} is {width} x {height} px; {int(bad.sum())} of its boxes are empty or leave it, "
                 f"the first {xyxy[bad][0].tolist()} (drop_empty_boxes = true leaves empty ones out)"
             )
-        return Case(image=image, xyxy=xyxy, box_classes=np.array(self.classes, np.int64))
+        return Sample(image=image, xyxy=xyxy, box_classes=np.array(self.classes, np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SliceRecord(Record):
+class SliceRecord(SampleRecord):
     """One slice of a volume with its neighbours as colour channels, and its mask."""
 
     path: Path
@@ -189,12 +209,12 @@ class SliceRecord(Record):
     index: int
     """Slice, counted from 0."""
 
-    def read(self) -> Case:
-        """See `Record.read`."""
+    def read(self) -> Sample:
+        """See `SampleRecord.read`."""
         return self.read_all(self.path, self.mask)[self.index]
 
     @staticmethod
-    def read_all(path: Path, mask: Path) -> list[Case]:
+    def read_all(path: Path, mask: Path) -> list[Sample]:
         """All slices of a volume: channels are the slice before, itself, and the one after."""
         (values, placed), (classes, mask_placed) = read_volume(path), read_labels(mask)
         if values.shape != classes.shape:
@@ -204,7 +224,7 @@ class SliceRecord(Record):
         volume = stretch(values)
         last = len(volume) - 1
         return [
-            Case(
+            Sample(
                 image=np.ascontiguousarray(np.stack([volume[max(0, z - 1)], volume[z], volume[min(last, z + 1)]], -1)),
                 mask=classes[z],
             )

@@ -8,17 +8,18 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from wsi_umedpt.cases import IGNORED
 from wsi_umedpt.datasets.boxes import read_boxes
 from wsi_umedpt.datasets.images import IMAGE_SUFFIXES, count_slices
-from wsi_umedpt.datasets.records import BoxRecord, DataSpec, LabelRecord, MaskRecord, Record, SliceRecord
+from wsi_umedpt.datasets.records import BoxRecord, DataSpec, LabelRecord, MaskRecord, SampleRecord, SliceRecord
+from wsi_umedpt.datasets.samples import IGNORED
 from wsi_umedpt.datasets.tables import Row, read_rows, refuse, stem_of
 from wsi_umedpt.datasets.targets import BORDER, FROM_MASK
 from wsi_umedpt.errors import DataError
-from wsi_umedpt.files import is_clutter
-from wsi_umedpt.spelling import is_missing, quoted, several_spellings
+from wsi_umedpt.io.files import is_clutter
+from wsi_umedpt.io.spelling import is_missing, quoted, several_spellings
 
 _SERVES = {
     "class_folders": ("classification",),
@@ -30,15 +31,15 @@ _SERVES = {
 """Kinds of label that a source gives."""
 
 
-def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Record]:
+def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[SampleRecord]:
     """Records of a task.
 
     Parameters
     ----------
     data
-        Where they are.
+        Location of the records.
     kind, classes
-        Of the task: what a label may be.
+        Kind and classes of the task: the labels that may be.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Re
     if not data.images.is_dir():
         raise DataError(f"there is no folder of images at {data.images}")
     problems: list[str] = []
-    find: dict[str, Callable[[DataSpec, str, tuple[str, ...], list[str]], Iterator[Record]]] = {
+    find: dict[str, Callable[[DataSpec, str, tuple[str, ...], list[str]], Iterator[SampleRecord]]] = {
         "class_folders": _class_folders,
         "table": _table_rows,
         "masks": _masks,
@@ -68,12 +69,12 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Re
     refuse(problems, f"{data.images}: labels cannot be used")
     if not records:
         raise DataError(f"{data.images} holds no labelled images (source {data.source}, where {data.where or 'all'})")
-    return records
+    return [replace(record, zoom=data.zoom) for record in records] if data.zoom else records
 
 
 def _unfit(data: DataSpec, kind: str, classes: tuple[str, ...]) -> str:
-    """Why a source cannot give what a task needs; empty if it can."""
-    numbered = data.instances or data.components
+    """Reason why a source cannot give what a task needs; empty if it can."""
+    numbered = data.numbered
     if kind not in _SERVES[data.source]:
         return f"source {data.source} gives labels for {', '.join(_SERVES[data.source])}, not what {kind} needs"
     if data.source == "table" and not data.label_column and kind in ("classification", "bag_classification"):
@@ -153,7 +154,7 @@ def _find(images: Mapping[str, Path], name: str, data: DataSpec, said_in: Path) 
 
 
 def _name(data: DataSpec, path: Path) -> str:
-    """What an image is called in lists: its way from the folder of images."""
+    """Name of an image in lists: its path from the folder of images."""
     return path.relative_to(data.images).as_posix()
 
 
@@ -181,7 +182,7 @@ def _need(data: DataSpec, what: str) -> Path:
     return data.labels
 
 
-def _class_folders(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
+def _class_folders(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
     listed = _listed(data)
     for k, name in enumerate(classes):
         folder = data.images / name
@@ -199,7 +200,7 @@ def _class_folders(data: DataSpec, kind: str, classes: tuple[str, ...], problems
                 problems.append(str(error))
 
 
-def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
+def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
     images = _images(data.images)
     table = _need(data, "a CSV file")
     columns = [data.image_column, data.patient_column, data.split_column, data.bag_column]
@@ -246,7 +247,7 @@ def _agree(record: LabelRecord, number: int, first: LabelRecord) -> None:
 
 def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tuple[float, ...]:
     if kind in ("classification", "bag_classification"):
-        value = row[data.label_column]
+        value = data.rename.get(row[data.label_column], row[data.label_column])
         if value not in classes:
             raise DataError(f"class {value!r} is none of {', '.join(classes)}")
         return (float(classes.index(value)),)
@@ -254,7 +255,8 @@ def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tup
         if data.label_column:
             if not row[data.label_column].strip():
                 return (float(IGNORED),) * len(classes)  # unknown, which is not the same as none
-            named = {part.strip() for part in row[data.label_column].split(data.separator)}
+            parts = (part.strip() for part in row[data.label_column].split(data.separator))
+            named = {data.rename.get(part, part) for part in parts}
             return tuple(float(name in named) for name in classes)
         values = tuple(_number(row[name], empty=-1) for name in classes)
         if not {*values} <= {-1.0, 0.0, 1.0}:
@@ -275,7 +277,7 @@ def _number(text: str, empty: float) -> float:
     return value
 
 
-def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
+def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
     masks, listed = _images(_need(data, "a folder of masks")), _listed(data)
     for path in sorted(set(_images(data.images).values())):
         row = None if listed is None else listed.get(path.stem)
@@ -293,7 +295,7 @@ def _masks(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
             problems.append(str(error))
 
 
-def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
+def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
     labels = _need(data, "a CSV or COCO JSON file, or a folder of VOC XML")
     images, listed = _images(data.images), _listed(data)
     seen: dict[Path, str] = {}
@@ -308,6 +310,7 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
             if path in seen:
                 raise DataError(f"{labels.name}: {seen[path]!r} and {name!r} are both {path.name}")
             seen[path] = name
+            boxes = [(data.rename.get(kind, kind), box) for kind, box in boxes]
             strange = sorted({kind for kind, _ in boxes} - {*classes})
             if strange:
                 raise DataError(f"{name}: class {', '.join(strange)} is none of {', '.join(classes)}")
@@ -322,7 +325,7 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
             problems.append(str(error))
 
 
-def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[Record]:
+def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
     labels, listed = _need(data, "a folder of NIfTI masks"), _listed(data)
     volumes = (p for p in data.images.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not is_clutter(p.name))
     for path in sorted(volumes):

@@ -7,7 +7,7 @@ are: a patient who is tested in one task is trained on in none, and more data mo
 import hashlib
 from collections.abc import Sequence
 
-from wsi_umedpt.datasets.records import Record
+from wsi_umedpt.datasets.records import SampleRecord
 
 SPLITS = ("train", "val", "test")
 
@@ -18,7 +18,7 @@ def side_of(group: str, *, val: float, test: float, seed: int) -> str:
     Parameters
     ----------
     group
-        Its name; see `Record.group`.
+        Its name; see `SampleRecord.group`.
     val, test
         Expected fractions.
     seed
@@ -29,9 +29,11 @@ def side_of(group: str, *, val: float, test: float, seed: int) -> str:
     return "test" if u < test else "val" if u < test + val else "train"
 
 
-def split_records(records: Sequence[Record], *, val: float, test: float, seed: int) -> dict[str, list[Record]]:
+def split_records(
+    records: Sequence[SampleRecord], *, val: float, test: float, seed: int
+) -> dict[str, list[SampleRecord]]:
     """Records of each split; a split that the data states goes before the hash."""
-    out: dict[str, list[Record]] = {name: [] for name in SPLITS}
+    out: dict[str, list[SampleRecord]] = {name: [] for name in SPLITS}
     for record in records:
         out[record.split or side_of(record.group, val=val, test=test, seed=seed)].append(record)
     return out

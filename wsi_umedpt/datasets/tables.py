@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wsi_umedpt.datasets.images import IMAGE_SUFFIXES
 from wsi_umedpt.errors import DataError
-from wsi_umedpt.spreadsheet import Row, read_table
+from wsi_umedpt.io.spreadsheet import Row, read_table
 
 __all__ = ["Row", "read_rows", "refuse", "stem_of"]
 
@@ -38,7 +38,7 @@ def read_rows(
     path
         The file; missing cells at the end of a row are empty.
     columns
-        What must be there, beside those of `where`; empty names are left out.
+        Columns that must be there, beside those of `where`; empty names are left out.
     where
         Column = value: only these rows.
     optional

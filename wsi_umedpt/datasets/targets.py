@@ -1,4 +1,4 @@
-"""What a task is shown of a case: masks and boxes turned into the label that its kind needs.
+"""Training targets of samples: masks and boxes turned into the label that a task's kind needs.
 
 Labels that depend on what is in view (the share of nuclei, which parts a slice shows) are taken
 from the mask after it was cropped, so that they are true of what the network sees.
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.cases import IGNORED, Case, Mask
+from wsi_umedpt.datasets.samples import IGNORED, Mask, Sample
 from wsi_umedpt.errors import DataError
 
 BORDER = "border"
@@ -35,16 +35,16 @@ def class_mask(mask: Mask, classes: tuple[str, ...], *, instances: bool) -> npt.
     return out
 
 
-def label_of(case: Case, kind: str, classes: tuple[str, ...]) -> npt.NDArray[np.float32]:
+def label_of(sample: Sample, kind: str, classes: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """The label of a whole image: as its record says, or from its mask."""
-    if case.label is not None:
-        return case.label
-    if case.mask is None:
+    if sample.label is not None:
+        return sample.label
+    if sample.mask is None:
         raise DataError(f"{kind} needs a label or a mask")
     if kind == "multilabel":  # which of the mask's classes 1, 2, ... are in view
-        return np.array([(case.mask == k + 1).any() for k in range(len(classes))], np.float32)
+        return np.array([(sample.mask == k + 1).any() for k in range(len(classes))], np.float32)
     if kind == "regression":
-        return np.array([_measure(case.mask, name) for name in classes], np.float32)
+        return np.array([_measure(sample.mask, name) for name in classes], np.float32)
     raise DataError(f"{kind} cannot take its label from a mask")
 
 

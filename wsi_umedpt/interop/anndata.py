@@ -9,16 +9,19 @@ wrote: in another's, neither the side of a tile nor what ``spatial`` means is kn
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from wsi_umedpt.errors import InteropError
+from wsi_umedpt.interop.feature_sources import FileSource, NotThisFormatError, Numbers, check_rows, tiles_and_dim
 from wsi_umedpt.interop.hdf5 import array_of, group_of, has, opened, scalar_of, values_of, whole_h5
 from wsi_umedpt.interop.provenance import Export, stated
-from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, Numbers, check_rows, tiles_and_dim
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store.slide_store import SlideStore
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 NAME = "AnnData"
 SUFFIX = ".h5ad"
@@ -78,7 +81,7 @@ def write_anndata(
     Parameters
     ----------
     folder
-        Where to.
+        Folder of the file.
     encoder_id, grid_id
         May be left out where the store holds only one.
 
@@ -92,10 +95,26 @@ def write_anndata(
     InteropError
         If anndata is not installed.
     """
+    table = to_anndata(store, encoder_id=encoder_id, grid_id=grid_id)
+    from anndata.io import write_elem
+
+    path = folder / f"{store.slide_id}{SUFFIX}"
+    with whole_h5(path) as file:
+        write_elem(file, "/", table)
+    return path
+
+
+def to_anndata(store: SlideStore, *, encoder_id: str | None = None, grid_id: str | None = None) -> "AnnData":
+    """A store's features as AnnData; see `SlideStore.to_anndata`.
+
+    Raises
+    ------
+    InteropError
+        If anndata is not installed.
+    """
     try:
         import anndata
         import pandas as pd
-        from anndata.io import write_elem
     except ImportError as error:
         raise InteropError(
             f"AnnData is written by its own package ({error}): pip install 'wsi-umedpt[anndata]'"
@@ -103,7 +122,7 @@ def write_anndata(
     export = Export.of(store, encoder_id, grid_id)
     bag = export.bag
     x, y = bag.xy.T
-    table = anndata.AnnData(
+    return anndata.AnnData(
         X=bag.features.astype(np.float32),
         obs=pd.DataFrame(
             {"slide_id": pd.Categorical([bag.slide_id] * len(bag)), "x": x, "y": y, "row": bag.index},
@@ -112,7 +131,3 @@ def write_anndata(
         obsm={"spatial": bag.xy + export.side / 2},
         uns={_OURS: export.about},
     )
-    path = folder / f"{bag.slide_id}{SUFFIX}"
-    with whole_h5(path) as file:
-        write_elem(file, "/", table)
-    return path

@@ -7,11 +7,11 @@ coarser than level 0. It is taken from the feature file, where a fork of CLAM co
 folder ``patches`` beside ``h5_files`` whose file has as many tiles; else the side is not known. What we write has
 the attributes of CLAM's ``patches`` on ``coords``, of level 0.
 
-Other people's files are read as CLAM's are: features of another name (`wsi_umedpt.interop.sources.FEATURES`), positions
-of another name or none, and a leading axis of length 1.
+Other people's files are read as CLAM's are: features of another name (`wsi_umedpt.interop.feature_sources.FEATURES`),
+positions of another name or none, and a leading axis of length 1.
 
 The pt files are the features alone, which is what CLAM trains on by default; see
-`wsi_umedpt.interop.ptbag`.
+`wsi_umedpt.interop.pt`.
 """
 
 from functools import partial
@@ -20,12 +20,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, text_of, values_of, whole_h5
-from wsi_umedpt.interop.provenance import Export, prefixed, stated
-from wsi_umedpt.interop.ptbag import write_pt
-from wsi_umedpt.interop.sources import (
+from wsi_umedpt.interop.feature_sources import (
     FEATURES,
     POSITIONS,
     FileSource,
@@ -36,7 +32,11 @@ from wsi_umedpt.interop.sources import (
     named,
     tiles_and_dim,
 )
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, text_of, values_of, whole_h5
+from wsi_umedpt.interop.provenance import Export, prefixed, stated
+from wsi_umedpt.interop.pt import write_pt
+from wsi_umedpt.store.features import FeatureKind
+from wsi_umedpt.store.slide_store import SlideStore
 
 NAME = "CLAM"
 
@@ -115,7 +115,7 @@ def write_clam(folder: Path, store: SlideStore, *, encoder_id: str | None = None
     Parameters
     ----------
     folder
-        What CLAM calls the feature directory.
+        Folder that CLAM calls the feature directory.
     encoder_id, grid_id
         May be left out where the store holds only one.
 

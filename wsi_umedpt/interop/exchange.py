@@ -1,4 +1,4 @@
-"""What every format shares: outlines to check, and outlines from polygons."""
+"""Parts that every format shares: checks of outlines, and outlines from polygons."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import numpy.typing as npt
 import shapely
 
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.objects import Objects
+from wsi_umedpt.store.objects import Objects
 
 CLASSLESS = "object"
 """Class of an object for which a file states none."""
 MAX_CLASSES = 256
-"""As many as an `Objects.class_index` can tell apart."""
+"""Most classes that an `Objects.class_index` can tell apart."""
 
 
 def check_outlines(objects: Objects) -> None:

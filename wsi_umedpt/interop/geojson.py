@@ -1,7 +1,7 @@
 """QuPath's GeoJSON: features out, one by one, so that half a million need no memory.
 
 What is here knows files; `wsi_umedpt.interop.qupath` makes features of objects, and
-`wsi_umedpt.interop.qupath_tiles` of tiles. `wsi_umedpt.annotationfiles.geojson` reads them.
+`wsi_umedpt.interop.qupath_tiles` of tiles. `wsi_umedpt.annotations.geojson` reads them.
 """
 
 import gzip
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
+from wsi_umedpt.store.zarr_io import whole_file
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def write_features(
     path
         ``.geojson``, or ``.geojson.gz`` for gzip.
     count
-        How many features there are.
+        Number of features.
     block
         Gives those of some rows.
     about
@@ -79,6 +79,6 @@ def _packed(raw: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]]:
 
 
 def in_blocks(items: Iterator[T]) -> Iterator[list[T]]:
-    """As many as may be in memory at once."""
+    """Read blocks of as many as may be in memory at once."""
     while block := list(itertools.islice(items, BLOCK)):
         yield block

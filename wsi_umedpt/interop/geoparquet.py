@@ -1,7 +1,7 @@
 """GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/): `Objects` out and in, some rows at a time.
 
 A row is an object: its outline as WKB in level-0 px, its class, score and centroid, and the
-columns of `wsi_umedpt.objects.MEASURES`. Smaller and far faster than GeoJSON, and exact; what other
+columns of `wsi_umedpt.store.objects.MEASURES`. Smaller and far faster than GeoJSON, and exact; what other
 tools than QuPath should be given.
 """
 
@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of
-from wsi_umedpt.objects import MEASURES, Objects
+from wsi_umedpt.store.objects import MEASURES, Objects
+from wsi_umedpt.store.zarr_io import whole_file
 
 ROW_GROUP = 50_000
 """Objects that are in memory as polygons at once."""
@@ -27,7 +27,10 @@ ROW_GROUP = 50_000
 _NUMBERS = ("score", "centroid_x", "centroid_y", *MEASURES)
 
 
-def write_geoparquet(path: Path, objects: Objects, *, slide_id: str, mpp: float, made_by: Mapping[str, Any]) -> None:
+def write_geoparquet(
+    path: Path, objects: Objects, *, slide_id: str, mpp: float, made_by: Mapping[str, Any],
+    probability: npt.NDArray[np.float32] | None = None,
+) -> None:  # fmt: skip
     """Write objects, a row each; the file is whole or absent.
 
     Parameters
@@ -37,9 +40,11 @@ def write_geoparquet(path: Path, objects: Objects, *, slide_id: str, mpp: float,
     objects
         A measure that is nan is written as null.
     slide_id, mpp : um/px at level 0
-        Whose they are, as metadata of the file.
+        Slide of the objects and its scale, as metadata of the file.
     made_by
-        What found them; anything that JSON can hold.
+        Origin of the objects; anything that JSON can hold.
+    probability : (object,)
+        Probability of the class, where a classifier gave it: a column of its own.
 
     Raises
     ------
@@ -47,8 +52,9 @@ def write_geoparquet(path: Path, objects: Objects, *, slide_id: str, mpp: float,
         If an outline is no polygon.
     """
     check_outlines(objects)
+    more = [] if probability is None else [("probability", pa.float32())]
     schema = pa.schema(
-        [("geometry", pa.binary()), ("class", pa.string()), *((name, pa.float32()) for name in _NUMBERS)],
+        [("geometry", pa.binary()), ("class", pa.string()), *((name, pa.float32()) for name in _NUMBERS), *more],
         metadata={
             "geo": json.dumps(_geo(objects)),
             "slide_id": slide_id,
@@ -62,8 +68,11 @@ def write_geoparquet(path: Path, objects: Objects, *, slide_id: str, mpp: float,
         pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["class"]) as writer,
     ):
         for first in range(0, len(objects), ROW_GROUP):
-            rows = objects.taken(np.arange(first, min(first + ROW_GROUP, len(objects))))
-            writer.write_table(pa.Table.from_arrays(_columns(rows), schema=schema))
+            part = slice(first, min(first + ROW_GROUP, len(objects)))
+            columns = _columns(objects.taken(np.arange(part.start, part.stop)))
+            if probability is not None:
+                columns.append(pa.array(probability[part], pa.float32()))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _geo(objects: Objects) -> dict[str, Any]:

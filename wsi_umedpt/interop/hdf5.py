@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.sources import check_expansion
+from wsi_umedpt.interop.feature_sources import check_expansion
+from wsi_umedpt.store.zarr_io import whole_file
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -47,12 +47,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def names_in(group: h5py.Group) -> str:
-    """What a group holds, in words."""
+    """Names in a group, in words."""
     return ", ".join(sorted(group)[:20]) or "nothing"
 
 
 def has(group: h5py.Group, name: str) -> bool:
-    """Whether a group holds something of that name, whatever it is; nothing is followed."""
+    """Return whether a group holds something of that name, whatever it is; nothing is followed."""
     return group.get(name, getclass=True, getlink=True) is not None
 
 
@@ -99,7 +99,7 @@ def values_of(array: h5py.Dataset) -> npt.NDArray[Any]:
         chunks = [-(-n // chunk) for n, chunk in zip(array.shape, array.chunks, strict=True)]
         whole = array.id.get_num_chunks() >= np.prod(chunks, dtype=object)
     if not whole:
-        raise InteropError(f"{where} was never written to its end: whatever made the file was stopped; make it anew")
+        raise InteropError(f"{where} was never written to its end: whatever made the file was stopped; make it again")
     check_expansion(where, array.nbytes, stored)
     values: npt.NDArray[Any] = array[()]
     return values

@@ -1,4 +1,4 @@
-"""What leaves a store for the file of another tool, and what is added there so that it reads back as it was.
+"""Provenance of exports: attributes that are added to the file of another tool so that it reads back as it was.
 
 `Export` is the readable tiles of a store with all that formats want to know of them. Its `about`
 goes into every file that we write, beside what the format asks for; `stated` reads it again. What
@@ -14,20 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt import __version__
-from wsi_umedpt.bag import FeatureKind, SlideBag
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.sources import StoreSource
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.interop.feature_sources import StoreSource
+from wsi_umedpt.messages import counted
+from wsi_umedpt.store.features import Bag, FeatureKind
+from wsi_umedpt.store.slide_store import SlideStore
 
 PREFIX = "wsi_umedpt_"
-"""Of attributes that we add to files whose attributes are another tool's."""
+"""Prefix of attributes that we add to files whose attributes are another tool's."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Export:
     """The readable tiles of a store, and what other tools want to know of them."""
 
-    bag: SlideBag
+    bag: Bag
     kind: FeatureKind
     size_px: int
     """Side of a tile as the encoder saw it, px."""
@@ -42,7 +43,7 @@ class Export:
     slide_size: tuple[int, int]
     """(width, height), level-0 px."""
     fingerprint: str
-    """Of the slide, as the store says it."""
+    """Fingerprint of the slide, as in the store."""
     tissue: npt.NDArray[np.float32]
     """(tile,) share of each tile that is tissue."""
     min_tissue: float
@@ -68,7 +69,9 @@ class Export:
         bag, grid, slide = source.load(), store.grid(source.grid_id), store.attrs["slide"]
         spec = grid.spec
         if not len(bag):
-            raise InteropError(f"{store.path} holds {source.tiles} tiles, none of them readable: nothing to export")
+            raise InteropError(
+                f"{store.path} holds {counted(source.tiles, 'tile')}, none of them readable: nothing to export"
+            )
         return cls(
             bag=bag,
             kind=source.kind,
@@ -90,7 +93,7 @@ class Export:
 
     @property
     def about(self) -> dict[str, str | int | float]:
-        """What `stated` reads again, and which version wrote it from which features."""
+        """Attributes that `stated` reads again: the version that wrote it, and the features."""
         return {
             "version": __version__,
             "encoder": self.kind.encoder,
@@ -113,7 +116,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """What a file that we wrote says of its features."""
+    """Statements of a file that we wrote about its features."""
 
     kind: FeatureKind
     encoder_id: str
@@ -131,7 +134,7 @@ def stated(about: Mapping[str, Any], *, dim: int, format_name: str, where: str) 
     about
         As in `Export.about`; other names are ignored.
     dim
-        Numbers a tile, as the file holds them.
+        Feature dimension, as the file holds it.
     format_name, where
         Names of the format, for the kind, and of the file, for errors.
 

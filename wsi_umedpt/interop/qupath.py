@@ -12,6 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -19,12 +20,19 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from wsi_umedpt.annotationfiles.annotation import Annotation, Corner, is_starred, polygons_of
-from wsi_umedpt.annotationfiles.features import MEMBER, ORIGIN, class_of, measurements_of, read_features, ring_of
+from wsi_umedpt.annotations.annotation import Annotation, Corner, is_starred, polygons_of
+from wsi_umedpt.annotations.geojson_features import (
+    CLASS_MEMBER,
+    ORIGIN_MEMBER,
+    class_of,
+    measurements_of,
+    read_features,
+    ring_of,
+)
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.exchange import CLASSLESS, MAX_CLASSES, check_outlines, objects_of
 from wsi_umedpt.interop.geojson import check_geojson, feature_id, in_blocks, printed, write_features
-from wsi_umedpt.objects import PALETTE, Objects
+from wsi_umedpt.store.objects import PALETTE, Objects
 
 ObjectType = Literal["detection", "cell", "tile", "annotation"]
 Colour = tuple[int, int, int]
@@ -37,7 +45,9 @@ MEASUREMENTS = (
     "Hematoxylin OD mean",
     "Eosin OD mean",
 )
-"""Names in QuPath of an object's score and then of each of `wsi_umedpt.objects.MEASURES`."""
+"""Names in QuPath of an object's score and then of each of `wsi_umedpt.store.objects.MEASURES`."""
+CLASS_PROBABILITY = "Class probability"
+"""Name in QuPath of the probability of an object's class."""
 
 
 def write_geojson(
@@ -48,6 +58,7 @@ def write_geojson(
     object_type: ObjectType = "detection",
     colours: Mapping[str, Colour] | None = None,
     corner: Corner = (0, 0),
+    probability: npt.NDArray[np.float32] | None = None,
 ) -> None:
     """Write objects as a FeatureCollection, a feature a line; the file is whole or absent.
 
@@ -62,12 +73,14 @@ def write_geojson(
     slide_id
         The same slide and row give the same id of the feature, in every file.
     object_type
-        What QuPath makes of them; annotations are slow from some thousands on.
+        Type of the objects in QuPath; annotations are slow from some thousands on.
     colours
         Red, green, blue of a class, 0 to 255; others are of `PALETTE`.
     corner
         That positions in the file count from, level-0 px: `SlideStore.corner` for QuPath, which crops slides to their
         bounds. The file says it.
+    probability : (object,)
+        Probability of the class, where a classifier gave it: a measurement of its own.
 
     Raises
     ------
@@ -85,22 +98,25 @@ def write_geojson(
     write_features(
         path,
         len(objects),
-        lambda rows: _block(objects, rows, classifications, slide_id, object_type, corner),
-        {MEMBER: {ORIGIN: [*corner]}},
+        partial(_block, objects, probability, classifications, slide_id, object_type, corner),
+        {CLASS_MEMBER: {ORIGIN_MEMBER: [*corner]}},
     )
 
 
 def _block(
     objects: Objects,
-    rows: slice,
+    probability: npt.NDArray[np.float32] | None,
     classifications: list[dict[str, Any]],
     slide_id: str,
     object_type: str,
     corner: Corner,
+    rows: slice,
 ) -> Iterator[dict[str, Any]]:
     starts = objects.starts[rows.start : rows.stop + 1]
     corners = np.round(objects.outline[starts[0] : starts[-1]].astype(np.float64) - corner, 2).tolist()
-    values = np.column_stack([objects.score[rows], objects.measures[rows]])  # (object, measurement)
+    names = MEASUREMENTS if probability is None else (*MEASUREMENTS, CLASS_PROBABILITY)
+    more = [] if probability is None else [probability[rows]]
+    values = np.column_stack([objects.score[rows], objects.measures[rows], *more])  # (object, measurement)
     bounds = itertools.pairwise((starts - starts[0]).tolist())
     for number, (begin, end), class_index, measured in zip(
         itertools.count(rows.start), bounds, objects.class_index[rows].tolist(), printed(values), strict=False
@@ -112,9 +128,7 @@ def _block(
             "properties": {
                 "objectType": object_type,
                 "classification": classifications[class_index],
-                "measurements": {
-                    name: value for name, value in zip(MEASUREMENTS, measured, strict=True) if value is not None
-                },
+                "measurements": {name: value for name, value in zip(names, measured, strict=True) if value is not None},
             },
         }
 
@@ -167,7 +181,7 @@ def read_geojson(path: Path, corner: Corner = (0, 0), *, skipped: Counter[str] |
 
 
 def _why_not(feature: dict[str, Any]) -> str | None:
-    """Why a feature is left out where that may be."""
+    """Reason why a feature is left out where that may be."""
     geometry = feature.get("geometry") or {}
     kind = str(geometry.get("type", ""))
     if not geometry or not geometry.get("coordinates", True):
@@ -178,7 +192,7 @@ def _why_not(feature: dict[str, Any]) -> str | None:
 
 
 def objects_of_annotations(found: Sequence[Annotation], skipped: Counter[str]) -> Objects:
-    """Areas of annotations as objects, to be looked at; lines and points are counted as left out."""
+    """Convert areas of annotations to objects, for viewing; lines and points are counted as left out."""
     classes: dict[str, int] = {}
     block = []
     for one in found:
@@ -200,7 +214,7 @@ class _Found(NamedTuple):
 
     name: str
     values: list[float]
-    """As in `MEASUREMENTS`."""
+    """Values as in `MEASUREMENTS`."""
     ring: npt.NDArray[np.float64]
     """(corner, 2)"""
 

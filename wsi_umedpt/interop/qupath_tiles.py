@@ -11,8 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.annotationfiles.annotation import Corner
-from wsi_umedpt.annotationfiles.features import MEMBER, ORIGIN, as_dict, measurements_of, read_features, ring_of
+from wsi_umedpt.annotations.annotation import Corner
+from wsi_umedpt.annotations.geojson_features import (
+    CLASS_MEMBER,
+    ORIGIN_MEMBER,
+    as_dict,
+    measurements_of,
+    read_features,
+    ring_of,
+)
 from wsi_umedpt.interop.geojson import check_geojson, feature_id, in_blocks, printed, write_features
 from wsi_umedpt.interop.tables import check_tiles
 
@@ -88,7 +95,9 @@ def write_tiles(
                 },
             }
 
-    write_features(path, len(corners), block, {MEMBER: {"side": float(side), "columns": names, ORIGIN: [*corner]}})
+    write_features(
+        path, len(corners), block, {CLASS_MEMBER: {"side": float(side), "columns": names, ORIGIN_MEMBER: [*corner]}}
+    )
 
 
 def read_tiles(path: Path, corner: Corner = (0, 0)) -> ScoredTiles:
@@ -124,10 +133,10 @@ def read_tiles(path: Path, corner: Corner = (0, 0)) -> ScoredTiles:
 
 def _said(members: dict[str, Any]) -> tuple[float | None, list[str]]:
     """The side and the columns, where the collection says them."""
-    said = as_dict(members.get(MEMBER) or {}, f"its member {MEMBER}")
+    said = as_dict(members.get(CLASS_MEMBER) or {}, f"its member {CLASS_MEMBER}")
     side, names = said.get("side"), said.get("columns") or []
     if not (side is None or isinstance(side, int | float)) or not isinstance(names, list):
-        raise ValueError(f"its member {MEMBER} is {said!r:.80}")
+        raise ValueError(f"its member {CLASS_MEMBER} is {said!r:.80}")
     return side, [str(name) for name in names]
 
 

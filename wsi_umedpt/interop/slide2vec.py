@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from wsi_umedpt.arrays import whole_file, write_json
-from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import InteropError
-from wsi_umedpt.interop.npzbag import headers_of, read_npz
+from wsi_umedpt.interop.feature_sources import FileSource, NotThisFormatError, Numbers, tiles_and_dim
+from wsi_umedpt.interop.npz import headers_of, read_npz
 from wsi_umedpt.interop.provenance import Export, prefixed, stated
-from wsi_umedpt.interop.ptbag import SUFFIX as PT
-from wsi_umedpt.interop.ptbag import read_pt, shape_of_pt
-from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, Numbers, tiles_and_dim
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.interop.pt import SUFFIX as PT
+from wsi_umedpt.interop.pt import read_pt, shape_of_pt
+from wsi_umedpt.store.features import FeatureKind
+from wsi_umedpt.store.slide_store import SlideStore
+from wsi_umedpt.store.zarr_io import whole_file, write_json
 
 NAME = "slide2vec"
 FOLDER = "tile_embeddings"
@@ -70,7 +70,9 @@ def open_slide2vec(path: Path) -> FileSource:
     tiles, dim = shape_of_pt(path) if path.suffix.lower() == PT else _shape_of_npz(path)
     coordinates = _coordinates(path)
     if coordinates and (rows := _rows_of(coordinates)) != tiles:
-        raise InteropError(f"{path} holds {tiles} tiles, {coordinates} {rows}: they are of different runs; run it anew")
+        raise InteropError(
+            f"{path} holds {tiles} tiles, {coordinates} {rows}: they are of different runs; run it again"
+        )
     ours = stated(prefixed(about), dim=dim, format_name=NAME, where=str(sidecar))
     size = _number(about, "encoder_input_size_px", sidecar) or _number(about, "requested_tile_size_px", sidecar)
     encoder = about.get("encoder_name")
@@ -102,7 +104,7 @@ def write_slide2vec(
     Parameters
     ----------
     folder
-        What slide2vec calls the output directory.
+        Folder that slide2vec calls the output directory.
     encoder_id, grid_id
         May be left out where the store holds only one.
 
@@ -144,7 +146,7 @@ def write_slide2vec(
 
 
 def _tiling(export: Export) -> dict[str, Any]:
-    """What slide2vec's loader of coordinates asks for, in its six sections; None where a store does not know it."""
+    """Fields that slide2vec's loader of coordinates needs, in its six sections; None where a store lacks them."""
     sections: dict[str, Any] = {section: dict.fromkeys(names.split()) for section, names in _SECTIONS.items()}
     sections["provenance"] |= {"sample_id": export.bag.slide_id, "image_path": "", "backend": "wsi_umedpt"}
     sections["provenance"]["spacing_at_level_0"] = export.slide_mpp
@@ -175,7 +177,7 @@ def _read(path: Path, *, coordinates: Path | None) -> tuple[Numbers, Numbers | N
     order = [] if path.suffix.lower() == PT else [(path, "tile_index")]
     for file, name in (*order, *([(coordinates, "tile_index")] if coordinates else [])):
         if name in headers_of(file) and not np.array_equal(read_npz(file, name)[0], np.arange(len(features))):
-            raise InteropError(f"{file}: {name} is not 0, 1, 2, ...: which tile a row is, is not clear. Run it anew.")
+            raise InteropError(f"{file}: {name} is not 0, 1, 2, ...: which tile a row is, is not clear. Run it again.")
     return features, np.stack(read_npz(coordinates, "x", "y"), axis=1) if coordinates else None
 
 

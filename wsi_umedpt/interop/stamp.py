@@ -20,16 +20,16 @@ import h5py
 import numpy as np
 
 from wsi_umedpt import __version__
-from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.errors import InteropError
+from wsi_umedpt.interop.feature_sources import FileSource, NotThisFormatError, Numbers, check_rows, tiles_and_dim
 from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, names_in, number_of, opened, text_of, values_of, whole_h5
 from wsi_umedpt.interop.provenance import Export, prefixed, stated
-from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, Numbers, check_rows, tiles_and_dim
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store.features import FeatureKind
+from wsi_umedpt.store.slide_store import SlideStore
 
 NAME = "STAMP"
 VERSION = "2.1.0"
-"""What our files claim to be of: STAMP refuses those of a version newer than itself, and the attributes are of 2.1."""
+"""Version that our files state: STAMP refuses those of a version newer than itself, and the attributes are of 2.1."""
 
 _MARKS = ("stamp_version", "extractor", "feat_type", "encoder", "tile_size_um")
 _OLD_PX, _OLD_UM = 224, 256.0
@@ -118,7 +118,7 @@ def write_stamp(folder: Path, store: SlideStore, *, encoder_id: str | None = Non
     Parameters
     ----------
     folder
-        What STAMP calls the feature directory.
+        Folder that STAMP calls the feature directory.
     encoder_id, grid_id
         May be left out where the store holds only one.
 

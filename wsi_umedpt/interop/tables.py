@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import InteropError
 from wsi_umedpt.interop.geojson import printed
+from wsi_umedpt.store.zarr_io import whole_file
 
 SUFFIXES = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@")
@@ -30,8 +30,33 @@ def check_table(path: Path) -> None:
         raise InteropError(f"tables are {' or '.join(SUFFIXES)}; {path} is neither")
 
 
+def as_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns, in the order in which they come first; what a row lacks is None.
+
+    Examples
+    --------
+    >>> as_columns([{"a": 1}, {"a": 2, "b": 3}])
+    {'a': [1, 2], 'b': [None, 3]}
+    """
+    rows = list(rows)
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of equal length."""
+    """Write columns of equal length as a table, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        ``.csv`` or ``.parquet``.
+    columns
+        Values by the name of their column.
+
+    Raises
+    ------
+    InteropError
+        If the file's name has another suffix.
+    """
     check_table(path)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     if path.suffix == ".parquet":

@@ -13,16 +13,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wsi_umedpt.bag import FeatureKind
 from wsi_umedpt.interop.clam import read_features, side_of
+from wsi_umedpt.interop.feature_sources import FileSource, NotThisFormatError, check_rows, tiles_and_dim
 from wsi_umedpt.interop.hdf5 import add_attrs, array_of, has, number_of, opened, text_of, whole_h5
 from wsi_umedpt.interop.provenance import Export, prefixed, stated
-from wsi_umedpt.interop.sources import FileSource, NotThisFormatError, check_rows, tiles_and_dim
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store.features import FeatureKind
+from wsi_umedpt.store.slide_store import SlideStore
 
 NAME = "TRIDENT"
 FOLDER = "features_"
-"""How names of its folders of features begin."""
+"""Prefix of the names of its folders of features."""
 
 _MARKS = ("patch_size_level0", "target_magnification", "level0_magnification")
 _UM_AT_1X = 10.0
@@ -96,7 +96,7 @@ def write_trident(
     Parameters
     ----------
     folder
-        What TRIDENT calls the job directory.
+        Folder that TRIDENT calls the job directory.
     encoder_id, grid_id
         May be left out where the store holds only one.
 

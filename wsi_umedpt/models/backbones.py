@@ -22,7 +22,7 @@ from wsi_umedpt.errors import EncoderError
 STRIDES = (4, 8, 16, 32)
 
 
-class Pyramid(NamedTuple):
+class FeaturePyramid(NamedTuple):
     """Feature maps of one batch of images, each (image, channel, h / stride, w / stride)."""
 
     stride4: torch.Tensor
@@ -32,7 +32,7 @@ class Pyramid(NamedTuple):
 
 
 class SwinSize(NamedTuple):
-    """What tells one Swin Transformer V2 from another."""
+    """Size of a Swin Transformer V2."""
 
     embed_dim: int
     depths: tuple[int, int, int, int]
@@ -52,11 +52,11 @@ SWINS = {
 
 
 class Backbone(nn.Module):
-    """A network that gives a `Pyramid`."""
+    """A network that gives a `FeaturePyramid`."""
 
     channels: tuple[int, int, int, int]
 
-    def forward(self, images: torch.Tensor) -> Pyramid:
+    def forward(self, images: torch.Tensor) -> FeaturePyramid:
         """Images (image, 3, h, w), h and w multiples of 32."""
         raise NotImplementedError
 
@@ -82,7 +82,7 @@ class SwinBackbone(Backbone):
         c = size.embed_dim
         self.channels = (c, 2 * c, 4 * c, 8 * c)
 
-    def forward(self, images: torch.Tensor) -> Pyramid:
+    def forward(self, images: torch.Tensor) -> FeaturePyramid:
         """See `Backbone.forward`."""
         maps = []
         x = images
@@ -90,11 +90,11 @@ class SwinBackbone(Backbone):
             x = stage(x)  # (image, h, w, channel)
             if i % 2 == 1:  # even: patch embedding or merging; odd: the blocks of a stage
                 maps.append(x.permute(0, 3, 1, 2))
-        return Pyramid(*maps)
+        return FeaturePyramid(*maps)
 
 
 def swin_tables(window: int) -> dict[str, torch.Tensor]:
-    """Where the positions of a window lie, as every attention of a Swin Transformer V2 holds it: not learned."""
+    """Position tables of a window, as every attention of a Swin Transformer V2 holds them: not learned."""
     attention = ShiftedWindowAttentionV2(1, [window, window], [0, 0], 1)
     return {name: value for name, value in attention.named_buffers() if name.startswith("relative")}
 
@@ -121,10 +121,10 @@ class TimmBackbone(Backbone):
         # Some networks of timm give (image, h, w, channel); shapes alone cannot tell where h is c.
         self._channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
 
-    def forward(self, images: torch.Tensor) -> Pyramid:
+    def forward(self, images: torch.Tensor) -> FeaturePyramid:
         """See `Backbone.forward`."""
         maps = self.net(images)
-        return Pyramid(*(m.permute(0, 3, 1, 2) for m in maps) if self._channels_last else maps)
+        return FeaturePyramid(*(m.permute(0, 3, 1, 2) for m in maps) if self._channels_last else maps)
 
 
 def make_backbone(name: str) -> Backbone:

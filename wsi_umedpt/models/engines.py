@@ -1,4 +1,4 @@
-"""What runs a network: torch on CPU, CUDA or MPS, or OpenVINO on CPU.
+"""Runtimes of networks: torch on CPU, CUDA or MPS, or OpenVINO on CPU.
 
 An engine takes uint8 tiles as they were read and normalises them inside the network, so
 that a quarter of the bytes travel. `submit` starts work and returns a function that waits
@@ -8,6 +8,7 @@ Read top to bottom: `Network` (what every engine runs), `TorchEngine`, `FullBatc
 `CudaEngine`, `OpenVinoEngine`.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,41 +28,46 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from wsi_umedpt.errors import EncoderError
+from wsi_umedpt.errors import DeviceMemoryError, EncoderError
+from wsi_umedpt.models.building import build_network
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.folding import folded
-from wsi_umedpt.models.weights import network_of
+from wsi_umedpt.models.openvino_import import import_openvino, openvino_core
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float32]
 Wait = Callable[[], Embeddings]
+PartDone = Callable[[int], None]
+"""Called with the number of tiles of a batch that just went through the network; may raise to end the batch."""
 
-_CPU_BATCH = 8
+CPU_BATCH = 8
+"""Tiles that go through a network at a time on a CPU: more are slower (docs/measured/speed.md)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(Protocol):
     """Runs one network at one precision."""
 
-    def submit(self, pixels: Pixels) -> Wait:
-        """Start embedding uint8 (batch, h, w, 3); the result is float32 (batch, dim)."""
+    def submit(self, pixels: Pixels, part_done: PartDone = lambda _: None) -> Wait:
+        """Start embedding uint8 (batch, h, w, 3); the result is float32 (batch, dim).
+
+        `part_done` is called by engines that run a batch in parts, on a CPU.
+        """
         ...
 
 
 class Network(nn.Module):
     """A backbone with its normalisation inside: uint8 NHWC in, float32 (batch, dim) out."""
 
-    scale: torch.Tensor
-    shift: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, backbone: nn.Module, card: EncoderCard) -> None:
         super().__init__()
         self.backbone = backbone
-        # (pixel / 255 - mean) / std as one multiply and one add
-        scale = torch.tensor([1 / (255 * s) for s in card.std]).view(1, 3, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(card.mean, card.std, strict=True)]).view(1, 3, 1, 1)
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
+        # In the order of the recipes: to [0, 1], less the mean, over the deviation, so that no bit differs.
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1), persistent=False)
         self.dtype = torch.float32
 
     def at(self, dtype: torch.dtype) -> "Network":
@@ -73,9 +79,12 @@ class Network(nn.Module):
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Embed tiles, uint8 (batch, h, w, 3)."""
-        x = tiles.permute(0, 3, 1, 2).float() * self.scale + self.shift  # NCHW, channels_last in memory
-        features: torch.Tensor = self.backbone(x.to(self.dtype))
+        features: torch.Tensor = self.backbone(self.normalised(tiles).to(self.dtype))
         return features.float()
+
+    def normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Tiles as the network sees them, float32 (batch, 3, h, w), channels last in memory."""
+        return (tiles.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
 class TorchEngine:
@@ -83,19 +92,23 @@ class TorchEngine:
 
     def __init__(self, backbone: nn.Module, card: EncoderCard, device: str, precision: str) -> None:
         self._device = device
-        self._network = Network(folded(backbone, card.size_px), card).to(device).eval().at(DTYPES[precision])
+        self._network = Network(folded(backbone, card.input_px), card).to(device).eval().at(DTYPES[precision])
 
-    def submit(self, pixels: Pixels) -> Wait:
+    def submit(self, pixels: Pixels, part_done: PartDone = lambda _: None) -> Wait:
         """Embed at once; see `Engine.submit`."""
+        parts = []
         with torch.inference_mode():
-            parts = [self._network(part.to(self._device)).cpu() for part in self._parts(torch.from_numpy(pixels))]
+            for part in self._parts(torch.from_numpy(pixels)):
+                parts.append(self._network(part.to(self._device)).cpu())
+                if self._device == "cpu":
+                    part_done(len(part))
             result: Embeddings = torch.cat(parts).numpy()
         return lambda: result
 
     def _parts(self, tiles: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # The CPU allocator gives back what is over 32 MB, so that every layer of a large batch
-        # takes new memory: 1.3 to 1.7 times slower (docs/speed.md).
-        return torch.split(tiles, _CPU_BATCH) if self._device == "cpu" else (tiles,)
+        # takes new memory: 1.3 to 1.7 times slower (docs/measured/speed.md).
+        return torch.split(tiles, CPU_BATCH) if self._device == "cpu" else (tiles,)
 
 
 class FullBatches:
@@ -125,16 +138,16 @@ class CudaEngine:
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._network: Callable[[torch.Tensor], torch.Tensor]
-        network = Network(folded(backbone, card.size_px), card).to(self._device).eval().at(torch.float32)
+        network = Network(folded(backbone, card.input_px), card).to(self._device).eval().at(torch.float32)
         self._network = network
         if compiled_for:
             self._network = FullBatches(torch.compile(network, dynamic=False), compiled_for)
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
-    def submit(self, pixels: Pixels) -> Wait:
+    def submit(self, pixels: Pixels, part_done: PartDone = lambda _: None) -> Wait:
         """Queue copy in, network and copy out; see `Engine.submit`."""
         computing = torch.cuda.current_stream(self._device)
-        with torch.inference_mode():
+        with torch.inference_mode(), _memory_errors(len(pixels)):
             staged = torch.from_numpy(pixels).pin_memory()
             with torch.cuda.stream(self._copies):
                 tiles = staged.to(self._device, non_blocking=True)
@@ -156,27 +169,38 @@ class CudaEngine:
         return wait
 
 
-class OpenVinoEngine:
-    """OpenVINO on CPU: 1.5 to 2.5 times fp32 torch, 5 times in bf16 (docs/speed.md). Converted once, then cached.
+@contextlib.contextmanager
+def _memory_errors(tiles: int) -> Iterator[None]:
+    """Say what a GPU without memory asks for, and give back what torch keeps of it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        short = DeviceMemoryError(
+            f"the GPU has no memory left for a batch of {tiles} tiles. Give a smaller `batch_size`, or end what else "
+            "uses it."
+        )
+    else:
+        return
+    torch.cuda.empty_cache()  # not above: there, the error still holds what it was about to compute
+    raise short
 
-    `threads` is for comparisons per thread (docs/speed.md): OpenVINO heeds neither
-    OMP_NUM_THREADS nor torch's setting. By default it takes all cores.
+
+class OpenVinoEngine:
+    """OpenVINO on CPU: 1.5 to 2.5 times fp32 torch, 5 times in bf16 (docs/measured/speed.md); converted once.
+
+    By default it takes as many threads as torch would, which processes that share a machine limit; of itself it would
+    take all cores.
     """
 
     def __init__(self, backbone: nn.Module, card: EncoderCard, precision: str, threads: int | None = None) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise EncoderError("engine 'openvino' is not installed: pip install 'wsi-umedpt[openvino]'") from None
-        core = openvino.Core()
+        core = openvino_core("engine 'openvino'")
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
         options["PERFORMANCE_HINT"] = "LATENCY"
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
+        options["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
         self._model = core.compile_model(str(converted(backbone, card)), "CPU", options)
         self._request = self._model.create_infer_request()
 
-    def submit(self, pixels: Pixels) -> Wait:
+    def submit(self, pixels: Pixels, part_done: PartDone = lambda _: None) -> Wait:
         """Embed at once; see `Engine.submit`."""
         result = np.array(self._request.infer([pixels])[0], np.float32)
         return lambda: result
@@ -188,8 +212,10 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
     Converting takes over 1 GB of memory that is never given back, so another process does it.
     """
     version = importlib.metadata.version("openvino")
-    scaling = hashlib.sha256(repr((card.mean, card.std)).encode()).hexdigest()[:8]  # it lies inside the network
-    name = f"{card.timm_name}-{str(card.weights_sha256)[:16]}-{scaling}-{card.size_px}px-ov{version}"
+    scaling = hashlib.sha256(repr((card.mean, card.std, card.pooling, card.arguments)).encode()).hexdigest()[
+        :8
+    ]  # it lies inside the network
+    name = f"{card.architecture}-{str(card.weights_sha256)[:16]}-{scaling}-{card.input_px}px-ov{version}"
     folder = Path(platformdirs.user_cache_dir("wsi_umedpt")) / "openvino"
     target = folder / name / "network.xml"
     if target.exists():
@@ -205,7 +231,9 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
         command = [sys.executable, "-m", "wsi_umedpt.models.engines", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise EncoderError(f"OpenVINO cannot convert {card.name}: {done.stderr.strip()[-400:]}")
+            raise EncoderError(
+                f"OpenVINO cannot convert {card.name}; use `engine` torch. It says: {done.stderr.strip()[-400:]}"
+            )
         weights.unlink()
         description.unlink()
         try:
@@ -220,17 +248,16 @@ def converted(backbone: nn.Module, card: EncoderCard) -> Path:
 
 def _convert(folder: Path) -> None:
     """Runs in the process that `converted` starts."""
-    import openvino
-
+    openvino = import_openvino("engine 'openvino'")
     content = json.loads((folder / "card.json").read_bytes())
-    card = EncoderCard(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
-    backbone = network_of(card)
+    card = EncoderCard.from_dict({"mpp": None, **content}, str(folder))
+    backbone = build_network(card)
     backbone.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     network = Network(backbone, card).eval()
-    example = torch.zeros(2, card.size_px, card.size_px, 3, dtype=torch.uint8)
+    example = torch.zeros(2, card.input_px, card.input_px, 3, dtype=torch.uint8)
     with torch.inference_mode():
         model = openvino.convert_model(network, example_input=example)
-    model.reshape([-1, card.size_px, card.size_px, 3])
+    model.reshape([-1, card.input_px, card.input_px, 3])
     openvino.save_model(model, folder / "network.xml", compress_to_fp16=False)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wsi_umedpt.models.backbones import Pyramid
+from wsi_umedpt.models.backbones import FeaturePyramid
 
 BOX_STRIDES = (8, 16, 32, 64, 128)
 WIDTH = 128
@@ -38,7 +38,7 @@ class BoxDecoder(nn.Module):
         self.class_tower = _tower()
         self.side_tower = _tower()
 
-    def forward(self, pyramid: Pyramid) -> BoxFeatures:
+    def forward(self, pyramid: FeaturePyramid) -> BoxFeatures:
         """See `BoxFeatures`."""
         x = self.lateral[2](pyramid.stride32)
         maps = [x]

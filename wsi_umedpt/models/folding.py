@@ -95,6 +95,6 @@ def _fold(conv: nn.Conv2d, norm: Any) -> None:
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a norm of timm does after normalising."""
+    """Layers of a timm norm after the normalisation."""
     acts = [act for part in ("drop", "act") if isinstance(act := getattr(norm, part, None), nn.Module)]
     return nn.Sequential(*acts) if acts else nn.Identity()

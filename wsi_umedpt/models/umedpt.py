@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wsi_umedpt.errors import EncoderError
-from wsi_umedpt.models.backbones import STRIDES, Pyramid, make_backbone
+from wsi_umedpt.models.backbones import STRIDES, FeaturePyramid, make_backbone
 from wsi_umedpt.models.fcos import BoxDecoder
 from wsi_umedpt.models.norms import NORMS, NormKind, batch_norms, rewrite_norms
 from wsi_umedpt.models.squeezer import Pooling, Squeezer, SqueezerKind
@@ -25,32 +25,32 @@ Vector = Literal["squeezed", "maps"]
 """squeezed: the mean of the squeezed map. maps: the means of the encoder's maps of strides 8, 16 and 32,
 standardised by fixed numbers; nothing is squeezed out of it, and what early layers see stays in it."""
 PARTS = ("encoder", "squeezer", "pixels", "boxes")
-"""Of `UMedPT`, as its weights name them."""
+"""Parts of `UMedPT`, as its weights name them."""
 _MOST_DIM = 16_384
 _AS_EVER = (("vector", "squeezed"), ("squeezer", "convolution"), ("decoder_bias", False))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What the shared model is built from; two equal specs give the same architecture."""
+    """Specification of the shared model; two equal specs give the same architecture."""
 
     backbone: str = "swinv2_tiny"
     """A name of `SWINS`, or a timm model with maps of strides 4 to 32."""
     dim: int = 512
     """Channels of the squeezed map; length of an image's embedding where that is `squeezed`."""
     vector: Vector = "squeezed"
-    """What an image's embedding is; see `Vector`."""
+    """Kind of an image's embedding; see `Vector`."""
     norm: NormKind = "layernorm"
     """Norms inside; see `NormKind`."""
     pooling: Pooling = "after"
-    """Where the vector is pooled; see `Pooling`."""
+    """Place where the vector is pooled; see `Pooling`."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Pixels in [0, 1] enter as (pixel - mean) / std."""
     squeezer: SqueezerKind = "convolution"
     """Without one, `dim` is the number of channels of the deepest map."""
     decoder_bias: bool = False
-    """Whether the pixel decoder's last convolution has a bias, as published ones do."""
+    """True if the pixel decoder's last convolution has a bias, as published ones do."""
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -73,9 +73,9 @@ class ModelSpec:
 
 
 class Features(NamedTuple):
-    """What one pass of the encoder gives; every head starts from here."""
+    """Output of one pass of the encoder; every head starts from here."""
 
-    pyramid: Pyramid
+    pyramid: FeaturePyramid
     """Strides 4 to 32; the deepest is the squeezed map, (image, dim, h / 32, w / 32)."""
     vector: torch.Tensor
     """(image, vector_dim)."""
@@ -129,14 +129,14 @@ class UMedPT(nn.Module):
         """Images, uint8 (image, 3, h, w), as `features` takes them."""
         return ((images.to(self.mean.dtype) / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def pyramid(self, images: torch.Tensor) -> Pyramid:
+    def pyramid(self, images: torch.Tensor) -> FeaturePyramid:
         """Run the encoder alone: maps of strides 4 to 32 as it gives them, of images as `features` takes them."""
         right, bottom = (-n % STRIDES[-1] for n in images.shape[:1:-1])
         if right or bottom:
             images = F.pad(images, (0, right, 0, bottom), mode="replicate")
         kind = images.device.type
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self.float32_encoder):
-            maps: Pyramid = self.encoder(images)
+            maps: FeaturePyramid = self.encoder(images)
         return maps
 
     def features(self, images: torch.Tensor) -> Features:
@@ -155,7 +155,7 @@ class UMedPT(nn.Module):
         height, width = images.shape[2:]
         return Features(pyramid._replace(stride32=squeezed), vector, (height, width), pyramid.stride32)
 
-    def map_means(self, pyramid: Pyramid) -> torch.Tensor:
+    def map_means(self, pyramid: FeaturePyramid) -> torch.Tensor:
         """Standardised means of the encoder's maps of strides 8, 16 and 32, (image, vector_dim)."""
         means = torch.cat([one.mean((2, 3)) for one in pyramid[1:]], 1)
         return (means - self.centre) / self.spread

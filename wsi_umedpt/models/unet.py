@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wsi_umedpt.models.backbones import Pyramid
+from wsi_umedpt.models.backbones import FeaturePyramid
 from wsi_umedpt.models.norms import NormKind, one_group
 
 WIDTHS = (96, 64, 32, 16)
@@ -31,7 +31,7 @@ class PixelDecoder(nn.Module):
         )
         self.last = nn.Sequential(*_conv(self.dim, self.dim, norm, nn.GELU(), bias=last_bias))
 
-    def forward(self, pyramid: Pyramid) -> torch.Tensor:
+    def forward(self, pyramid: FeaturePyramid) -> torch.Tensor:
         """Embeddings (image, dim, h / 2, w / 2)."""
         x = pyramid.stride32
         for block, skip in zip(self.blocks, (pyramid.stride16, pyramid.stride8, pyramid.stride4, None), strict=True):

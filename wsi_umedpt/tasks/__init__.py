@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 
-from wsi_umedpt.checkpoint import tensors_under
 from wsi_umedpt.errors import CheckpointError, ConfigError
-from wsi_umedpt.models.headspec import HeadSpec
-from wsi_umedpt.models.release import Release
+from wsi_umedpt.io.checkpoint import tensors_under
+from wsi_umedpt.io.tensors import misfit, outline
+from wsi_umedpt.models.bundle import Release
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.tasks.classification import BagClassification, Classification, MultiLabel, Regression
 from wsi_umedpt.tasks.detection import Detection
 from wsi_umedpt.tasks.segmentation import MultiLabelSegmentation, Segmentation
-from wsi_umedpt.tensors import misfit, outline
 
 _ON_VECTOR: dict[str, Callable[[HeadSpec, int], Task]] = {
     "classification": Classification,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torchvision.ops import box_iou
 
-from wsi_umedpt.cases import Boxes
+from wsi_umedpt.datasets.samples import Boxes
 from wsi_umedpt.tasks.fcos import Detections
 
 
@@ -47,7 +47,7 @@ def _average_precision(found: Sequence[Detections], true: Sequence[Boxes], k: in
 
 
 def _matched(found: torch.Tensor, true: torch.Tensor, iou: float) -> torch.Tensor:
-    """Which of the boxes found, best first, are right."""
+    """Flags of the boxes found, best first, that are right."""
     hit = torch.zeros(len(found), dtype=torch.bool)
     if len(true) == 0 or len(found) == 0:
         return hit

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from wsi_umedpt.cases import Batch
+from wsi_umedpt.datasets.samples import Batch
 from wsi_umedpt.errors import DataError
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 
 DROPOUT = 0.2

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wsi_umedpt.cases import Batch, Boxes
+from wsi_umedpt.datasets.samples import Batch, Boxes
 from wsi_umedpt.errors import DataError
 from wsi_umedpt.models.fcos import BOX_STRIDES, WIDTH, BoxFeatures
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.tasks.average_precision import mean_average_precision
 from wsi_umedpt.tasks.base import Meter, Task, widened
@@ -29,7 +29,7 @@ _CENTRE_WEIGHT = 0.2
 
 
 class BoxOutputs(NamedTuple):
-    """What the head says at every point."""
+    """Output of the head at every point."""
 
     points: Points
     logits: torch.Tensor
@@ -63,7 +63,7 @@ class Detection(Task):
         return self.read(shared.boxes(features.pyramid), features.size)
 
     def read(self, maps: BoxFeatures, size: tuple[int, int]) -> BoxOutputs:
-        """What the head says of box features that other heads may share."""
+        """Output of the head for box features that other heads may share."""
         points = lay_points([(m.shape[2], m.shape[3]) for m in maps.classes], maps.classes[0].device)
         sides = [F.relu(widened(self.sides(m)) * scale) for m, scale in zip(maps.sides, self.scales, strict=True)]
         return BoxOutputs(

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from wsi_umedpt.cases import Boxes
+from wsi_umedpt.datasets.samples import Boxes
 from wsi_umedpt.models.fcos import BOX_STRIDES
 
 RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, float("inf")))
@@ -37,7 +37,7 @@ class Points(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What each point should say."""
+    """Targets of each point."""
 
     classes: torch.Tensor
     """int64 (point,); -1 is background."""
@@ -142,7 +142,7 @@ def read_boxes(
     Parameters
     ----------
     points
-        Of all levels.
+        Points of all levels.
     logits : float (point, class)
     sides : float (point, 4)
         In strides.

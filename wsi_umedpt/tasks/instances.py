@@ -1,4 +1,4 @@
-"""How well the instances that were found agree with the true ones."""
+"""Agreement of instances that were found with the true ones."""
 
 from typing import NamedTuple
 

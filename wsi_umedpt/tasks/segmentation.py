@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wsi_umedpt.cases import IGNORED, Batch
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt.datasets.samples import IGNORED, Batch
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import Features, UMedPT
 from wsi_umedpt.models.unet import PixelDecoder
 from wsi_umedpt.tasks.base import Meter, Task, needed, nothing, widened

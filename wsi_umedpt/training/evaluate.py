@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from wsi_umedpt.cases import Batch
+from wsi_umedpt.datasets.samples import Batch
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.tasks.base import Task
 

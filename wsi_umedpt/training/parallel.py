@@ -27,7 +27,7 @@ def join(device: str) -> tuple[int, int, str]:
 
 
 def mine(items: Sequence[T], rank: int, count: int) -> list[T]:
-    """What of `items` is this process's: every count-th."""
+    """Take this process's share of `items`: every count-th."""
     return [*items[rank::count]]
 
 

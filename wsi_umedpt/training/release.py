@@ -1,4 +1,4 @@
-"""What a finished run leaves: weights in float16, what is known of them, and a card to read.
+"""Release of a finished run: weights in float16, their description, and a card to read.
 
 ``NAME.json`` names the tensors file and holds the model's spec, the heads, the config, the
 validation history and the cost; `models.release` loads the pair. ``NAME.md`` says it to people.
@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from wsi_umedpt import __version__, checkpoint
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt import __version__
+from wsi_umedpt.io import checkpoint
+from wsi_umedpt.messages import counted
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.training.settings import PretrainConfig
 
@@ -53,7 +55,7 @@ def release(
 
 
 def _narrow(value: torch.Tensor) -> torch.Tensor:
-    """In float16, or as it is where a number is too large for that."""
+    """Convert to float16, unless a number is too large for that."""
     half = value.half() if value.is_floating_point() else value
     return half if not value.is_floating_point() or bool(half.isfinite().all()) else value
 
@@ -65,15 +67,22 @@ def _device(shared: UMedPT) -> str:
 
 def config_dict(config: PretrainConfig) -> dict[str, Any]:
     """A config as JSON can hold it; paths begin where all its data lies, so that nobody's folders are told."""
-    paths = [p for task in config.task for p in (task.data.images, task.data.labels, task.data.table) if p]
+    every = [data for task in config.task for data in task.collections]
+    paths = [p for data in every for p in (data.images, data.labels, data.table) if p]
     root = os.path.commonpath([os.path.abspath(p) for p in paths])
     content = json.loads(
         json.dumps(dataclasses.asdict(config), default=lambda p: Path(os.path.relpath(p, root)).as_posix())
     )
-    name, at, weights = config.initial.partition("@")  # timm:NAME@FILE
+    content["training"]["distil_from"] = _without_folder(config.training.distil_from)
+    return {**content, "initial": _without_folder(config.initial)}
+
+
+def _without_folder(encoder: str) -> str:
+    """The name of an encoder, of whose file the name alone stays."""
+    name, at, weights = encoder.partition("@")  # timm:NAME@FILE
     if name.startswith("umedpt:"):
         name = f"umedpt:{Path(name.removeprefix('umedpt:')).name}"
-    return {**content, "initial": name + at + Path(weights).name}
+    return name + at + Path(weights).name
 
 
 def fingerprint(config: PretrainConfig) -> str:
@@ -83,19 +92,21 @@ def fingerprint(config: PretrainConfig) -> str:
     for key in ("workers", "cache_mb", "validate_every", "checkpoint_every"):
         del content["training"][key]
     content["model"] = config.model.to_dict()  # which leaves out what is younger and as it always was
-    younger: list[tuple[dict[str, Any], dict[str, Any]]] = [(content["training"], {"distil": 0.0, "frozen_stride": 0})]
+    absent = {"distil": 0.0, "distil_from": "", "frozen_stride": 0}
+    younger: list[tuple[dict[str, Any], dict[str, Any]]] = [(content["training"], absent)]
     for task in content["task"]:
         del task["about"]
-        younger.append((task["data"], {"bag_column": "", "patient_block": 0, "point_px": 0.0}))
+        absent = {"bag_column": "", "patient_block": 0, "point_px": 0.0, "rename": {}, "zoom": None}
+        younger += [(task, {"more": [], "weight": 1.0}), *((data, absent) for data in (task["data"], *task["more"]))]
     for part, fields in younger:  # than the first checkpoints, which do not have them
-        for name, absent in fields.items():
-            if part[name] == absent:
+        for name, value in fields.items():
+            if part[name] == value:
                 del part[name]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def card_text(about: dict[str, Any], parameters: int) -> str:
-    """What people read of a release, Markdown."""
+    """Text of a release's card, Markdown."""
     model, val = about["model"], about["validation"].get("val", {})
     rows = []
     for head in about["heads"]:
@@ -113,8 +124,9 @@ def card_text(about: dict[str, Any], parameters: int) -> str:
         f"embedding of {model['dim']} numbers",
         f"- Input: RGB in [0, 1], mean {model['mean']}, std {model['std']}"
         + (f"; slides at {about['mpp']} um/px" if about["mpp"] else ""),
-        f"- Trained on {about['cost']['images']:,} images in {about['config']['training']['steps']:,} steps, "
-        f"{about['cost']['cpu_hours']} CPU hours without the processes that load; device {about['cost']['device']}",
+        f"- Trained on {counted(about['cost']['images'], 'image')} in "
+        f"{counted(about['config']['training']['steps'], 'step')}, {about['cost']['cpu_hours']} CPU hours without the "
+        f"processes that load; device {about['cost']['device']}",
         f"- Licence: {about['licence']}",
         "",
         "Not a medical device. Figures are of the validation split, which the model was chosen by.",

@@ -6,6 +6,7 @@ resumed equals one that was not, bit for bit on CPU.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,33 +15,36 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wsi_umedpt.cases import Batch
-from wsi_umedpt.datasets.door import check
+from wsi_umedpt.datasets.samples import Batch
 from wsi_umedpt.datasets.tables import refuse
-from wsi_umedpt.datasets.taskdata import TaskData
-from wsi_umedpt.errors import ConfigError, DataError, EncoderError
+from wsi_umedpt.datasets.task_data import TaskData
+from wsi_umedpt.datasets.validation import check
+from wsi_umedpt.errors import ConfigError, DataError
+from wsi_umedpt.messages import counted
 from wsi_umedpt.models.backbones import STRIDES, Backbone
 from wsi_umedpt.models.encoder import pick_device
-from wsi_umedpt.models.headspec import HeadSpec
+from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import UMedPT
-from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.tasks import make_task
 from wsi_umedpt.tasks.base import Task
-from wsi_umedpt.training.distil import Distiller
+from wsi_umedpt.training.distillation import Distiller
 from wsi_umedpt.training.evaluate import Figures, evaluate, main_scores, mean_score
 from wsi_umedpt.training.parallel import gathered, join, mine
 from wsi_umedpt.training.release import release
 from wsi_umedpt.training.schedule import lr_factor
 from wsi_umedpt.training.settings import PretrainConfig
-from wsi_umedpt.training.state import Run, restore, save
-from wsi_umedpt.training.step import train_step
+from wsi_umedpt.training.start import initial_heads, initial_model, kept_near
+from wsi_umedpt.training.state import TrainingRun, restore, save
+from wsi_umedpt.training.step import StepSettings, train_step
+
+_log = logging.getLogger(__name__)
 
 _STANDARD = 2
 """Batches of each task that the embedding is standardised by."""
 
 
-class Watcher:
-    """What a caller wants to hear of; this one is silent."""
+class TrainingWatcher:
+    """Watcher of a training run; this one is silent."""
 
     def checking(self, done: int, total: int) -> None:
         """Records read at the door."""
@@ -53,14 +57,19 @@ class Watcher:
 
 
 def pretrain(
-    config: PretrainConfig, out: Path, *, device: str = "auto", until: int | None = None, watcher: Watcher | None = None
+    config: PretrainConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    until: int | None = None,
+    watcher: TrainingWatcher | None = None,
 ) -> Path:
     """Train a shared model and its heads, or go on where an earlier call stopped.
 
     Parameters
     ----------
     config
-        What to train and on what.
+        Tasks, their data, and settings of training.
     out
         Folder for log, checkpoint and weights; an unfinished run in it is continued.
     device
@@ -88,8 +97,11 @@ def pretrain(
     """
     rank, processes, device = join(pick_device(device))
     if processes > len(config.task):
-        raise ConfigError(f"{processes} processes share {len(config.task)} tasks; start no more than one for each task")
-    watcher = watcher if watcher is not None and rank == 0 else Watcher()
+        raise ConfigError(
+            f"{counted(processes, 'process shares', 'processes share')} {counted(len(config.task), 'task')}; start no "
+            "more than one for each task"
+        )
+    watcher = watcher if watcher is not None and rank == 0 else TrainingWatcher()
     data = find_data(config)
     check(data, cache_bytes=config.training.cache_mb << 20, progress=watcher.checking)
     run = _begin(config, mine(data, rank, processes), device, rank)
@@ -100,7 +112,7 @@ def pretrain(
     if rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         _forget_after(log, run.step)
-    _train(config, run, data, last, device, saved, log if rank == 0 else None, watcher)
+    _train(config, run, data, last, saved, log if rank == 0 else None, watcher)
     save(run, saved, config)
     if run.step < config.training.steps:
         return saved
@@ -131,7 +143,7 @@ def find_data(config: PretrainConfig) -> list[TaskData]:
 
 
 def head_spec(data: TaskData) -> HeadSpec:
-    """What the head of a task is built from."""
+    """Specification of a task's head."""
     spec = data.spec
     centre, spread = data.label_moments() if spec.kind == "regression" else ((), ())
     return HeadSpec(
@@ -140,44 +152,28 @@ def head_spec(data: TaskData) -> HeadSpec:
     )  # fmt: skip
 
 
-def initial_model(config: PretrainConfig) -> UMedPT:
-    """The shared model before the first step."""
-    torch.manual_seed(config.training.seed)
-    shared = UMedPT(config.model)
-    if config.initial:
-        network, card = load_network(config.initial)
-        network = network.encoder if isinstance(network, UMedPT) else network
-        own = shared.encoder.state_dict()
-        given = {key.removeprefix("net."): value for key, value in network.state_dict().items()}
-        names = {key: key.removeprefix("net.") for key in own}
-        absent = [key for key in names.values() if key not in given]
-        if absent:
-            raise EncoderError(
-                f"{config.initial} ({card.timm_name}) is no encoder for backbone {config.model.backbone}: "
-                f"{len(absent)} weights are missing, the first {absent[:3]}"
-            )
-        shared.encoder.load_state_dict({key: given[name] for key, name in names.items()})
-    return shared
-
-
-def _begin(config: PretrainConfig, data: list[TaskData], device: str, rank: int) -> Run:
+def _begin(config: PretrainConfig, data: list[TaskData], device: str, rank: int) -> TrainingRun:
     shared = initial_model(config).to(device).train()
     shared = shared.to(memory_format=torch.channels_last)
-    if config.model.vector == "maps":
+    begun = initial_heads(config)
+    if config.model.vector == "maps" and not begun:
         standardise(shared, data)
     freeze(shared.encoder, config.training.frozen_stride)
     shared.float32_encoder = config.training.precision == "bf16_decoders"
     tasks = []
     for one in data:
         torch.manual_seed(config.training.seed)  # a head begins alike whatever other tasks there are
-        tasks.append(make_task(head_spec(one), shared.vector_dim).to(device).train())
+        task = make_task(head_spec(one), shared.vector_dim)
+        if one.spec.name in begun:
+            task.load_state_dict(begun[one.spec.name].state_dict())
+        tasks.append(task.to(device).train())
     t = config.training
     encoder = [p for p in shared.encoder.parameters() if p.requires_grad]
     rest = [p for part in (shared.squeezer, shared.pixels, shared.boxes, *tasks) for p in part.parameters()]
     groups = [{"params": encoder, "factor": t.encoder_lr_factor}, {"params": rest, "factor": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=t.lr, weight_decay=t.weight_decay)
-    distiller = Distiller(shared.encoder, t.distil) if t.distil else None
-    return Run(shared, tasks, optimizer, rank, distiller)
+    distiller = Distiller(kept_near(config, shared).to(device), t.distil) if t.distil else None
+    return TrainingRun(shared, tasks, optimizer, rank, distiller)
 
 
 @torch.no_grad()
@@ -226,9 +222,15 @@ def _batches(data: list[TaskData], first: int, last: int, workers: int) -> Itera
 
 
 def _train(
-    config: PretrainConfig, run: Run, data: list[TaskData], last: int, device: str, saved: Path, log: Path | None,
-    watcher: Watcher,
-) -> None:  # fmt: skip
+    config: PretrainConfig,
+    run: TrainingRun,
+    data: list[TaskData],
+    last: int,
+    saved: Path,
+    log: Path | None,
+    watcher: TrainingWatcher,
+) -> None:
+    device = str(next(run.shared.parameters()).device)
     t, names = config.training, {task.name for task in run.tasks}
     own = [d for d in data if d.spec.name in names]
     began, before = time.process_time(), run.seconds
@@ -236,11 +238,12 @@ def _train(
         factor = lr_factor(run.step, warmup=t.warmup, steps=t.steps)
         for group in run.optimizer.param_groups:
             group["lr"] = t.lr * group["factor"] * factor
-        losses = train_step(
-            run.shared, run.tasks, {k: b.to(device) for k, b in batches.items()}, run.optimizer,
+        how = StepSettings(
             total_tasks=len(data), seeds=(t.seed, run.step), clip_norm=t.clip_norm, autocast=t.precision != "fp32",
-            distiller=run.distiller,
+            distiller=run.distiller, weights={one.spec.name: one.spec.weight for one in data},
         )  # fmt: skip
+        own_batches = {k: b.to(device) for k, b in batches.items()}
+        losses = train_step(run.shared, run.tasks, own_batches, run.optimizer, how)
         run.step += 1
         run.images += sum(len(b.images) for b in batches.values())
         run.seconds = before + time.process_time() - began
@@ -254,6 +257,7 @@ def _train(
             scores = [score for part in gathered(main_scores(figures, run.tasks)) for score in part]
             run.history.append({"step": run.step, "seconds": run.seconds, "val": every})
             watcher.validated(run.step, every)
+            _log.info("step %d: validation score %.4f over %d tasks", run.step, mean_score(scores), len(every))
             if log is not None:
                 _write_line(log, {"step": run.step, "score": mean_score(scores), "val": every})
         if run.step % t.checkpoint_every == 0:

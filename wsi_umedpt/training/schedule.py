@@ -3,7 +3,7 @@
 import math
 
 FLOOR = 0.01
-"""Where the cosine ends, over its height."""
+"""End of the cosine, over its height."""
 
 
 def lr_factor(step: int, *, warmup: int, steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What a pretraining config may say; `wsi_umedpt.config` turns TOML into these."""
+"""Settings of a pretraining config; `wsi_umedpt.config` turns TOML into these."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_umedpt.config import read_config
-from wsi_umedpt.datasets.taskdata import TaskSpec
+from wsi_umedpt.datasets.records import DataSpec
+from wsi_umedpt.datasets.task_data import TaskSpec
 from wsi_umedpt.errors import ConfigError
 from wsi_umedpt.models.umedpt import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """How to train."""
+    """Settings of training."""
 
     steps: int = 10_000
     """Optimiser steps; each shows one batch of every task."""
@@ -24,8 +25,10 @@ class TrainingSpec:
     weight_decay: float = 1e-2
     distil: float = 0.0
     """Weight of what keeps the encoder's maps near those it began with, beside every task; see `training.distil`."""
-    frozen_stride: Literal[0, 4, 8, 16] = 0
-    """Layers of the encoder up to its map of this stride stay as they began; 0 trains all."""
+    distil_from: str = ""
+    """Encoder that `distil` holds the maps near; empty: the one of `initial`."""
+    frozen_stride: Literal[0, 4, 8, 16, 32] = 0
+    """Layers of the encoder up to its map of this stride stay as they began; 0 trains all, 32 none of it."""
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
@@ -84,13 +87,13 @@ class PretrainConfig:
     initial: str = ""
     """Encoder card whose weights the encoder begins with; empty: random."""
     about: str = ""
-    """One line for people, copied to the card."""
+    """Description in one line, copied to the card."""
     licence: str = "unknown"
     """Licence of the weights, copied to the card."""
     attribution: tuple[str, ...] = ()
-    """Whose data and weights these are made of, copied to the card."""
+    """Attribution of data and weights, copied to the card."""
     notes: tuple[str, ...] = ()
-    """What users of the weights must know, copied to the card."""
+    """Notes for users of the weights, copied to the card."""
     mpp: float | None = None
     """um/px at which slides should be embedded with this encoder."""
 
@@ -98,7 +101,7 @@ class PretrainConfig:
         names = [t.name for t in self.task]
         if not names or len({*names}) < len(names):
             raise ValueError(f"tasks need names of their own, got {names}")
-        if self.training.distil and not self.initial:
+        if self.training.distil and not (self.initial or self.training.distil_from):
             raise ValueError("distil keeps the encoder near the weights it began with; name them with initial")
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):
             raise ValueError(f"name is letters, digits, '.', '-' and '_', as it names files; got {self.name!r}")
@@ -126,6 +129,8 @@ def read_pretrain_config(path: Path, data_root: Path | None = None) -> PretrainC
 
 
 def _under(task: TaskSpec, root: Path) -> TaskSpec:
-    data = task.data
-    moved = {name: root / path for name in ("images", "labels", "table") if (path := getattr(data, name)) is not None}
-    return replace(task, data=replace(data, **moved))
+    def moved(data: DataSpec) -> DataSpec:
+        paths = ((name, getattr(data, name)) for name in ("images", "labels", "table"))
+        return replace(data, **{name: root / path for name, path in paths if path is not None})
+
+    return replace(task, data=moved(task.data), more=tuple(map(moved, task.more)))

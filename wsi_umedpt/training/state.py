@@ -1,4 +1,4 @@
-"""`Run`: the state of a run, and its one checkpoint, whatever the number of processes.
+"""`TrainingRun`: the state of a run, and its one checkpoint, whatever the number of processes.
 
 The first process writes what all of them have: the shared model (alike everywhere), every head,
 and AdamW's moments, numbered as one process that had all tasks would number them. So no two
@@ -11,18 +11,19 @@ from typing import Any
 
 import torch
 
-from wsi_umedpt import __version__, checkpoint
+from wsi_umedpt import __version__
 from wsi_umedpt.errors import CheckpointError
+from wsi_umedpt.io import checkpoint
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.tasks.base import Task
-from wsi_umedpt.training.distil import Distiller
+from wsi_umedpt.training.distillation import Distiller
 from wsi_umedpt.training.parallel import gathered
 from wsi_umedpt.training.release import config_dict, fingerprint
 from wsi_umedpt.training.settings import PretrainConfig
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """The state of a run in one process."""
 
     shared: UMedPT
@@ -32,7 +33,7 @@ class Run:
     rank: int = 0
     """This process, counted from 0; the first writes all files."""
     distiller: Distiller | None = None
-    """What keeps the encoder near where it began; it has no state of its own."""
+    """Loss that keeps the encoder near its start; it has no state of its own."""
     step: int = 0
     """Steps done."""
     seconds: float = 0.0
@@ -40,7 +41,7 @@ class Run:
     images: int = 0
     """Images shown by this process, and before a resume by all, counted likewise."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a validation."""
+    """Losses and metrics of each validation."""
 
     def cost(self) -> tuple[float, int]:
         """CPU seconds and images of all processes."""
@@ -48,7 +49,7 @@ class Run:
         return sum(s for s, _ in every), sum(n for _, n in every)
 
 
-def save(run: Run, path: Path, config: PretrainConfig) -> None:
+def save(run: TrainingRun, path: Path, config: PretrainConfig) -> None:
     """Write the checkpoint; when it returns in any process, the file is there."""
     places = _places(run, config)
     state = {places[i]: entry for i, entry in run.optimizer.state_dict()["state"].items()}
@@ -70,7 +71,7 @@ def save(run: Run, path: Path, config: PretrainConfig) -> None:
     gathered(None)  # nobody goes on before it is written
 
 
-def restore(run: Run, path: Path, config: PretrainConfig) -> None:
+def restore(run: TrainingRun, path: Path, config: PretrainConfig) -> None:
     """Take the state of a checkpoint, if there is one.
 
     Raises
@@ -107,8 +108,8 @@ def restore(run: Run, path: Path, config: PretrainConfig) -> None:
         run.seconds, run.images = float(about["seconds"]), int(about["images"])
 
 
-def _places(run: Run, config: PretrainConfig) -> list[int]:
-    """For each parameter of this process's optimiser, its number where one process has all tasks."""
+def _places(run: TrainingRun, config: PretrainConfig) -> list[int]:
+    """Number of each parameter of this process's optimiser, where one process has all tasks."""
     own = {task.name: len([*task.parameters()]) for task in run.tasks}
     every = {name: n for part in gathered(own) for name, n in part.items()}
     at = shared = sum(len(group["params"]) for group in run.optimizer.param_groups) - sum(own.values())

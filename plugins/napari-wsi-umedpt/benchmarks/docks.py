@@ -1,10 +1,12 @@
-"""How long the docks of classifiers take on a slide of 20,000 tiles: opening, a region that moves, a fit.
+"""How long docks that learn or judge take, on 20,000 tiles and 500,000 cells: opening, a region that moves, a fit.
 
-    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python benchmarks/docks.py
+    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python -m benchmarks.docks [classifier] [fewshot] [cells]
 
-Features are random, 1,280 numbers a tile; the classifier is gated attention as `mil train` builds it, 12 networks.
+Features are random, 1,280 numbers a tile and 472 a cell; the classifier is gated attention as `mil train` builds it, 12
+networks.
 """
 
+import argparse
 import os
 import tempfile
 import time
@@ -17,26 +19,24 @@ import numpy as np
 import torch
 from napari.qt.threading import WorkerBase
 from qtpy.QtWidgets import QApplication
-from wsi_umedpt.interop.sources import StoreSource
-from wsi_umedpt.mil.calibrate import Calibration
-from wsi_umedpt.mil.models import build
-from wsi_umedpt.mil.settings import ModelSettings
-from wsi_umedpt.mil.slidemodel import SlideModel
-from wsi_umedpt.mil.targets import Target
-from wsi_umedpt.mil.typical import typical_of
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.testing import tissue_image, write_pyramid
-from wsi_umedpt.tiling import TileSpec, lay_grid
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.interop import StoreSource
+from wsi_umedpt.mil import Calibration, ModelSettings, SlideModel, Target, typical_of
+from wsi_umedpt.mil import build_network as build
+from wsi_umedpt.slides import TileSpec, TissueMask, lay_grid, open_slide
+from wsi_umedpt.store import MEASURES, Objects, SlideStore
+from wsi_umedpt.store.objects_io import NewVectors, write_objects
+from wsi_umedpt.store.zarr_io import write_group
+from wsi_umedpt.testing import relist, tissue_image, write_pyramid
 
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._softwaregl import leave_triton_out
-from napari_wsi_umedpt._viewer import add_layers
+from napari_wsi_umedpt.layers.software_gl import leave_triton_out
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera
 
 TILES, DIM, NETWORKS = 142, 1280, 12
 SPEC = TileSpec(size_px=16, mpp=0.5)
 REPEATS = 9
+CELLS_ACROSS, CELL_DIM = 708, 472
+DOCKS = ("classifier", "fewshot", "cells")
 
 
 def make_store(folder: Path) -> Path:
@@ -72,6 +72,26 @@ def make_model(path: Path, store: Path) -> Path:
     return path
 
 
+def add_cells(path: Path) -> None:
+    """708 x 708 small cells of five corners, with vectors as long as the shared model's."""
+    rng, count = np.random.default_rng(0), CELLS_ACROSS**2
+    side = TILES * SPEC.size_px
+    middles = rng.uniform(10, side - 10, (count, 2)).astype(np.float32)
+    angles = np.linspace(0, 2 * np.pi, 5, endpoint=False)
+    corners = middles[:, None] + 2 * np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    objects = Objects(
+        ("nucleus",), np.zeros(count, np.uint8), np.full(count, 0.9, np.float32), middles,
+        rng.random((count, len(MEASURES)), dtype=np.float32), np.arange(count + 1, dtype=np.int64) * 5,
+        corners.reshape(-1, 2),
+    )  # fmt: skip
+    made_by = {"model": "random", "weights_sha256": "0" * 64, "precision": "fp32", "maps": [8], "mpp": 0.5}
+    blocks = (rng.random((len(rows), CELL_DIM), dtype=np.float32).astype(np.float16)
+              for rows in np.array_split(np.arange(count), 64))  # fmt: skip
+    write_group(path / "detections", {})
+    write_objects(path / "detections" / "nuclei", objects, made_by, NewVectors(CELL_DIM, blocks, made_by))
+    relist(path)
+
+
 def until(true) -> float:
     """Turn the event loop until something is so; seconds."""
     began = time.perf_counter()
@@ -82,22 +102,30 @@ def until(true) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("docks", nargs="*", choices=[*DOCKS, []], default=[*DOCKS])
+    docks = parser.parse_args().docks
     folder = Path(tempfile.mkdtemp())
     store = make_store(folder)
-    model = make_model(folder / "model.json", store)
+    if "cells" in docks:
+        add_cells(store)
     viewer = napari.Viewer()
     leave_triton_out()
     add_layers(viewer, open_path(store, print, slide=folder / "many.svs"))
     print(f"{torch.get_num_threads()} threads")
-    _classifier(viewer, model)
-    _fewshot(viewer)
+    if "classifier" in docks:
+        _classifier(viewer, make_model(folder / "model.json", store))
+    if "fewshot" in docks:
+        _fewshot(viewer)
+    if "cells" in docks:
+        _cells(viewer)
     viewer.close()
     WorkerBase.await_workers()  # or Python ends them as they work, and itself
 
 
 def _classifier(viewer, model: Path) -> None:
     began = time.perf_counter()
-    from napari_wsi_umedpt._classifier_dock import ClassifierDock
+    from napari_wsi_umedpt.docks.classifier import ClassifierDock
 
     dock = ClassifierDock(viewer)
     viewer.window.add_dock_widget(dock)
@@ -123,20 +151,31 @@ def _classifier(viewer, model: Path) -> None:
 
 
 def _fewshot(viewer) -> None:
-    began = time.perf_counter()
-    from napari_wsi_umedpt._fewshot_dock import FewShotDock
+    from napari_wsi_umedpt.docks.few_shot import FewShotDock
 
-    dock = FewShotDock(viewer)
+    _teach(viewer, FewShotDock, TILES**2)
+
+
+def _cells(viewer) -> None:
+    from napari_wsi_umedpt.docks.cells import CellsDock
+
+    camera(viewer).zoom *= 10  # as many cells are in view as on a slide of that many
+    _teach(viewer, CellsDock, CELLS_ACROSS**2)
+
+
+def _teach(viewer, kind, things: int) -> None:
+    began = time.perf_counter()
+    dock = kind(viewer)
     viewer.window.add_dock_widget(dock)
-    print(f"few-shot dock opened in {time.perf_counter() - began:.2f} s")
-    print(f"features ready in {until(lambda: dock.slide is not None):.2f} s")
+    print(f"dock {dock.tab} opened in {time.perf_counter() - began:.2f} s")
+    print(f"{things:,} {dock.labelling.what} ready in {until(lambda: dock.slide is not None):.2f} s")
     rng = np.random.default_rng(0)
     for count in (10, 50, 200):
         took, worked = [], []
         for _ in range(REPEATS):
-            rows = rng.choice(TILES**2, count, replace=False).tolist()
+            rows = rng.choice(things, count, replace=False).tolist()
             before, cpu = dock.taught, time.process_time()
-            dock.label({row: ("Tumor", "Other")[n % 2] for n, row in enumerate(rows)})
+            dock.labelling.label({row: ("Tumor", "Other")[n % 2] for n, row in enumerate(rows)})
             until(lambda before=before: dock.taught is not before and not dock._teaching.busy)
             took.append(dock.seconds)
             worked.append(time.process_time() - cpu)

@@ -1,6 +1,6 @@
 """Nuclei and heatmaps as our layers, beside the naive way of Shapes and Points, in a real window.
 
-    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python plugins/napari-wsi-umedpt/benchmarks/napari_layers.py
+    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python -m benchmarks.napari_layers
 
 1,000 to 500,000 nuclei of 20 corners: as what the plugin shows, as napari's Points (centres only)
 and as its Shapes (outlines; up to --shapes of them, as time grows with their number). A heatmap of
@@ -17,11 +17,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from viewing import SIDE, Window, many_nuclei
+
+from benchmarks.viewing import SIDE, Window, many_nuclei
 
 COUNTS = (1_000, 10_000, 100_000, 500_000)
 TILES = 200_000
@@ -34,10 +34,12 @@ def _nuclei(count: int) -> Any:
 
 def ours(viewer: Any, count: int) -> None:
     """Nuclei as the plugin shows them."""
-    from napari_wsi_umedpt._layers import Place, objects_layer
-    from napari_wsi_umedpt._viewer import add_layers
+    from napari_wsi_umedpt.layers.build import Place, Shown, objects_layer
+    from napari_wsi_umedpt.window.viewer import add_layers
 
-    add_layers(viewer, [objects_layer(_nuclei(count), Place("big", (SIDE, SIDE), 0.25), "nuclei")])
+    add_layers(
+        viewer, [objects_layer(_nuclei(count), Shown("objects", Place("big", (SIDE, SIDE), 0.25), name="nuclei"))]
+    )
 
 
 def points(viewer: Any, count: int) -> None:
@@ -62,10 +64,10 @@ def _tiles() -> tuple[np.ndarray, np.ndarray]:
 
 def our_heatmap(viewer: Any, count: int) -> None:
     """A value a tile as the plugin shows it."""
-    from wsi_umedpt.heatmap import Heatmap
+    from wsi_umedpt.heatmaps import Heatmap
 
-    from napari_wsi_umedpt._layers import Place
-    from napari_wsi_umedpt._values import heat_picture
+    from napari_wsi_umedpt.layers.build import Place
+    from napari_wsi_umedpt.layers.values import heat_picture
 
     xy, values = _tiles()
     heat = Heatmap.from_tiles(xy, 224.0, values)
@@ -124,8 +126,8 @@ def main() -> None:
         own = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"), home)
         for way, count in [*jobs, ("heatmap", TILES), ("heatmap of points", TILES)]:
             done = subprocess.run(
-                [sys.executable, str(Path(__file__)), "--only", way, str(count)], env={**os.environ, **own},
-                capture_output=True, text=True, check=False,
+                [sys.executable, "-m", "benchmarks.napari_layers", "--only", way, str(count)],
+                env={**os.environ, **own}, capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.returncode:
                 sys.exit(f"{way} of {count} failed:\n{done.stdout}{done.stderr}")

@@ -1,6 +1,6 @@
-"""How long the window halts where something is needed for the first time: torch, a slide, a slide that was moved.
+"""How long the window halts where something is needed for the first time, and where a layer goes.
 
-    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python plugins/napari-wsi-umedpt/benchmarks/stalls.py
+    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python -m benchmarks.stalls
 
 Each measurement is a process of its own. A stall is the longest time in which the window's event loop did not turn,
 while it should do so every 5 ms; "bare" is a window in which nothing happens for two seconds, and "picture" one
@@ -9,6 +9,7 @@ opens one of yours.
 """
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from viewing import Nothing, big_slide
+
+from benchmarks.viewing import Nothing, big_slide
 
 MANY = 60
 """Slides before the right one, in the folder that a slide was moved to."""
@@ -93,7 +95,7 @@ def picture(folder: Path, slide: Path) -> dict[str, Any]:
 
 def _used() -> Beat:
     """A window with a scale bar, in which a picture and labels were shown: the first of each takes napari a second."""
-    from napari_wsi_umedpt._viewer import scale_bar
+    from napari_wsi_umedpt.window.viewer import scale_bar
 
     beat = Beat()
     _add_nothing(beat)
@@ -112,7 +114,7 @@ def _add_nothing(beat: Beat) -> None:
 
 def classifier(folder: Path, slide: Path) -> dict[str, Any]:
     """A slide classifier, as the first that needs torch."""
-    from napari_wsi_umedpt._classifier_dock import ClassifierDock
+    from napari_wsi_umedpt.docks.classifier import ClassifierDock
 
     beat = _with_results(folder)
     dock = ClassifierDock(beat.viewer)
@@ -123,7 +125,7 @@ def classifier(folder: Path, slide: Path) -> dict[str, Any]:
 
 def fewshot(folder: Path, slide: Path) -> dict[str, Any]:
     """The few-shot dock, as the first that needs torch."""
-    from napari_wsi_umedpt._fewshot_dock import FewShotDock
+    from napari_wsi_umedpt.docks.few_shot import FewShotDock
 
     beat, docks = _with_results(folder), []
 
@@ -136,7 +138,7 @@ def fewshot(folder: Path, slide: Path) -> dict[str, Any]:
 
 def analyse(folder: Path, slide: Path) -> dict[str, Any]:
     """The dock Analyse, until it has listed the models."""
-    from napari_wsi_umedpt._analyse_dock import AnalyseDock
+    from napari_wsi_umedpt.docks.analyse import AnalyseDock
 
     beat, docks = _with_results(folder), []
 
@@ -148,8 +150,8 @@ def analyse(folder: Path, slide: Path) -> dict[str, Any]:
 
 
 def _with_results(folder: Path) -> Beat:
-    from napari_wsi_umedpt._opening import open_path
-    from napari_wsi_umedpt._viewer import add_layers
+    from napari_wsi_umedpt.opening.load import open_path
+    from napari_wsi_umedpt.window.viewer import add_layers
 
     beat = Beat()
     add_layers(beat.viewer, open_path(folder / "many.zarr", print, slide=folder / "many.svs"))
@@ -176,12 +178,25 @@ def moved(folder: Path, slide: Path) -> dict[str, Any]:
     )
 
 
-MEASUREMENTS = {one.__name__: one for one in (bare, picture, classifier, fewshot, analyse, opening, moved)}
+def removed(folder: Path, slide: Path) -> dict[str, Any]:
+    """A layer goes once networks are loaded, in a window of `wsi-umedpt view`: napari looks for garbage then."""
+    from napari_wsi_umedpt.logic.torch_import import importing_networks
+
+    beat = _with_results(folder)
+    gc.freeze()  # as `napari_wsi_umedpt.__main__`
+    with importing_networks():
+        import wsi_umedpt.mil.linear_probe  # noqa: F401
+    beat.turn_until(lambda: False, 1.0)
+    count = len(beat.viewer.layers)
+    return beat.during(beat.viewer.layers.pop, lambda: len(beat.viewer.layers) < count)
+
+
+MEASUREMENTS = {one.__name__: one for one in (bare, picture, classifier, fewshot, analyse, opening, moved, removed)}
 
 
 def make(folder: Path) -> None:
     """What is opened; in a process of its own, as it needs torch."""
-    from docks import make_model, make_store
+    from benchmarks.docks import make_model, make_store
 
     folder.mkdir(parents=True, exist_ok=True)
     store = make_store(folder)
@@ -228,17 +243,17 @@ def main() -> None:
         sys.stdout.flush()
         os._exit(0)  # the window is not worth tidying up
     own = {key: str(given.folder / "home") for key in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
-    env = {**os.environ, **own, "NAPARI_ASYNC": "1"}
+    # Shaders that a software renderer has compiled are kept: half a second each time is its own, and no user's.
+    env = {**os.environ, **own, "NAPARI_ASYNC": "1", "MESA_SHADER_CACHE_DIR": str(given.folder / "shaders")}
+    module = [sys.executable, "-m", "benchmarks.stalls"]
     rest = ["--folder", str(given.folder), "--slide", str(given.slide), *(["--cold"] if given.cold else [])]
     if not (given.folder / "moved" / "the one.svs").exists():
         shutil.rmtree(given.folder, ignore_errors=True)
-        subprocess.run([sys.executable, __file__, "make", *rest], env=env, check=True)
+        subprocess.run([*module, "make", *rest], env=env, check=True)
     for name in MEASUREMENTS:
         # What is known of slides is forgotten, or nothing would be looked for.
         shutil.rmtree(given.folder / "home", ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, __file__, name, *rest], env=env, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*module, name, *rest], env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stdout}{done.stderr}")
         print(f"{name:12s} {done.stdout.splitlines()[-1]}", flush=True)

@@ -1,6 +1,6 @@
 """What looking costs, in a real window: panning a slide of 100,000 px, and half a million nuclei.
 
-    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python plugins/napari-wsi-umedpt/benchmarks/viewing.py
+    xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python -m benchmarks.viewing
 
 Painting is measured as it is done here: without a graphics card these are upper bounds. A stall is
 the longest time in which the window's event loop did not turn, and work the longest time that its thread
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def big_slide(folder: Path) -> Path:
 
 def many_nuclei(count: int, seed: int = 0) -> Any:
     """Nuclei of 20 corners and 4 classes, spread over the slide."""
-    from wsi_umedpt.objects import MEASURES, Objects
+    from wsi_umedpt.store import MEASURES, Objects
 
     rng = np.random.default_rng(seed)
     centre = rng.uniform(100, SIDE - 100, (count, 2)).astype(np.float32)
@@ -154,9 +155,9 @@ class Window:
 
 def measure_panning(folder: Path) -> dict[str, Any]:
     """The slide alone."""
-    from napari_wsi_umedpt._navigation import zoom_of
-    from napari_wsi_umedpt._opening import open_path
-    from napari_wsi_umedpt._viewer import add_layers
+    from napari_wsi_umedpt.logic.navigation import zoom_of
+    from napari_wsi_umedpt.opening.load import open_path
+    from napari_wsi_umedpt.window.viewer import add_layers
 
     slide = big_slide(folder)
     window = Window()
@@ -199,8 +200,8 @@ class Nothing:
 
 def measure_bare(folder: Path) -> dict[str, Any]:
     """The same way over a picture that costs nothing, with the scale bar: what is left is not ours."""
-    from napari_wsi_umedpt._navigation import zoom_of
-    from napari_wsi_umedpt._viewer import scale_bar
+    from napari_wsi_umedpt.logic.navigation import zoom_of
+    from napari_wsi_umedpt.window.viewer import scale_bar
 
     window = Window()
     options = {"rgb": True, "multiscale": True, "interpolation2d": "linear"}
@@ -220,21 +221,22 @@ def measure_bare(folder: Path) -> dict[str, Any]:
 
 def measure_nuclei(folder: Path) -> dict[str, Any]:
     """Half a million nuclei, alone: what they cost, not the slide below them."""
-    from napari_wsi_umedpt import _legend
-    from napari_wsi_umedpt._layers import Place, objects_layer
-    from napari_wsi_umedpt._viewer import add_layers
+    from napari_wsi_umedpt.layers.build import Place, Shown, objects_layer
+    from napari_wsi_umedpt.logic import legend
+    from napari_wsi_umedpt.window.viewer import add_layers
 
     window = Window()
     objects = many_nuclei(NUCLEI)
-    place = Place("big", (SIDE, SIDE), 0.25)
+    shown = Shown("objects", Place("big", (SIDE, SIDE), 0.25), name="n")
     camera = window.viewer.scene.camera
     layers: list[Any] = []
     found: dict[str, Any] = {}
-    window.settle(lambda: add_layers(window.viewer, [objects_layer(many_nuclei(10), place, "warm")]))
+    warm = objects_layer(many_nuclei(10), replace(shown, name="warm"))
+    window.settle(lambda: add_layers(window.viewer, [warm]))
     window.viewer.layers.clear()
     window.wait(0.2)
     found["show_ms"] = round(
-        window.settle(lambda: layers.extend(add_layers(window.viewer, [objects_layer(objects, place, "n")])))
+        window.settle(lambda: layers.extend(add_layers(window.viewer, [objects_layer(objects, shown)])))
     )
     found["show_cpu_ms"] = round(window.cpu_ms)
     window.viewer.reset_view()
@@ -254,7 +256,7 @@ def measure_nuclei(folder: Path) -> dict[str, Any]:
             "most": round(max(redraws)),
             "cpu_median": round(float(np.median(work))),
         }
-    legend = _legend.Legend(layers[0])
+    legend = legend.Legend(layers[0])
     found["recolour_ms"] = round(window.settle(lambda: legend.recolour(0, (10, 20, 30))))
     found["recolour_cpu_ms"] = round(window.cpu_ms)
     found["hide_class_ms"] = round(window.settle(lambda: legend.show(1, False)))
@@ -286,7 +288,7 @@ def main() -> None:
     for name in MEASUREMENTS:
         # Settings and what is known of slides are the benchmark's own, not the user's.
         own = {key: str(given.folder / "home") for key in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
-        command = [sys.executable, __file__, name, "--folder", str(given.folder)]
+        command = [sys.executable, "-m", "benchmarks.viewing", name, "--folder", str(given.folder)]
         done = subprocess.run(
             command, env={**os.environ, **own, "NAPARI_ASYNC": "1"}, capture_output=True, text=True, check=False
         )

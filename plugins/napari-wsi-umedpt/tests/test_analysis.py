@@ -5,24 +5,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from tiny import release, tissue_slide
-from wsi_umedpt.annotations import read_drawn_labels
+from wsi_umedpt.annotations.labels import read_drawn_labels
 from wsi_umedpt.cli import app
 from wsi_umedpt.errors import EncoderError, OptionError, SlideError, StoreError, WsiError
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store.slide_store import SlideStore
+from wsi_umedpt.store.verify import problems_of
 from wsi_umedpt.testing import write_pyramid
-from wsi_umedpt.verify import problems_of
 
-from napari_wsi_umedpt._analysed import DONE, WAITING, Status, layers_of
-from napari_wsi_umedpt._analysis import Made, Request, Watch, analyse, models, own_model, region_of
-from napari_wsi_umedpt._layers import KEY, Place
+from napari_wsi_umedpt.layers.build import KEY, Place
+from napari_wsi_umedpt.layers.run_results import DONE, WAITING, Status, layers_of
+from napari_wsi_umedpt.logic.analysis import AnalysisProgress, Made, Request, analyse, models, own_model, region_of
+from tests.support.tiny import release, tissue_slide
 
-SQUARE = ((400.0, 500.0), (1000.0, 500.0), (1000.0, 1100.0), (400.0, 1100.0))
+SIDE = 1000
+"""Of the slide, px: about 400 tiles."""
+CHUNK = 128
+"""Rows of a chunk in these tests, so that a small slide has several."""
+SQUARE = ((200.0, 200.0), (800.0, 200.0), (800.0, 800.0), (200.0, 800.0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_umedpt.store.slide_store.CHUNK_ROWS", CHUNK)
+        yield
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory) -> Path:
-    return tissue_slide(tmp_path_factory.mktemp("slides") / "tissue.svs", 2200)
+    return tissue_slide(tmp_path_factory.mktemp("slides") / "tissue.svs", SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +65,7 @@ def asked(slide, model, out, **more) -> Request:
     return Request(**{"slide": slide, "out": out, "model": model, "heads": ("nuclei",), "device": "cpu", **more})
 
 
-class Stopping(Watch):
+class Stopping(AnalysisProgress):
     """Is asked to stop once so many tiles of a stage are done; remembers all that it was told."""
 
     def __init__(self, stage: str = "", at: int = 0) -> None:
@@ -62,12 +73,12 @@ class Stopping(Watch):
         self.told = []
         self._when = stage, at
 
-    def progress(self, done, total):
+    def tiles_done(self, done, total):
         """The library's."""
         self.told.append((self.stage, done))
         if self._when[0] and self.stage.startswith(self._when[0]) and done >= self._when[1]:
             self.stop()
-        super().progress(done, total)
+        super().tiles_done(done, total)
 
     def looked_at(self, tiles):
         """Of a part of a batch."""
@@ -78,24 +89,25 @@ class Stopping(Watch):
 
 def test_the_whole_slide_is_what_the_command_line_makes(slide, model, by_hand, tmp_path):
     """Every byte of the store."""
-    watch = Stopping()
-    done = analyse(asked(slide, model, tmp_path), watch)
+    progress = Stopping()
+    done = analyse(asked(slide, model, tmp_path), progress)
     assert (done.store, done.stopped) == (tmp_path / "tissue.zarr", False)
     assert content(done.store) == content(by_hand)
     assert problems_of(done.store) == []
     grid = SlideStore.open(done.store).grid()
-    assert done.tiles == len(grid) > 1024
-    assert done.words.startswith(f"Done: {done.tiles:,} tiles embedded, ")
-    assert [made.kind for made in watch.made] == ["features", "objects"]
-    assert analyse(asked(slide, model, tmp_path), Watch()).tiles == done.tiles
+    assert done.tiles == len(grid) > 2 * CHUNK
+    assert done.words.startswith("Done: ")
+    assert f"features of {len(grid):,} tiles" in done.words
+    assert [made.kind for made in progress.made] == ["features", "objects"]
+    assert analyse(asked(slide, model, tmp_path), AnalysisProgress()).tiles == done.tiles
 
 
 @pytest.mark.parametrize(
     ("stage", "at"),
     [
-        pytest.param("Embedding", 64, id="after-one-batch"),
-        pytest.param("Embedding", 1400, id="embedding"),
-        pytest.param("Looking", 20, id="objects"),
+        pytest.param("Computing features", 64, id="after-one-batch"),
+        pytest.param("Computing features", 220, id="embedding"),
+        pytest.param("Looking", 8, id="objects"),
     ],
 )
 def test_what_was_stopped_is_gone_on_with(slide, model, by_hand, tmp_path, stage, at):
@@ -106,28 +118,28 @@ def test_what_was_stopped_is_gone_on_with(slide, model, by_hand, tmp_path, stage
     assert (tmp_path / "tissue.zarr").exists() is (stage == "Looking")
     again = Stopping()
     assert not analyse(asked(slide, model, tmp_path), again).stopped
-    if stage == "Embedding":
+    if stage == "Computing features":
         assert stopped.words.startswith(f"Stopped. {at // 64 * 64:,} of ")
-        assert again.told[0] == ("Embedding tiles:", at // 64 * 64)
+        assert again.told[0] == ("Computing features of tiles:", at // 64 * 64)
     assert content(tmp_path / "tissue.zarr") == content(by_hand)
 
 
 def test_a_region_has_a_store_of_its_own(slide, model, by_hand, tmp_path):
     """Its tiles are those of the slide that lie in it; its outline lies beside it; the slide's store is as it was."""
-    whole = analyse(asked(slide, model, tmp_path), Watch())
+    whole = analyse(asked(slide, model, tmp_path), AnalysisProgress())
     before = content(whole.store)
     request = asked(slide, model, tmp_path, region=(SQUARE,))
-    done = analyse(request, Watch())
+    done = analyse(request, AnalysisProgress())
     assert done.store.name == f"tissue.region-{request.digest}.zarr"
     assert content(whole.store) == before
     small, large = SlideStore.open(done.store), SlideStore.open(whole.store)
     middles = small.grid().xy + 16
-    assert ((middles > (380, 480)) & (middles < (1020, 1120))).all()
+    assert ((middles > 180) & (middles < 820)).all()
     both = {tuple(xy): row for row, xy in enumerate(large.grid().xy.tolist())}
     rows = [(row, both[tuple(xy)]) for row, xy in enumerate(small.grid().xy.tolist()) if tuple(xy) in both]
-    assert len(rows) > 250
+    assert len(rows) > 100
     ours, theirs = zip(*rows, strict=True)
-    assert np.allclose(small.bag().features[[*ours]], large.bag().features[[*theirs]], atol=0.05)
+    assert np.allclose(small.features().features[[*ours]], large.features().features[[*theirs]], atol=0.05)
     (region,) = read_drawn_labels(done.store.with_suffix(".geojson"), "planted").regions
     assert region.area.equals(shapely.Polygon(SQUARE))
     assert {path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".")} == {".zarr", ".geojson"}
@@ -137,7 +149,7 @@ def test_the_same_region_is_the_same_store(slide, model, tmp_path):
     """Stopped and gone on with, then asked for again; another region is another store."""
     request = asked(slide, model, tmp_path, region=(SQUARE,), embed=False)
     assert analyse(request, Stopping("Looking", 1)).stopped
-    first = analyse(request, Watch())
+    first = analyse(request, AnalysisProgress())
     again = Stopping()
     assert analyse(request, again).objects == first.objects
     assert not again.told
@@ -165,27 +177,27 @@ def test_the_same_region_is_the_same_store(slide, model, tmp_path):
 def test_what_cannot_be_done_is_refused(slide, model, tmp_path, change, error, words):
     """In the words of our errors."""
     with pytest.raises(error, match=words):
-        analyse(asked(**{"slide": slide, "model": model, "out": tmp_path, **change}), Watch())
+        analyse(asked(**{"slide": slide, "model": model, "out": tmp_path, **change}), AnalysisProgress())
 
 
 def test_glass_has_nothing_to_analyse(model, tmp_path):
     """It is said why."""
     path = write_pyramid(tmp_path / "glass.svs", np.full((900, 900, 3), 243, np.uint8), mpp=0.5)
     with pytest.raises(OptionError, match="has enough tissue in this slide"):
-        analyse(asked(path, model, tmp_path), Watch())
+        analyse(asked(path, model, tmp_path), AnalysisProgress())
 
 
 def test_stores_of_other_slides_and_folders_that_are_files_are_refused(slide, model, tmp_path):
     """Nothing of them is touched."""
     (tmp_path / "b").mkdir()
     other = tissue_slide(tmp_path / "b" / "tissue.svs", 800)
-    analyse(asked(other, model, tmp_path / "out", embed=True, heads=()), Watch())
+    analyse(asked(other, model, tmp_path / "out", embed=True, heads=()), AnalysisProgress())
     before = content(tmp_path / "out" / "tissue.zarr")
     with pytest.raises(StoreError, match="is of another slide"):
-        analyse(asked(slide, model, tmp_path / "out"), Watch())
+        analyse(asked(slide, model, tmp_path / "out"), AnalysisProgress())
     assert content(tmp_path / "out" / "tissue.zarr") == before
     with pytest.raises(StoreError, match="cannot be made"):
-        analyse(asked(slide, model, other), Watch())
+        analyse(asked(slide, model, other), AnalysisProgress())
     with pytest.raises(OptionError, match="nothing is asked for"):
         asked(slide, model, tmp_path, embed=False, heads=())
 
@@ -194,7 +206,7 @@ def test_a_slide_too_coarse_is_refused(model, tmp_path):
     """Detail is never invented."""
     path = tissue_slide(tmp_path / "a.svs", 800)
     with pytest.raises(SlideError, match="um/px"):
-        analyse(asked(path, model, tmp_path, mpp=2.0), Watch())
+        analyse(asked(path, model, tmp_path, mpp=2.0), AnalysisProgress())
 
 
 def test_models_say_what_they_look_for(model):
@@ -213,48 +225,48 @@ def test_progress_says_how_long_it_takes(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     grid = range(2048)
-    watch = Watch()
-    assert watch.words == "Opening the slide ..."
-    watch.enter("Embedding tiles:", grid)
-    assert watch.words == "Embedding tiles: 0 of 2,048"
+    progress = AnalysisProgress()
+    assert progress.words == "Opening the slide ..."
+    progress.enter("Embedding tiles:", grid)
+    assert progress.words == "Embedding tiles: 0 of 2,048"
     now[0] += 1
-    watch.looked_at(8)
-    assert watch.words == "Embedding tiles: 8 of 2,048, 4 min left"
-    watch.enter("Embedding tiles:", grid)
-    watch.progress(1088, 2048)  # of an earlier run
-    assert watch.words == "Embedding tiles: 1,088 of 2,048"
+    progress.looked_at(8)
+    assert progress.words == "Embedding tiles: 8 of 2,048, 4 min left"
+    progress.enter("Embedding tiles:", grid)
+    progress.tiles_done(1088, 2048)  # of an earlier run
+    assert progress.words == "Embedding tiles: 1,088 of 2,048"
     now[0] += 10
-    watch.progress(1152, 2048)
-    assert watch.seconds_left == pytest.approx(10 / 64 * 896)
-    assert watch.words == "Embedding tiles: 1,152 of 2,048, 2 min left"
-    watch.stop()
-    assert "Stopping" in watch.words
+    progress.tiles_done(1152, 2048)
+    assert progress.seconds_left == pytest.approx(10 / 64 * 896)
+    assert progress.words == "Embedding tiles: 1,152 of 2,048, 2 min left"
+    progress.stop()
+    assert "Stopping" in progress.words
 
 
 def test_a_run_stops_within_a_batch(slide, model, tmp_path, monkeypatch):
     """Before the next layer of the network, however long a batch takes; what batches before it embedded is kept."""
     from torch import nn
 
-    calls, watch, real = [], Watch(), nn.Conv2d.forward
+    calls, progress, real = [], AnalysisProgress(), nn.Conv2d.forward
 
     def slow(layer, pixels):
         calls.append(1)
-        if len(calls) > 600:
-            watch.stop()  # as somebody does meanwhile, in another thread
+        if len(calls) > 100:
+            progress.stop()  # as somebody does meanwhile, in another thread
         return real(layer, pixels)
 
     monkeypatch.setattr(nn.Conv2d, "forward", slow)
-    assert analyse(asked(slide, model, tmp_path, heads=()), watch).stopped
-    assert len(calls) == 601
+    assert analyse(asked(slide, model, tmp_path, heads=()), progress).stopped
+    assert len(calls) == 101
 
 
 def test_tiles_that_are_done_are_seen(slide, model, tmp_path):
     """In reading order, in their place."""
     request = asked(slide, model, tmp_path, heads=())
-    analyse(request, Watch())
+    analyse(request, AnalysisProgress())
     store = SlideStore.open(request.store)
     grid = store.grid()
-    place = Place("tissue", (2200, 2200), 0.5)
+    place = Place("tissue", (SIDE, SIDE), 0.5)
     picture = Status(grid, place).picture(10)
     assert (picture == DONE).sum() == 10
     assert (picture == WAITING).sum() == len(grid) - 10

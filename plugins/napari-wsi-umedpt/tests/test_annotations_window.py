@@ -5,13 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint
-from wsi_umedpt.objects import PALETTE
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from wsi_umedpt.store.objects import PALETTE
 
-from napari_wsi_umedpt._annotations import read_annotations
-from napari_wsi_umedpt._keeper import Keeper
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._viewer import add_layers
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.logic.annotations import read_annotations
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window import autosave
+from napari_wsi_umedpt.window.autosave import Keeper
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place
+from tests.support.hands import BOTH_SCREENS
 
 ONE = [(300, 300), (600, 300), (600, 550), (300, 550)]
 TWO = [(1500, 300), (1800, 300), (1800, 550), (1500, 550)]
@@ -64,6 +68,7 @@ def rectangle(hands, corners) -> None:
     hands.wait(60)
 
 
+@BOTH_SCREENS
 def test_the_class_that_is_chosen_is_that_of_the_next_shape(hands, dock):
     """A Tumor polygon, then Stroma, R and a rectangle: the second is Stroma, in its colour, the first still Tumor."""
     hands.draw(ONE)
@@ -168,19 +173,19 @@ def kept(store) -> list[dict]:
 def test_what_is_drawn_is_found_again(hands, dock, store, planted):
     """Written beside the results with each shape, read when the slide is shown again: class, colour, place, layer."""
     hands.draw(ONE)
-    hands.until(lambda: len(kept(store)) == 1, timeout=3000)
+    hands.until(lambda: len(kept(store)) == 1)
     choose(hands, dock, "Stroma")
     hands.click(hands.on_canvas(1000, 150))
     hands.press("Escape")
     hands.press("r")
     rectangle(hands, TWO)
-    hands.until(lambda: len(kept(store)) == 2, timeout=3000)
+    hands.until(lambda: len(kept(store)) == 2)
     assert "Saved by itself" in dock.words.text()
     before = [np.array(shape) for shape in layer_of(hands).data]
     hands.viewer.layers.clear()
     hands.wait(200)
     add_layers(hands.viewer, open_path(store, pytest.fail, slide=planted.slide))
-    hands.until(lambda: "annotations" in hands.viewer.layers, timeout=3000)
+    hands.until(lambda: "annotations" in hands.viewer.layers)
     assert classes(hands) == ["Tumor", "Stroma"]
     assert colours(hands) == [PALETTE[0], PALETTE[1]]
     for one, two in zip(before, layer_of(hands).data, strict=True):
@@ -191,5 +196,75 @@ def test_what_is_drawn_is_found_again(hands, dock, store, planted):
     hands.click(hands.on_canvas(1000, 150))
     hands.press("r")
     rectangle(hands, THREE)
-    hands.until(lambda: len({feature["id"] for feature in kept(store)} - {""}) == 3, timeout=3000)
+    hands.until(lambda: len({feature["id"] for feature in kept(store)} - {""}) == 3)
     assert not Keeper.of(hands.viewer).unsaved()
+
+
+def test_corners_are_where_they_were_clicked_though_no_move_was_told(hands, dock):
+    """As in a window that is busy while somebody draws: every corner is there once."""
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    places = [hands.canvas.mapFromGlobal(hands.on_canvas(*corner)) for corner in ONE]
+    for place in places:
+        QTest.mouseClick(hands.canvas, left, none, place)
+        hands.wait()
+    QTest.mouseDClick(hands.canvas, left, none, places[-1])
+    drawings = Keeper.of(hands.viewer)._watch.drawings
+    hands.until(lambda: len(drawings[layer_of(hands)]) == 1)
+    (drawn,) = drawings[layer_of(hands)].shapes
+    assert len(drawn) == len(ONE)
+    seen = [
+        hands.canvas.mapFromGlobal(hands.on_canvas(*place)) for place in current_place(hands.viewer).to_slide(drawn)
+    ]
+    assert [max(abs(a.x() - b.x()), abs(a.y() - b.y())) <= 1 for a, b in zip(seen, places, strict=True)] == [True] * 4
+
+
+def test_one_failure_to_write_is_told_and_the_next_shape_is_written(hands, dock, store, monkeypatch, told):
+    """Whatever failed: the thread that writes goes on, and nothing that is drawn is lost for it."""
+    real = autosave.write_sheets
+    failing = [IndexError("list index out of range")]
+
+    def write(*given):
+        if failing:
+            raise failing.pop()
+        return real(*given)
+
+    monkeypatch.setattr(autosave, "write_sheets", write)
+    hands.draw(ONE)
+    hands.until(lambda: bool(told))
+    assert "could not be kept: IndexError: list index out of range" in told[0].message
+    assert not kept(store)
+    hands.draw(TWO)
+    hands.until(lambda: len(kept(store)) == 2)
+
+
+def test_results_that_come_later_lie_below_what_is_drawn(hands, planted):
+    """Or hundreds of nuclei would hide it."""
+    add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
+    hands.dock("Annotations").new_layer()
+    add_layers(hands.viewer, open_path(planted.store, pytest.fail)[1:])
+    kinds = [layer.metadata[KEY].kind for layer in hands.viewer.layers]
+    assert kinds == ["slide", "heatmap", "objects", "tiles", "tissue", "annotations"]
+
+
+def test_edges_are_as_wide_on_the_screen_at_every_zoom(hands, dock):
+    """Those of napari are as wide on the slide: at 40x they hide what they go around. It is no edit."""
+    hands.draw(ONE)
+    layer, seen = layer_of(hands), camera(hands.viewer)
+    hands.until(lambda: len(classes(hands)) == 1 and not layer._is_creating)
+    for times in (16, 1 / 64):
+        seen.zoom *= times
+        hands.until(lambda: 2 < layer.edge_width[0] * seen.zoom < 4.5)
+        assert 2 < layer.current_edge_width * seen.zoom < 4.5
+    Keeper.of(hands.viewer).undo()
+    assert layer.nshapes == 0
+
+
+def test_the_dock_says_where_drawings_are_saved(hands, planted):
+    """Of a slide without results in the user's data folder, whose files have no names that a person reads."""
+    add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
+    dock = hands.dock("Annotations")
+    hands.viewer.reset_view()
+    hands.click(dock.tools["add_polygon"])
+    hands.draw(ONE)
+    hands.until(lambda: dock.words.text() == "Saved by itself in\nyour data folder")
+    assert dock.words.toolTip().endswith(".annotations.geojson")

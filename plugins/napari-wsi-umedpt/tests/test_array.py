@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsi_umedpt.errors import SlideError
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.slide import open_slide
+from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.testing import flip_bytes, tissue_image, write_pyramid
 
-from napari_wsi_umedpt._array import COARSEST_PX, Cache, Pyramid, Window, display_scales, slide_pyramid
+from napari_wsi_umedpt.layers.multiscale import COARSEST_PX, Cache, ImagePyramid, Window, display_scales, slide_pyramid
 
 
 def numbered(window: Window) -> np.ndarray:
@@ -22,8 +22,8 @@ def numbered(window: Window) -> np.ndarray:
     return ((rows * 31 + cols * 7 + window.scale) % 251).astype(np.uint8)
 
 
-def made(size=(1300, 900), **more) -> Pyramid:
-    return Pyramid(size, numbered, colours=False, cache_bytes=more.pop("cache_bytes", 1 << 20), chunk_px=64)
+def made(size=(1300, 900), **more) -> ImagePyramid:
+    return ImagePyramid(size, numbered, colours=False, cache_bytes=more.pop("cache_bytes", 1 << 20), chunk_px=64)
 
 
 @settings(max_examples=60)
@@ -47,7 +47,7 @@ def test_all_kinds_of_indices(index):
 @given(st.integers(1, 200_000), st.integers(1, 200_000))
 def test_levels_divide_exactly(width, height):
     """The ratio of shapes, from which napari places levels, is their scale, and the coarsest is small."""
-    levels = Pyramid((width, height), numbered, colours=False, cache_bytes=1)
+    levels = ImagePyramid((width, height), numbered, colours=False, cache_bytes=1)
     finest = levels[0].shape
     for level in levels:
         assert (level.shape[0] * level.scale, level.shape[1] * level.scale) == finest
@@ -120,7 +120,7 @@ def test_damage_is_grey_and_told(tmp_path):
 
 def test_slides_without_overview_are_refused(tmp_path, monkeypatch):
     """Minutes of reading for a thumbnail are not begun; the message says what to do."""
-    monkeypatch.setattr("napari_wsi_umedpt._array._MOST_READ_PX", 1_000_000)
+    monkeypatch.setattr("napari_wsi_umedpt.layers.multiscale._MOST_READ_PX", 1_000_000)
     image, _ = tissue_image(1500, 1100)
     path = write_pyramid(tmp_path / "flat.svs", image, scales=(1,))
     with open_slide(path) as slide, pytest.raises(SlideError, match=r"no overview.*vips tiffsave"):

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 from wsi_umedpt.errors import SlideError
-from wsi_umedpt.sample import sample_path, sample_slide
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.slides.sample_data import sample_path, sample_slide
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt import _cases_dock, _opening, _slides_dock
-from napari_wsi_umedpt._annotations import Annotation, write_annotations
-from napari_wsi_umedpt._array import Level
-from napari_wsi_umedpt._cases_dock import CasesDock
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._opener import by_hand
-from napari_wsi_umedpt._slides_dock import SlidesDock, locate_slide
+from napari_wsi_umedpt.docks import cases as cases_dock
+from napari_wsi_umedpt.docks import slides as slides_dock
+from napari_wsi_umedpt.docks.cases import CasesDock
+from napari_wsi_umedpt.docks.slides import SlidesDock, locate_slide
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.layers.multiscale import Level
+from napari_wsi_umedpt.logic.annotations import Annotation, write_annotations
+from napari_wsi_umedpt.opening import load
+from napari_wsi_umedpt.opening.opener import by_hand
+from tests.support.patience import MOST_MS
 
 PLUGIN = "napari-wsi-umedpt"
 
@@ -52,10 +55,10 @@ def test_a_script_has_its_layers_at_once(viewer, planted):
 
 def test_what_is_dropped_is_read_beside_the_window(viewer, qtbot, planted, monkeypatch, told):
     """Slide and store, the search for the slide too; the layers come in their order, with a scale bar."""
-    opened = watched(monkeypatch, _opening, "open_slide")
-    looked = watched(monkeypatch, _opening, "find_slide")
+    opened = watched(monkeypatch, load, "open_slide")
+    looked = watched(monkeypatch, load, "find_slide")
     drop(viewer, planted.store)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 5, timeout=8000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 5)
     assert kinds(viewer) == ["slide", "heatmap", "objects", "tiles", "tissue"]
     assert viewer.canvas.overlays.scale_bar.visible
     assert len(opened) == len(looked) == 1
@@ -73,7 +76,7 @@ def test_thumbnail_and_overview_are_read_beside_the_window(viewer, qtbot, plante
 
     monkeypatch.setattr(Level, "_read", read)
     drop(viewer, planted.slide)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=8000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1)
     assert {4, 8} <= first.keys()
     assert threading.get_ident() not in (first[4], first[8])
 
@@ -84,7 +87,7 @@ def test_what_is_dropped_together_comes_in_order(viewer, qtbot, planted, tmp_pat
     write_annotations(tmp_path / "a.geojson", [Annotation(((square,),), "Tumor")])
     (tmp_path / "broken.svs").write_bytes(b"II*\0" + bytes(300))
     drop(viewer, planted.slide, tmp_path / "broken.svs", tmp_path / "a.geojson")
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=8000)
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
     assert kinds(viewer) == ["slide", "annotations"]
     (error,) = told
     assert "no reader opens broken.svs" in error.message
@@ -94,7 +97,7 @@ def test_annotations_without_a_slide_are_refused_in_words(viewer, qtbot, tmp_pat
     """And what is dropped next is opened."""
     write_annotations(tmp_path / "a.geojson", [])
     drop(viewer, tmp_path / "a.geojson")
-    qtbot.waitUntil(lambda: bool(told), timeout=8000)
+    qtbot.waitUntil(lambda: bool(told))
     assert "Open its slide first" in told[-1].message
 
 
@@ -102,16 +105,16 @@ def test_a_window_may_be_closed_meanwhile(make_napari_viewer, qtbot, planted, mo
     """What comes then is dropped."""
     viewer = make_napari_viewer(show=True)
     reading, closed = threading.Event(), threading.Event()
-    real = _opening.open_slide
+    real = load.open_slide
 
     def slow(*given, **named):
         reading.set()
-        closed.wait(10)
+        closed.wait(MOST_MS / 1000)
         return real(*given, **named)
 
-    monkeypatch.setattr(_opening, "open_slide", slow)
+    monkeypatch.setattr(load, "open_slide", slow)
     drop(viewer, planted.slide, planted.store)
-    qtbot.waitUntil(reading.is_set, timeout=8000)
+    qtbot.waitUntil(reading.is_set)
     viewer.close()
     qtbot.wait(50)
     closed.set()
@@ -126,9 +129,9 @@ def test_a_lost_slide_is_read_beside_the_window(viewer, qtbot, planted, tmp_path
     shutil.copytree(planted.store, alone)
     viewer.open(str(alone), plugin=PLUGIN)
     assert kinds(viewer)[0] == "thumbnail"
-    checked = watched(monkeypatch, _opening, "check_is_slide_of")
+    checked = watched(monkeypatch, load, "check_is_slide_of")
     QTimer.singleShot(0, lambda: locate_slide(viewer, SlideStore.open(alone), planted.slide))
-    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide", timeout=8000)
+    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide")
     assert "thumbnail" not in kinds(viewer)
     assert len(checked) == 1
     assert threading.get_ident() not in checked
@@ -136,13 +139,13 @@ def test_a_lost_slide_is_read_beside_the_window(viewer, qtbot, planted, tmp_path
 
 def test_docks_look_into_folders_and_stores_beside_the_window(viewer, qtbot, planted, monkeypatch):
     """A folder of slides is listed, and what else a store holds is read, in threads."""
-    listed = watched(monkeypatch, _cases_dock, "CaseList")
-    read = watched(monkeypatch, _slides_dock, "further")
+    listed = watched(monkeypatch, cases_dock, "CaseList")
+    read = watched(monkeypatch, slides_dock, "further")
     cases, slides = CasesDock(viewer), SlidesDock(viewer)
     for dock in (cases, slides):
         qtbot.addWidget(dock)
     cases.open(planted.store.parent)
-    qtbot.waitUntil(lambda: slides.more.count() == 4, timeout=8000)
+    qtbot.waitUntil(lambda: slides.more.count() == 4)
     assert len(listed) == 1
     assert read
     assert threading.get_ident() not in {*listed, *read}
@@ -161,24 +164,24 @@ def test_the_sample_is_shown_before_its_slide_is_downloaded(viewer, qtbot, tmp_p
         asked.append(threading.get_ident())
         if len(asked) == 1:
             raise SlideError("the sample slide cannot be downloaded")
-        online.wait(10)
+        online.wait(MOST_MS / 1000)
         return Path(shutil.copy(cached, sample_path()))
 
-    monkeypatch.setattr("wsi_umedpt.sample.sample_slide", download)
+    monkeypatch.setattr("wsi_umedpt.slides.sample_data.sample_slide", download)
 
     def open_sample() -> None:
         viewer.layers.clear()
         QTimer.singleShot(0, lambda: viewer.open_sample(PLUGIN, "demo"))
 
     open_sample()
-    qtbot.waitUntil(lambda: bool(told), timeout=8000)
+    qtbot.waitUntil(lambda: bool(told))
     assert "cannot be downloaded" in told[-1].message
     assert kinds(viewer)[0] == "thumbnail"
     open_sample()
-    qtbot.waitUntil(lambda: len(asked) == 2, timeout=8000)
+    qtbot.waitUntil(lambda: len(asked) == 2)
     assert kinds(viewer)[0] == "thumbnail"
     assert "objects" in kinds(viewer)
     online.set()
-    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide", timeout=8000)
+    qtbot.waitUntil(lambda: kinds(viewer)[0] == "slide")
     assert "thumbnail" not in kinds(viewer)
     assert threading.get_ident() not in asked

@@ -7,20 +7,20 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PLANTED_KIND, slide_classifier
 from wsi_umedpt.errors import MilError, PixelError
-from wsi_umedpt.heatmap import Heatmap
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.heatmaps.raster import Heatmap
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileSpec, lay_grid
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt._classifier import ATTENTION, embed_command, extremes, matching_source, open_classifier
-from napari_wsi_umedpt._heatlayers import Raster
-from napari_wsi_umedpt._layers import Place
-from napari_wsi_umedpt._marks import TileLines
-from napari_wsi_umedpt._regions import ALONE, LEFT_OUT, chosen_tiles, drawn_areas, tiles_within
-from napari_wsi_umedpt._tilepictures import PICTURE_PX, TilePictures
-from napari_wsi_umedpt._verdict import verdict
+from napari_wsi_umedpt.layers.build import Place
+from napari_wsi_umedpt.layers.live_heatmap import TileRasterizer
+from napari_wsi_umedpt.layers.thin_lines import TileLines
+from napari_wsi_umedpt.logic.classifier import ATTENTION, embed_command, extremes, matching_source, open_classifier
+from napari_wsi_umedpt.logic.regions import ALONE, LEFT_OUT, chosen_tiles, drawn_areas, tiles_within
+from napari_wsi_umedpt.logic.tile_pictures import PICTURE_PX, TilePictures
+from napari_wsi_umedpt.logic.verdict import verdict
+from tests.support.tiny import PLANTED_KIND, slide_classifier
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def classifier(planted_once, tmp_path_factory):
 
 def test_a_slide_is_judged_as_the_command_line_judges_it(classifier, planted):
     """By the same model on the same features; a tile that could not be read has no value."""
-    bag = SlideStore.open(planted.store).bag()
+    bag = SlideStore.open(planted.store).features()
     model = classifier.model
     found = classifier.judge()
     assert found.forecasts[0].predicted == pytest.approx(model.forecast([bag.features])[0].predicted, abs=1e-6)
@@ -71,13 +71,16 @@ def test_other_features_are_refused_with_the_command_that_makes_them(planted, ch
 
 def test_the_usual_tiles_need_no_flags(planted):
     """The command is as short as it can be."""
-    from wsi_umedpt.models.release import release_card, shipped
+    from wsi_umedpt.models.bundle import release_card, shipped
 
     card = release_card(shipped()["umedpt_lite0.v1"])
     kind = type(PLANTED_KIND)(encoder=card.name, mpp=card.mpp, size_px=card.size_px, dim=card.dim, precision="fp32")
     command = embed_command(kind, SlideStore.open(planted.store))
     assert command == f"wsi-umedpt embed SLIDE -o {planted.store.parent} -m umedpt_lite0.v1"
-    with pytest.raises(MilError, match=r"In the dock Analyse choose umedpt_lite0\.v1 and Embed tiles, or run: wsi-"):
+    with pytest.raises(
+        MilError,
+        match=r"In the dock Analyse choose umedpt_lite0\.v1 and prepare for Classify, or run: wsi-",
+    ):
         matching_source(kind, SlideStore.open(planted.store))
 
 
@@ -128,28 +131,26 @@ def test_the_verdict_says_what_was_judged(classifier):
     """The answer, the set, the flag, how many tiles; of a part also what it was of the whole."""
     whole = classifier.judge()
     total = len(classifier.index)
-    words = verdict(classifier.model, whole, whole, total)
-    assert f"status: {whole.forecasts[0].answer}" in words
-    assert "cannot be ruled out" in words
-    one = replace(whole.forecasts[0], conformal=np.array([False, True]))
-    assert "coverage, tumour alone is possible." in verdict(
-        classifier.model, replace(whole, forecasts=[one]), whole, total
-    )
-    assert f"All {total} tiles judged" in words
-    assert "is called from 0.40 on" in words
+    plain, details = verdict(classifier.model, whole, whole, total)
+    assert "Undecided: normal and tumour are both possible." in plain
+    assert plain.index("In testing: not known") < plain.index("Undecided")
+    assert f"status</b>: called {whole.forecasts[0].answer}" in details
+    assert "among what is possible for 90 of 100 slides like those that it learned from." in details
+    assert f"All {total} tiles judged" in details
+    assert "is called from 0.40 on" in details
     chosen = np.arange(total) < 20
-    part = verdict(classifier.model, classifier.judge(chosen), whole, total)
+    part = verdict(classifier.model, classifier.judge(chosen), whole, total).plain
     assert f"20 of {total} tiles judged" in part
-    assert "Of the whole slide" in part
-    assert "not of regions" in part
+    assert "Of the whole slide: Undecided" in part
+    assert "of a region its answer is a guide" in part
 
 
 def test_the_verdict_warns(classifier, planted, tmp_path):
     """Of slides unlike the training set, and of models that judge several slides together."""
     odd = open_classifier(slide_classifier(tmp_path / "model.json", unit="union"), planted.store)
     found = odd.judge()
-    words = verdict(odd.model, replace(found, unlike=0.01), found, found.tiles)
-    assert "Unlike the training slides" in words
+    words = verdict(odd.model, replace(found, unlike=0.01), found, found.tiles).plain
+    assert "Unlike the slides that the model learned from" in words
     assert "do not rely" in words
     assert "this is one slide" in words
 
@@ -179,7 +180,7 @@ def test_values_are_laid_out_as_heatmaps_are(stride):
     grid = replace(grid, xy=grid.xy[keep], tissue=grid.tissue[keep])
     values = np.random.default_rng(1).normal(size=len(grid)).astype(np.float32)
     values[5] = np.nan
-    ours = Raster(TileLines(grid, np.zeros(len(grid), bool))).lay(values)
+    ours = TileRasterizer(TileLines(grid, np.zeros(len(grid), bool))).lay(values)
     theirs = Heatmap.from_tiles(grid.xy, grid.side, values)
     assert np.array_equal(ours.values, theirs.values, equal_nan=True)
     assert (ours.origin_xy, ours.step) == (theirs.origin_xy, theirs.step)

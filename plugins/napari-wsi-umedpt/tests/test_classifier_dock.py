@@ -4,19 +4,19 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TUMOUR
-from tiny import PLANTED_KIND, slide_classifier
-from wsi_umedpt.mil.slidemodel import SlideModel
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.mil.inference.slide_model import SlideModel
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt._annotations import annotations_of, layer_annotations, write_annotations
-from napari_wsi_umedpt._annotations_dock import layer_meta
-from napari_wsi_umedpt._classifier import ATTENTION
-from napari_wsi_umedpt._classifier_dock import ClassifierDock
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._regions import ALONE, LEFT_OUT
-from napari_wsi_umedpt._viewer import add_layers, camera
+from napari_wsi_umedpt.docks.classifier import ClassifierDock
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.layers.shapes import layer_meta
+from napari_wsi_umedpt.logic.annotations import annotations_of, layer_annotations, write_annotations
+from napari_wsi_umedpt.logic.classifier import ATTENTION
+from napari_wsi_umedpt.logic.regions import ALONE, LEFT_OUT
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera
+from tests.support.planted import TUMOUR
+from tests.support.tiny import PLANTED_KIND, slide_classifier
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def quiet(dock) -> bool:
 
 
 def wait_for_judgement(dock, qtbot):
-    qtbot.waitUntil(lambda: dock.judgement is not None and quiet(dock), timeout=30_000)
+    qtbot.waitUntil(lambda: dock.judgement is not None and quiet(dock))
 
 
 def draw_box(dock, kind, left, top, right, bottom):
@@ -51,10 +51,10 @@ def test_a_slide_is_judged_and_explained(dock, model_file, planted, qtbot):
     """The prediction of the model, heatmaps in their place, galleries that lead to their tiles."""
     dock.open(model_file)
     wait_for_judgement(dock, qtbot)
-    bag = SlideStore.open(planted.store).bag()
+    bag = SlideStore.open(planted.store).features()
     expected = SlideModel.load(model_file).forecast([bag.features])[0]
     assert dock.judgement.forecasts[0].predicted == pytest.approx(expected.predicted, abs=1e-6)
-    assert f"status: {expected.answer}" in dock.words.text()
+    assert f"called {expected.answer}" in dock.details.text()
     attention, contribution = (dock._heats[name] for name in (ATTENTION, "contribution"))
     assert (attention.visible, contribution.visible) == (False, True)
     heat, grid = contribution.metadata[KEY].heat, dock.classifier.tiles.grid
@@ -93,7 +93,7 @@ def test_what_is_looked_at_comes_first(dock, model_file, qtbot):
     assert dock.top.rows
     before = dock._heats[ATTENTION].data
     draw_box(dock, LEFT_OUT, *TUMOUR)
-    qtbot.waitUntil(lambda: len(seen) == 4 and quiet(dock), timeout=8000)
+    qtbot.waitUntil(lambda: len(seen) == 4 and quiet(dock))
     assert [column for column, *_ in seen[2:]] == [contribution, ATTENTION]
     assert np.isnan(dock._heats[ATTENTION].data).sum() > np.isnan(before).sum()
 
@@ -103,7 +103,7 @@ def test_a_heatmap_that_is_chosen_at_once_is_shown(dock, model_file, qtbot):
     active = dock._viewer.layers.selection.active
     assert active is not None
     dock.open(model_file)
-    qtbot.waitUntil(lambda: dock.judgement is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.judgement is not None)
     dock.column.setCurrentIndex(0)
     qtbot.waitUntil(lambda: quiet(dock))
     assert {name: layer.visible for name, layer in dock._heats.items()} == {ATTENTION: True, "contribution": False}
@@ -116,7 +116,7 @@ def test_the_prediction_follows_regions(dock, model_file, planted, qtbot):
     dock.open(model_file)
     wait_for_judgement(dock, qtbot)
     whole = dock.judgement
-    bag = SlideStore.open(planted.store).bag()
+    bag = SlideStore.open(planted.store).features()
     model = SlideModel.load(model_file)
     x, y = (bag.xy + 64).T
     left, top, right, bottom = TUMOUR
@@ -207,7 +207,7 @@ def test_another_slide_is_judged_when_it_is_opened(dock, model_file, planted, tm
             dock._viewer.layers.remove(layer)
     qtbot.wait(20)
     add_layers(dock._viewer, open_path(other, pytest.fail, slide=planted.slide))
-    qtbot.waitUntil(lambda: dock.classifier is not None and dock.classifier.store == other, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.classifier is not None and dock.classifier.store == other)
     wait_for_judgement(dock, qtbot)
     assert not any(layer in dock._viewer.layers for layer in old)
     assert dock.judgement.tiles == len(dock.classifier.index)
@@ -220,6 +220,6 @@ def test_without_results_it_says_what_is_needed(viewer, planted, model_file, qtb
     made.open(model_file)
     assert "No slide is open" in made.words.text()
     add_layers(viewer, open_path(planted.slide, pytest.fail))
-    qtbot.waitUntil(lambda: "has no results open" in made.words.text())
+    qtbot.waitUntil(lambda: "has no results open" in made.offer.words.text())
     add_layers(viewer, open_path(planted.store, pytest.fail)[1:])
-    qtbot.waitUntil(lambda: made.judgement is not None and quiet(made), timeout=30_000)
+    qtbot.waitUntil(lambda: made.judgement is not None and quiet(made))

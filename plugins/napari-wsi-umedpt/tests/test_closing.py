@@ -6,16 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hands import Hands
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox
 
-from napari_wsi_umedpt import _runs
-from napari_wsi_umedpt._analysis import Analysed, Request
-from napari_wsi_umedpt._closing import Afterwards, Closing, Unsaved
-from napari_wsi_umedpt._runs import Runs
-
-pytestmark = pytest.mark.parametrize("window_size", [(1280, 720)], indirect=True)
+from napari_wsi_umedpt.logic.analysis import Analysed, Request
+from napari_wsi_umedpt.window import runs
+from napari_wsi_umedpt.window.closing import Afterwards, Closing, Unsaved
+from napari_wsi_umedpt.window.runs import Runs
+from tests.support.hands import BOTH_SCREENS, Hands
 
 
 @pytest.fixture
@@ -23,21 +21,21 @@ def endless(monkeypatch) -> threading.Event:
     """An analysis that goes on until it is told to stop, or released; it embeds four tiles a second."""
     released = threading.Event()
 
-    def analyse(request, watch):
-        watch.enter("Embedding tiles:", range(4000))
-        watch.progress(2, 4000)
-        while not watch.stopping and not released.wait(0.05):
-            watch.progress(watch.done + 1, 4000) if watch.done < 3999 and not watch.stopping else None
-        return Analysed(request.store, watch.stopping, "2 of 4,000 tiles are kept.")
+    def analyse(request, progress):
+        progress.enter("Embedding tiles:", range(4000))
+        progress.tiles_done(2, 4000)
+        while not progress.stopping and not released.wait(0.05):
+            progress.tiles_done(progress.done + 1, 4000) if progress.done < 3999 and not progress.stopping else None
+        return Analysed(request.store, progress.stopping, "2 of 4,000 tiles are kept.")
 
-    monkeypatch.setattr(_runs, "analyse", analyse)
+    monkeypatch.setattr(runs, "analyse", analyse)
     return released
 
 
 def begin(hands: Hands, tmp_path: Path) -> Runs:
     runs = Runs.of(hands.viewer)
     runs.start(Request(slide=tmp_path / "first.svs", out=tmp_path, model="any"))
-    hands.until(lambda: runs.current.watch.done > 3)
+    hands.until(lambda: runs.current.progress.done > 3)
     return runs
 
 
@@ -81,9 +79,10 @@ def test_nothing_is_asked_where_nothing_is_lost(hands, planted):
     QTimer.singleShot(0, lambda: hands.viewer.open(str(planted.slide), plugin="napari-wsi-umedpt"))
     hands.until(lambda: len(hands.viewer.layers) == 1)
     close(hands)
-    hands.until(lambda: closed(hands), timeout=3000)
+    hands.until(lambda: closed(hands))
 
 
+@BOTH_SCREENS
 def test_a_run_and_what_is_not_saved_are_named_in_one_question(hands, tmp_path, endless):
     """Cancel leaves all as it is; to stop keeps what was done, saves, and ends within three seconds."""
     runs, saved = begin(hands, tmp_path), []
@@ -104,7 +103,7 @@ def test_a_run_and_what_is_not_saved_are_named_in_one_question(hands, tmp_path, 
     question(hands)
     began = time.monotonic()
     answer(hands, "Stop and keep what is done")
-    hands.until(lambda: closed(hands) and run.ended, timeout=5000)
+    hands.until(lambda: closed(hands) and run.ended)
     assert time.monotonic() - began < 3
     assert saved == [1]
     assert run.result.stopped
@@ -113,13 +112,13 @@ def test_a_run_and_what_is_not_saved_are_named_in_one_question(hands, tmp_path, 
 def test_a_run_goes_on_without_its_window(hands, tmp_path, endless):
     """A small window shows it, and can stop it; both end with the run."""
     runs = begin(hands, tmp_path)
-    done = runs.current.watch.done
+    done = runs.current.progress.done
     close(hands)
     answer(hands, "Go on in the background")
     hands.until(lambda: closed(hands))
     (left,) = (top for top in QApplication.topLevelWidgets() if isinstance(top, Afterwards))
     hands.until(left.isVisible)
-    hands.until(lambda: runs.current.watch.done > done + 3)
+    hands.until(lambda: runs.current.progress.done > done + 3)
     assert left.words.text().startswith("first.svs: Embedding tiles:")
     endless.set()
     hands.until(
@@ -137,4 +136,4 @@ def test_what_cannot_be_saved_keeps_the_window(hands):
     close(hands)
     hands.click(question(hands).checkBox())
     answer(hands, "Close")
-    hands.until(lambda: closed(hands), timeout=3000)
+    hands.until(lambda: closed(hands))

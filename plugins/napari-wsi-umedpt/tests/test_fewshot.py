@@ -4,21 +4,23 @@ import json
 
 import numpy as np
 import pytest
-from conftest import MPP, TUMOUR
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import colour_store
-from wsi_umedpt.annotations import read_points
+from wsi_umedpt.annotations.labels import read_points
 from wsi_umedpt.cli import app
 from wsi_umedpt.errors import AnnotationError, ProbeError, StoreError
-from wsi_umedpt.probe import Probe, label_tiles
-from wsi_umedpt.scores import read_scores
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec, lay_grid
+from wsi_umedpt.mil.linear_probe import Probe
+from wsi_umedpt.mil.tile_probe import label_tiles
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tiling import TileSpec, lay_grid
+from wsi_umedpt.store.scores_io import read_scores
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt._fewshot import colours_of, features_of, least_sure, open_teachable, save_probe, teach
-from napari_wsi_umedpt._tilelabels import TileCells, points_of, read_labels, write_points, write_regions
+from napari_wsi_umedpt.logic.few_shot import colours_of, features_of, open_teachable
+from napari_wsi_umedpt.logic.teachable import least_sure, save_probe
+from napari_wsi_umedpt.logic.tile_labels import TileCells, points_of, read_labels, write_points, write_regions
+from tests.support.planted import MPP, TUMOUR
+from tests.support.tiny import colour_store
 
 COLOURS = {"tumour": (200, 0, 0), "glass": (0, 0, 200)}
 
@@ -79,33 +81,33 @@ def test_points_label_the_tiles_that_were_meant(slide):
 def test_few_labels_teach_the_slide(slide):
     """Nearly all tiles that are one colour are told apart; figures are given and say what they are of."""
     labels = few(slide)
-    taught = teach(slide, labels)
+    taught = slide.teach(labels)
     known = truth(slide)
     classes = taught.probe.classes
     right = np.mean([classes[int(taught.chances[row].argmax())] == known[row] for row in known])
     assert right > 0.93
     assert np.isnan(taught.chances[3]).all()
     assert taught.chances[slide.bag.index] == pytest.approx(taught.probe.predict(slide.bag.features))
-    assert "of this slide alone" in taught.words
-    assert f"{taught.figures['balanced_accuracy']:.2f}" in taught.words
-    assert ("it flatters" in taught.words) is (slide.grid.spec.stride < 100)
+    assert "of this slide that it had not learned from" in taught.words
+    assert f"{taught.figures['balanced_accuracy']:.0%} right" in taught.words
+    assert ("too easy" in taught.words) is (slide.grid.spec.stride < 100)
 
 
 def test_too_few_places_are_said_to_be_too_few(slide):
     """Of neighbours in one place no figure can be given."""
     known = truth(slide)
     tumour = next(row for row, name in known.items() if name == "tumour")
-    taught = teach(slide, {0: "glass", 1: "glass", tumour: "tumour"})
+    taught = slide.teach({0: "glass", 1: "glass", tumour: "tumour"})
     assert "Too few places to say how good it is" in taught.words
-    assert "balanced accuracy" not in taught.words
+    assert "right" not in taught.words
     with pytest.raises(ProbeError, match="at least two classes"):
-        teach(slide, {0: "glass"})
+        slide.teach({0: "glass"})
 
 
 def test_the_least_sure_are_suggested(slide):
     """Never labelled ones, the smallest margin first, none near another."""
     labels = few(slide)
-    taught = teach(slide, labels)
+    taught = slide.teach(labels)
     ordered = np.sort(taught.chances, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
     margin[list(labels)] = np.nan
@@ -119,7 +121,7 @@ def test_the_least_sure_are_suggested(slide):
 
 def test_tiles_are_coloured_by_their_class(slide):
     """Paler where less sure; nothing where there is no tile."""
-    taught = teach(slide, few(slide))
+    taught = slide.teach(few(slide))
     colours = [COLOURS[name] for name in taught.probe.classes]
     rgba = colours_of(taught, slide.cells, colours)
     there = slide.cells.tile >= 0
@@ -145,7 +147,7 @@ def test_labels_come_back_from_files(slide, tmp_path, name):
 def test_the_command_line_learns_the_same(slide, tmp_path, name):
     """`probe fit` on the files makes the same probe, and `probe predict` applies the one that was saved."""
     labels = few(slide)
-    taught = teach(slide, labels)
+    taught = slide.teach(labels)
     write_points(tmp_path / "labels.csv", points_of(labels, slide.grid, "planted"), "planted")
     write_regions(tmp_path / "planted.geojson", labels, slide.cells, COLOURS)
     store = str(slide.store.path)
@@ -207,5 +209,5 @@ def test_what_cannot_be_learned_from_is_refused(slide, planted, tmp_path):
     with pytest.raises(StoreError, match=r"no features to learn from.*wsi-umedpt embed"):
         open_teachable(tmp_path / "bare.zarr")
     with pytest.raises(ProbeError, match=r"saved as \.json"):
-        save_probe(teach(slide, few(slide)), tmp_path / "probe.txt")
+        save_probe(slide.teach(few(slide)), tmp_path / "probe.txt")
     assert features_of(slide.store) == [(slide.grid.spec.grid_id, "colours")]

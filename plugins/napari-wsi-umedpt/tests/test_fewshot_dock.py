@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from conftest import MPP, TUMOUR
-from tiny import colour_store
-from wsi_umedpt.annotations import read_drawn_labels, read_points
-from wsi_umedpt.probe import Probe
-from wsi_umedpt.scores import read_scores
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tiling import TileSpec
+from wsi_umedpt.annotations.labels import read_drawn_labels, read_points
+from wsi_umedpt.mil.linear_probe import Probe
+from wsi_umedpt.slides.tiling import TileSpec
+from wsi_umedpt.store.scores_io import read_scores
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt._fewshot_dock import FewShotDock
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._viewer import add_layers, camera
+from napari_wsi_umedpt.docks.few_shot import FewShotDock
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera
+from tests.support.planted import MPP, TUMOUR
+from tests.support.tiny import colour_store
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def docked(viewer, store, slide, qtbot):
     add_layers(viewer, open_path(store, pytest.fail, slide=slide))
     dock = FewShotDock(viewer)
     viewer.window.add_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock.slide is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.slide is not None)
     return dock
 
 
@@ -47,15 +47,15 @@ def few(dock) -> dict[int, str]:
 
 
 def taught(dock, qtbot):
-    qtbot.waitUntil(lambda: dock.taught is not None and quiet(dock), timeout=30_000)
+    qtbot.waitUntil(lambda: dock.taught is not None and quiet(dock))
 
 
 def test_painted_tiles_teach_the_slide(dock, qtbot):
     """Keys choose classes, the brush labels, the slide is coloured, an undo is learned from too."""
     from qtpy.QtCore import Qt
 
-    dock.paint()
-    layer = dock._labels
+    dock.label()
+    layer = dock.labelling.layer
     assert layer.mode == "paint"
     assert dock._viewer.layers.selection.active is layer
     labels = few(dock)
@@ -73,7 +73,7 @@ def test_painted_tiles_teach_the_slide(dock, qtbot):
     names = dock.taught.probe.classes
     middle = dock.taught.chances[[row for row, name in labels.items() if name == "Tumor"]]
     assert (middle.argmax(axis=1) == names.index("Tumor")).all()
-    assert "of this slide alone" in dock.words.text()
+    assert "Other slides will be harder" in dock.words.text()
     assert dock._colours in dock._viewer.layers
     before = dock.taught
     layer.undo()
@@ -83,7 +83,7 @@ def test_painted_tiles_teach_the_slide(dock, qtbot):
 
 def test_colours_lie_on_their_tiles(dock, qtbot):
     """Where a tile is on the slide its colour is, to half a pixel."""
-    dock.label(few(dock))
+    dock.labelling.label(few(dock))
     taught(dock, qtbot)
     tile = next(row for row, name in few(dock).items() if name == "Tumor")
     row, col = np.argwhere(dock.slide.cells.tile == tile)[0]
@@ -101,33 +101,33 @@ def test_colours_lie_on_their_tiles(dock, qtbot):
 
 def test_glass_beside_the_tiles_is_no_label(dock, qtbot):
     """Paint on a tile that cannot be read, or beside the grid, does not stay."""
-    dock.paint()
+    dock.label()
     bad = np.argwhere(dock.slide.cells.tile < 0)
-    dock._labels.paint(bad[0], 1)
-    qtbot.waitUntil(lambda: not dock._labels.data.any())
-    assert dock._current() == {}
+    dock.labelling.layer.paint(bad[0], 1)
+    qtbot.waitUntil(lambda: not dock.labelling.layer.data.any())
+    assert dock.labelling.labels == {}
 
 
 def test_suggested_tiles_are_gone_to(dock, qtbot):
     """Pictures of the least sure ones; a click goes there and painting can go on."""
-    dock.paint()
-    dock.label(few(dock))
+    dock.label()
+    dock.labelling.label(few(dock))
     taught(dock, qtbot)
     assert dock.gallery.rows == dock.taught.next
     dock.gallery.list.itemClicked.emit(dock.gallery.list.item(0))
     middle = dock.slide.place.to_world(dock.slide.grid.xy[dock.taught.next[0]] + 50.0)
     assert camera(dock._viewer).center[-2:] == pytest.approx(tuple(middle))
-    assert dock._viewer.layers.selection.active is dock._labels
+    assert dock._viewer.layers.selection.active is dock.labelling.layer
 
 
 def test_one_class_is_too_few(dock, qtbot):
     """Nothing is learned or drawn until there are two; nothing can be saved then."""
-    dock.label({0: "Tumor"})
+    dock.labelling.label({0: "Tumor"})
     assert dock.taught is None
     assert "Two classes are needed" in dock.words.text()
-    dock.label(few(dock))
+    dock.labelling.label(few(dock))
     taught(dock, qtbot)
-    dock.label({0: "Tumor"})
+    dock.labelling.label({0: "Tumor"})
     assert dock.taught is None
     assert dock._colours is None
 
@@ -135,7 +135,7 @@ def test_one_class_is_too_few(dock, qtbot):
 def test_saved_and_opened_again(dock, store, planted, tmp_path, told, make_napari_viewer, qtbot):
     """A fresh window learns the same from the files, and the command line from the probe."""
     labels = few(dock)
-    dock.label(labels)
+    dock.labelling.label(labels)
     taught(dock, qtbot)
     table, regions, probe = (tmp_path / name for name in ("labels.csv", "planted.geojson", "tumour.json"))
     dock.save_labels(table)
@@ -152,37 +152,37 @@ def test_saved_and_opened_again(dock, store, planted, tmp_path, told, make_napar
     for path in (table, regions):
         fresh.open_labels(path)
         taught(fresh, qtbot)
-        assert fresh._current() == labels
+        assert fresh.labelling.labels == labels
         assert fresh.taught.chances == pytest.approx(dock.taught.chances, nan_ok=True)
 
 
 def test_files_that_do_not_fit_are_refused(dock, tmp_path, told, qtbot):
     """In the words of our errors; the labels stay."""
     labels = few(dock)
-    dock.label(labels)
+    dock.labelling.label(labels)
     taught(dock, qtbot)
     (tmp_path / "labels.csv").write_text("slide_id,x,y,label\nelse,1,2,Tumor\n")
     dock.open_labels(tmp_path / "labels.csv")
     assert "it is of else" in told[-1].message
     dock.save_probe(tmp_path / "probe.txt")
     assert "saved as .json" in told[-1].message
-    assert dock._current() == labels
+    assert dock.labelling.labels == labels
 
 
 def test_labels_are_there_again_with_their_slide(dock, store, planted, qtbot):
     """Going through slides and back loses no label."""
     labels = few(dock)
-    dock.label(labels)
+    dock.labelling.label(labels)
     taught(dock, qtbot)
     for layer in list(dock._viewer.layers):
         if layer.metadata[KEY].kind != "annotations":
             dock._viewer.layers.remove(layer)
     qtbot.waitUntil(lambda: dock.slide is None)
-    assert dock._labels is None
+    assert dock.labelling.layer is None
     add_layers(dock._viewer, open_path(store, pytest.fail, slide=planted.slide))
-    qtbot.waitUntil(lambda: dock.slide is not None, timeout=30_000)
+    qtbot.waitUntil(lambda: dock.slide is not None)
     taught(dock, qtbot)
-    assert dock._current() == labels
+    assert dock.labelling.labels == labels
 
 
 def test_results_that_cannot_teach_are_refused(viewer, planted, told, qtbot):
@@ -190,21 +190,21 @@ def test_results_that_cannot_teach_are_refused(viewer, planted, told, qtbot):
     add_layers(viewer, open_path(planted.store, pytest.fail, slide=planted.slide))
     dock = FewShotDock(viewer)
     viewer.window.add_dock_widget(dock)
-    qtbot.waitUntil(lambda: bool(told), timeout=30_000)
+    qtbot.waitUntil(lambda: bool(told))
     assert "do not say their 'card'" in told[0].message
-    assert "nothing to learn from" in dock.words.text()
-    dock.paint()
-    assert dock._labels is None
+    assert "nothing to learn from" in dock.offer.words.text()
+    dock.label()
+    assert dock.labelling.layer is None
 
 
 def test_classes_are_named_by_the_user(dock, qtbot):
     """Added, renamed, never two of one name."""
-    dock.label(few(dock))
+    dock.labelling.label(few(dock))
     taught(dock, qtbot)
     dock.classes.entry.setText("Necrosis")
     dock.classes.entry.returnPressed.emit()
     assert dock.classes.names == ["Tumor", "Other", "Necrosis"]
-    assert dock._labels.selected_label == 3
+    assert dock.labelling.layer.selected_label == 3
     dock.classes.table.item(1, 1).setText("Stroma")
     qtbot.waitUntil(lambda: quiet(dock) and dock.taught is not None and "Stroma" in dock.taught.probe.classes)
     dock.classes.table.item(2, 1).setText("Stroma")

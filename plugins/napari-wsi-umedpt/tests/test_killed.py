@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from hands import xdotool_is_missing
 
-from napari_wsi_umedpt._cases import CaseList
-from napari_wsi_umedpt._keeping import ANNOTATIONS, LABELS, Home, Kept
-from napari_wsi_umedpt._keptlabels import read_tile_labels
-from napari_wsi_umedpt._keptlayers import read_sheets
-from napari_wsi_umedpt._layers import Place
+from napari_wsi_umedpt.layers.build import Place
+from napari_wsi_umedpt.layers.kept_regions import read_sheets
+from napari_wsi_umedpt.logic.autosave_place import ANNOTATIONS, LABELS, Home, Kept
+from napari_wsi_umedpt.logic.cases import CaseList
+from napari_wsi_umedpt.logic.kept_labels import read_kept_labels
+from tests.support.hands import xdotool_is_missing
 
 PLACE = Place("a", (40_000, 40_000), 0.5, fingerprint="5" * 64)
 KILLS = 6
@@ -31,13 +31,13 @@ import platformdirs
 folder = Path(sys.argv[1])
 platformdirs.user_data_dir = lambda *_, **__: str(folder / "user")
 
-from wsi_umedpt.annotations import Point
-from napari_wsi_umedpt._cases import CaseList
-from napari_wsi_umedpt._drawn import Drawing
-from napari_wsi_umedpt._keeping import ANNOTATIONS, LABELS, Home, Kept
-from napari_wsi_umedpt._keptlabels import TileLabels, write_tile_labels
-from napari_wsi_umedpt._keptlayers import Sheet, read_sheets, write_sheets
-from napari_wsi_umedpt._layers import Place
+from wsi_umedpt.annotations.labels import Point
+from napari_wsi_umedpt.logic.cases import CaseList
+from napari_wsi_umedpt.layers.shapes import Drawing
+from napari_wsi_umedpt.logic.autosave_place import ANNOTATIONS, LABELS, Home, Kept
+from napari_wsi_umedpt.logic.kept_labels import KeptLabels, write_kept_labels
+from napari_wsi_umedpt.layers.kept_regions import Sheet, read_sheets, write_sheets
+from napari_wsi_umedpt.layers.build import Place
 
 place = Place("a", (40_000, 40_000), 0.5, fingerprint="5" * 64)
 home = Home(place, folder / "a.zarr")
@@ -51,14 +51,14 @@ while True:
     n += 1
     count = 1 + n % 300
     drawing = Drawing(
-        tuple(square + k for k in range(count)), ("polygon",) * count, (1.0,) * count,
+        tuple(square + k for k in range(count)), ("polygon",) * count,
         np.ones((count, 4), np.float32), np.ones((count, 4), np.float32),
         pd.DataFrame({"class": [f"at {n}"] * count, "id": [f"shape {k}" for k in range(count)]}),
     )
     meta = {"shape_type": list(drawing.kinds), "features": drawing.features, "edge_color": drawing.edges}
     write_sheets(annotations, home, [Sheet("mine", drawing, meta)])
     points = tuple(Point("a", k, k, f"at {n}", "") for k in range(count))
-    write_tile_labels(labels, home, TileLabels((f"at {n}",), points))
+    write_kept_labels(labels, home, KeptLabels((f"at {n}",), points))
     cases.review(0, note=f"at {n}")
     print(n, flush=True)
 """
@@ -91,7 +91,7 @@ def test_nothing_that_was_kept_is_lost_by_a_kill(folder):
         at = int(kept.pop().removeprefix("at "))
         assert done <= at <= done + 1
         assert len(found) == 1 + at % 300
-        labels, refused = read_tile_labels(Kept(LABELS), home)
+        labels, refused = read_kept_labels(Kept(LABELS), home)
         assert not refused
         assert labels.classes in {(f"at {n}",) for n in (done, done + 1)}
         assert len({point.label for point in labels.points}) == 1
@@ -151,10 +151,10 @@ platformdirs.user_data_dir = lambda *_, **__: str(folder / "user")
 
 import napari
 from qtpy.QtCore import QTimer
-from napari_wsi_umedpt._annotations import shapes_layer
-from napari_wsi_umedpt._keeper import Keeper
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._viewer import add_layers
+from napari_wsi_umedpt.logic.annotations import shapes_layer
+from napari_wsi_umedpt.window.autosave import Keeper
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers
 
 viewer = napari.Viewer(show=True)
 keeper = Keeper.of(viewer)

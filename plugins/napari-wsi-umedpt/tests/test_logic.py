@@ -8,25 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MPP, SIZE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsi_umedpt.errors import AnnotationError, DataError, OptionError
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
-from napari_wsi_umedpt._annotations import (
+from napari_wsi_umedpt.layers.build import KEY, Place
+from napari_wsi_umedpt.logic.annotations import (
     Annotation,
-    _one_line,
-    _rings,
     annotations_of,
+    collection_of,
     layer_annotations,
     read_annotations,
     shapes_layer,
     write_annotations,
 )
-from napari_wsi_umedpt._cases import FILE, STATES, CaseList
-from napari_wsi_umedpt._layers import KEY, Place
-from napari_wsi_umedpt._navigation import MAGNIFICATIONS, frame_of, magnification_of, parse_place, zoom_of
+from napari_wsi_umedpt.logic.cases import FILE, STATES, CaseList
+from napari_wsi_umedpt.logic.napari_shapes import one_line, rings_of
+from napari_wsi_umedpt.logic.navigation import MAGNIFICATIONS, magnification_of, parse_place, viewport_of, zoom_of
+from tests.support.planted import MPP, SIZE
 
 PLACE = Place("a", SIZE, MPP)
 
@@ -40,10 +40,10 @@ def test_magnification_is_what_a_microscope_calls_it(magnification):
     assert magnification_of(zoom_of(magnification)) == magnification
 
 
-def test_the_frame_is_what_the_canvas_shows():
+def test_the_viewport_is_what_the_canvas_shows():
     """A canvas of 400 x 200 px at 2 px per um is 200 um wide: 400 px of this slide."""
-    frame = frame_of((100 * MPP - MPP / 2, 300 * MPP - MPP / 2), 2.0, (200, 400), PLACE)
-    assert (frame.x, frame.y, frame.width, frame.height) == (100, 0, 400, 200)
+    viewport = viewport_of((100 * MPP - MPP / 2, 300 * MPP - MPP / 2), 2.0, (200, 400), PLACE)
+    assert (viewport.x, viewport.y, viewport.width, viewport.height) == (100, 0, 400, 200)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,20 @@ def test_a_line_through_holes_comes_apart_again(corners, seed):
     """Rings to one line and back."""
     rng = np.random.default_rng(seed)
     rings = tuple(rng.random((n, 2)) for n in corners)
-    again = _rings(_one_line(rings))
+    again = rings_of(one_line(rings))
     assert [len(r) for r in again] == corners
     assert all(np.array_equal(a, b) for a, b in zip(rings, again, strict=True))
+
+
+def test_corners_that_are_there_twice_lose_no_shape():
+    """Nor do shapes of two corners: they are written as lines."""
+    (ring,) = rings_of(SQUARE[[0, 0, 1, 2, 3]])
+    assert np.array_equal(ring, SQUARE)
+    shapes = [PLACE.to_world(SQUARE[rows]) for rows in ([0, 0, 1, 2], [0, 1], [0, 0, 1])]
+    found = layer_annotations(shapes, {"shape_type": ["polygon"] * 3}, PLACE)
+    assert [one.shape for one in found] == ["area", "line", "line"]
+    geometries = [feature["geometry"] for feature in collection_of(found, (0, 0))["features"]]
+    assert [one["type"] for one in geometries] == ["Polygon", "LineString", "LineString"]
 
 
 def test_files_of_older_qupath_are_read(tmp_path):
@@ -268,7 +279,7 @@ def test_annotations_of_another_slide_are_refused(tmp_path):
 
 def test_many_annotations_become_a_raster(tmp_path, monkeypatch):
     """Over the number that napari's shapes bear, they are shown as objects."""
-    monkeypatch.setattr("napari_wsi_umedpt._annotations.MOST_SHAPES", 1)
+    monkeypatch.setattr("napari_wsi_umedpt.logic.annotations.MOST_SHAPES", 1)
     path = tmp_path / "a.geojson"
     write_annotations(path, [Annotation(((SQUARE,),), "Tumor"), Annotation(((FAR,),), "Stroma")])
     ((_, meta, kind),) = annotations_of(path, PLACE)
@@ -369,7 +380,7 @@ def test_features_without_an_id_of_their_own_stay_apart(tmp_path, identity):
 )
 def test_annotations_of_other_programs_are_opened(tmp_path, name, text):
     """XML of ASAP, ImageScope and HALO becomes a layer, with class and colour; napari is told that it is ours."""
-    from napari_wsi_umedpt._reader import get_reader
+    from napari_wsi_umedpt.reader import get_reader
 
     tag = text[text.index("{") + 1 : text.index("}")]
     (tmp_path / name).write_text(text.replace(f"{{{tag}}}", "".join(f'<{tag} X="{x}" Y="{y}"/>' for x, y in SQUARE)))
@@ -402,3 +413,47 @@ def test_an_ellipse_becomes_a_polygon():
     x, y = one.parts[0][0].T
     area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
     assert area == pytest.approx(np.pi * 100**2, rel=0.01)
+
+
+def tools(tmp_path, change=lambda content: None) -> tuple[list[str], list[np.ndarray], dict]:
+    """What napari's tools drew, saved and read again: types of shapes, their corners, and the file."""
+    turned = SQUARE @ np.array([[0.8, 0.6], [-0.6, 0.8]]) * (2, 2) + 60
+    shapes = [PLACE.to_world(corners) for corners in (SQUARE, turned, SQUARE + 30, SQUARE[:2], SQUARE)]
+    kinds = ["ellipse", "ellipse", "rectangle", "line", "polygon"]
+    path = tmp_path / "a.geojson"
+    write_annotations(path, layer_annotations(shapes, {"shape_type": kinds}, PLACE))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    data, meta, _ = shapes_layer(read_annotations(path), PLACE)
+    for before, after, kind in zip(shapes, data, meta["shape_type"], strict=True):
+        assert kind == "polygon" or np.allclose(before, after, atol=0.01)
+    return meta["shape_type"], data, content
+
+
+def test_what_a_tool_drew_can_be_edited_as_such_again(tmp_path):
+    """An ellipse, also a turned one, is an ellipse when it is read again; in the file it is a polygon, as in QuPath."""
+    kinds, _, content = tools(tmp_path)
+    assert kinds == ["ellipse", "ellipse", "rectangle", "line", "polygon"]
+    geometries = [one["geometry"]["type"] for one in content["features"]]
+    assert geometries == ["Polygon", "Polygon", "Polygon", "LineString", "Polygon"]
+
+
+@pytest.mark.parametrize("stated", ["circle", ["ellipse"], {"ellipse": 1}, None])
+def test_tools_that_nobody_knows_draw_polygons(tmp_path, stated):
+    """A file of somebody else's may say anything."""
+
+    def change(content):
+        for one in content["features"]:
+            one["properties"]["wsi_umedpt"] = stated if stated is None else {"drawn_as": stated}
+
+    assert tools(tmp_path, change)[0] == ["polygon", "polygon", "polygon", "path", "polygon"]
+
+
+def test_an_ellipse_that_another_program_changed_is_a_polygon(tmp_path):
+    """Its corners are what is true, whatever is said of them."""
+
+    def change(content):
+        content["features"][0]["geometry"]["coordinates"][0][7][0] += 3
+
+    assert tools(tmp_path, change)[0][:2] == ["polygon", "ellipse"]

@@ -1,17 +1,18 @@
 """One slide is shown at a time, and everybody sees which."""
 
+import gc
+import weakref
+
 import numpy as np
-import pytest
-from hands import Hands
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox
 
-from napari_wsi_umedpt._annotations import Annotation, write_annotations
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._opener import window_of
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.logic.annotations import Annotation, write_annotations
+from napari_wsi_umedpt.opening.opener import window_of
+from tests.support.hands import Hands
 
 PLUGIN = "napari-wsi-umedpt"
-pytestmark = pytest.mark.parametrize("window_size", [(1280, 720)], indirect=True)
 
 
 def drop(hands: Hands, *paths):
@@ -45,9 +46,10 @@ def answer(hands: Hands, words: str):
 
 
 def test_another_slide_takes_the_place_of_the_first(hands, planted, other, told):
-    """With its results; its name, as people wrote it, stands in the title and on the canvas."""
+    """With its results; its name, as people wrote it, stands in the title and on the canvas. The first is let go of."""
     drop(hands, planted.store)
     shown(hands, "planted.svs", 5)
+    first = weakref.ref(hands.viewer.layers[0].metadata[KEY].slide)
     before = hands.picture()
     drop(hands, other.slide)
     shown(hands, other.slide.name, 1)
@@ -60,6 +62,8 @@ def test_another_slide_takes_the_place_of_the_first(hands, planted, other, told)
     assert kinds(hands.viewer)[0] == "slide"
     hands.keep_picture("one-slide")
     assert not told
+    gc.collect()
+    assert first() is None, "its file is still open, and what was read of it in memory"
 
 
 def test_the_same_slide_twice_is_one(hands, planted, told):
@@ -127,7 +131,7 @@ def test_what_was_drawn_follows_its_slide(hands, planted, other, tmp_path):
     assert hands.viewer.layers[-1].visible
 
 
-def test_a_script_that_opens_another_slide_replaces_the_first(window_size, viewer, planted, other):
+def test_a_script_that_opens_another_slide_replaces_the_first(viewer, planted, other):
     """Without a question."""
     viewer.open(str(planted.store), plugin=PLUGIN)
     viewer.open(str(other.store), plugin=PLUGIN)

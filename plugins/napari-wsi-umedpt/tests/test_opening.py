@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from conftest import MPP
 from PIL import Image
 from wsi_umedpt.errors import SlideError, StoreError, UnsupportedSlideError
-from wsi_umedpt.sample import sample_slide
-from wsi_umedpt.slide import fingerprint
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.slides.sample_data import sample_slide
+from wsi_umedpt.slides.slide import fingerprint
+from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_dicom, write_pyramid
 
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._opening import further, open_path, open_pixels
-from napari_wsi_umedpt._reader import get_reader, sample_demo
-from napari_wsi_umedpt._telling import Reports
-from napari_wsi_umedpt._viewer import add_layers
-from napari_wsi_umedpt._whereabouts import Known, find_slide
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.opening.load import further, open_path, open_pixels
+from napari_wsi_umedpt.opening.slide_locator import Known, find_slide
+from napari_wsi_umedpt.reader import get_reader, sample_demo
+from napari_wsi_umedpt.window.notifications import Reports
+from napari_wsi_umedpt.window.viewer import add_layers
+from tests.support.planted import MPP
 
 IMAGE, _ = tissue_image(1024, 768)
 
@@ -66,7 +66,7 @@ FORMATS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::wsi_umedpt.readers.direct.SlowPathWarning")
+@pytest.mark.filterwarnings("ignore::wsi_umedpt.slides.readers.direct.SlowPathWarning")
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_opens_by_dropping_it(model, tmp_path, name):
     """As an RGB pyramid in um, whose pixels are the picture's."""
@@ -213,7 +213,7 @@ def test_everything_in_a_store_can_be_shown(planted, model):
 def test_errors_are_told_once(monkeypatch):
     """A damaged place is met with every look; the user reads of it once."""
     told = []
-    monkeypatch.setattr("napari_wsi_umedpt._telling.tell", lambda text, **_: told.append(text))
+    monkeypatch.setattr("napari_wsi_umedpt.window.notifications.tell", lambda text, **_: told.append(text))
     reports = Reports()
     for error in (SlideError("a.svs: bad"), SlideError("a.svs: bad too"), StoreError("b"), SlideError("c.svs: bad")):
         reports(error)
@@ -222,7 +222,7 @@ def test_errors_are_told_once(monkeypatch):
 
 def test_known_slides_are_bounded(tmp_path, planted, monkeypatch):
     """The list of slides does not grow for ever, and keeps those opened last."""
-    monkeypatch.setattr("napari_wsi_umedpt._whereabouts._MOST_KNOWN", 3)
+    monkeypatch.setattr("napari_wsi_umedpt.opening.slide_locator._MOST_KNOWN", 3)
     known = Known(tmp_path)
     for n in range(5):
         known.remember(planted.slide.with_name(f"{n}.svs"), str(n))
@@ -250,10 +250,10 @@ def test_the_sample_opens(tmp_path, monkeypatch):
 def test_importing_the_plugin_loads_nothing():
     """Neither napari nor anything of ours before somebody asks; no torch even then."""
     script = (
-        "import sys, napari_wsi_umedpt, napari_wsi_umedpt._reader\n"
+        "import sys, napari_wsi_umedpt, napari_wsi_umedpt.reader\n"
         "heavy = {'napari', 'torch', 'qtpy', 'dask', 'openslide', 'wsi_umedpt', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "import napari_wsi_umedpt._opening, napari_wsi_umedpt._annotations, napari_wsi_umedpt._values\n"
+        "import napari_wsi_umedpt.opening.load, napari_wsi_umedpt.logic.annotations, napari_wsi_umedpt.layers.values\n"
         "heavy = {'torch', 'qtpy', 'torchvision', 'timm', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
-from conftest import MPP, NUCLEUS, SIZE, SPEC, TUMOUR, TUMOUR_COLOUR, UNREADABLE_TILE, squares
 from hypothesis import given
 from hypothesis import strategies as st
-from wsi_umedpt.slide import open_slide
-from wsi_umedpt.store import SlideStore
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.tissue import TissueMask
+from wsi_umedpt.store.slide_store import SlideStore
 
-from napari_wsi_umedpt._array import Window
-from napari_wsi_umedpt._layers import KEY, Place, tissue_layer
-from napari_wsi_umedpt._marks import READABLE, UNREADABLE, TileLines, TissueOutline
-from napari_wsi_umedpt._nuclei import Field
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._values import heatmap_layer
-from napari_wsi_umedpt._viewer import add_layers, camera
+from napari_wsi_umedpt.layers.build import KEY, Place, Shown, tissue_layer
+from napari_wsi_umedpt.layers.multiscale import Window
+from napari_wsi_umedpt.layers.objects import Field
+from napari_wsi_umedpt.layers.thin_lines import READABLE, UNREADABLE, TileLines, TissueOutline
+from napari_wsi_umedpt.layers.values import heatmap_layer
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera
+from tests.support.planted import MPP, NUCLEUS, SIZE, SPEC, TUMOUR, TUMOUR_COLOUR, UNREADABLE_TILE, squares
 
 PLACE = Place("a", SIZE, MPP)
 
@@ -67,7 +67,7 @@ def test_the_tumour_is_where_it_was_planted(viewer, qtbot, planted, zoom):
 @pytest.mark.parametrize("name", ["nuclei", "nuclei (label image)"])
 def test_the_nucleus_is_where_it_was_planted(viewer, qtbot, planted, zoom, name):
     """As outlines of polygons and from the label pyramid alike."""
-    from napari_wsi_umedpt._opening import further
+    from napari_wsi_umedpt.opening.load import further
 
     store = SlideStore.open(planted.store)
     layers = [layer for layer in open_path(planted.store, pytest.fail) if layer[1]["name"] == name]
@@ -91,7 +91,7 @@ def test_a_tiles_value_covers_the_tile(viewer, qtbot, planted, zoom):
     values = np.full(len(grid), np.nan)
     values[tile] = 1.0
     lines = TileLines(grid, store.status() != 0)
-    data, meta, kind = heatmap_layer(values, lines, PLACE, "one", scaling="raw")
+    data, meta, kind = heatmap_layer(values, lines, Shown("heatmap", PLACE, name="one"), scaling="raw")
     (layer,) = add_layers(viewer, [(data, {**meta, "opacity": 1.0, "colormap": "gray"}, kind)])
     viewer.canvas.overlays.scale_bar.visible = layer.colorbar.visible = False
     expected = np.array([*grid.xy[tile], *(grid.xy[tile] + grid.side)])

@@ -4,21 +4,20 @@ import time
 from pathlib import Path
 
 import pytest
-from hands import Hands
 from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtWidgets import QPushButton
-from tiny import release, tissue_slide
 from torch import nn
 
-from napari_wsi_umedpt._analyse_dock import AnalyseDock
-from napari_wsi_umedpt._dock import frame_of_dock
-from napari_wsi_umedpt._layers import KEY
-from napari_wsi_umedpt._runs import Runs, RunStrip
+from napari_wsi_umedpt.docks.analyse import AnalyseDock
+from napari_wsi_umedpt.docks.base import frame_of_dock
+from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.window.runs import Runs, RunStrip
+from tests.support.hands import BOTH_SCREENS, Hands
+from tests.support.tiny import release, tissue_slide
 
 PLUGIN = "napari-wsi-umedpt"
 SIDE = 960
 """Of the slide: fewer tiles than a chunk of a store holds."""
-pytestmark = pytest.mark.parametrize("window_size", [(1280, 720)], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +52,9 @@ def open_slide(hands: Hands, path: Path):
 def analyse(hands: Hands, model: Path):
     """The dock, with a tiny model chosen."""
     dock = hands.dock("Analyse")
-    hands.until(lambda: bool(dock._models), timeout=90_000)
+    hands.until(lambda: bool(dock._models))
     dock.add_model(model)
-    hands.until(lambda: dock.model.currentText() == f"umedpt:{model}", timeout=60_000)
+    hands.until(lambda: dock.model.currentText() == f"umedpt:{model}")
     return dock
 
 
@@ -63,6 +62,7 @@ def strip_of(hands: Hands) -> RunStrip:
     return hands.window.findChild(RunStrip)
 
 
+@BOTH_SCREENS
 def test_a_run_outlives_its_dock_and_is_cancelled_at_once(hands, slides, model, slowly, tmp_path):
     """Progress and Cancel stay in view; it stops within two seconds, and what was embedded is kept and gone on with."""
     first, second = slides
@@ -72,7 +72,7 @@ def test_a_run_outlives_its_dock_and_is_cancelled_at_once(hands, slides, model, 
     dock._keep_folder(dock.folder.text())
     hands.click(dock.run_button)
     runs = Runs.of(hands.viewer)
-    hands.until(lambda: runs.current is not None and runs.current.watch.done > 70, timeout=60_000)
+    hands.until(lambda: runs.current is not None and runs.current.progress.done > 70)
     strip = strip_of(hands)
     assert "left" in strip.words.text()
     hands.click(frame_of_dock(dock).title.findChild(QPushButton, "QTitleBarCloseButton"))
@@ -81,28 +81,28 @@ def test_a_run_outlives_its_dock_and_is_cancelled_at_once(hands, slides, model, 
     assert runs.current is not None
     assert strip.isVisible()
     assert hands.window.rect().contains(strip.mapTo(hands.window, QPoint(0, 0)))
-    assert strip.words.text().startswith("first.svs: Embedding tiles:")
+    assert strip.words.text().startswith("first.svs: Computing features of tiles:")
     hands.keep_picture("run-without-its-dock")
     run = runs.current
     hands.click(strip.cancel)
-    hands.until(lambda: run.ended, timeout=10_000)
+    hands.until(lambda: run.ended)
     assert run.ended_at - run.stopped_at < 2
     kept = int(run.result.words.removeprefix("Stopped. ").split(" of ")[0].replace(",", ""))
     assert 64 <= kept < 1024
 
     dock = hands.dock("Analyse")
-    hands.until(lambda: bool(dock._models), timeout=90_000)
+    hands.until(lambda: bool(dock._models))
     assert (dock.run_button.text(), dock.folder.text()) == ("Go on", str(tmp_path / "out"))
     open_slide(hands, second)
     assert (dock.run_button.text(), dock.folder.text()) == ("Run", str(second.parent / "out"))
-    assert "What is computed" in dock.words.text()
+    assert "Tick what to look for" in dock.words.text()
     open_slide(hands, first)
     assert (dock.run_button.text(), dock.folder.text()) == ("Go on", str(tmp_path / "out"))
     assert "are kept" in dock.words.text()
     hands.click(dock.run_button)
-    hands.until(lambda: runs.current is not None and runs.current.watch.done > 0, timeout=60_000)
-    assert runs.current.watch.done >= kept
-    hands.until(lambda: runs.current is None, timeout=90_000)
+    hands.until(lambda: runs.current is not None and runs.current.progress.done > 0)
+    assert runs.current.progress.done >= kept
+    hands.until(lambda: runs.current is None)
     assert not dock.result.stopped
     hands.until(lambda: "features" in [layer.metadata[KEY].kind for layer in hands.viewer.layers])
 
@@ -115,14 +115,14 @@ def test_a_run_goes_on_while_another_slide_is_looked_at(hands, slides, model, sl
     dock.folder.setText(str(tmp_path / "out"))
     hands.click(dock.run_button)
     runs = Runs.of(hands.viewer)
-    hands.until(lambda: "being analysed" in [layer.name for layer in hands.viewer.layers], timeout=60_000)
+    hands.until(lambda: "being analysed" in [layer.name for layer in hands.viewer.layers])
     open_slide(hands, second)
     hands.until(lambda: [layer.name for layer in hands.viewer.layers] == ["second"])
     assert not dock.run_button.isEnabled()
     assert dock.words.text().startswith("first.svs is being analysed")
     assert not dock.stop_button.isEnabled()
     hands.keep_picture("run-of-another-slide")
-    hands.until(lambda: runs.current is None, timeout=90_000)
+    hands.until(lambda: runs.current is None)
     hands.wait(500)
     assert [layer.name for layer in hands.viewer.layers] == ["second"]
     assert strip_of(hands).words.text().startswith("first.svs: Done:")

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 from wsi_umedpt.errors import SlideError
-from wsi_umedpt.sample import sample_slide
+from wsi_umedpt.slides.sample_data import sample_slide
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "napari_scenes.py"
 
 
 def test_a_scene_is_drawn(tmp_path):
-    """One of the five, as all of them take a minute: a picture of its size, and not a blank one."""
+    """One of them, as all take minutes: a picture for each screen, of its size, and not a blank one."""
     try:
         sample_slide()
     except (SlideError, subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"the sample slide is not to be had: {error}")
     env = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "out", "nuclei"], env=env, check=True, timeout=240)
-    (picture,) = (tmp_path / "out").iterdir()
-    with Image.open(picture) as image:
-        assert image.size == (1320, 900)
-        assert np.asarray(image.convert("RGB")).std() > 40
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "out", "nuclei"], env=env, check=True, timeout=900)
+    pictures = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in pictures] == ["nuclei-1280x720.png", "nuclei-1920x1080.png"]
+    for path in pictures:
+        with Image.open(path) as image:
+            assert image.size == (1280, 720)
+            assert np.asarray(image.convert("RGB")).std() > 40

@@ -2,21 +2,24 @@
 
 import numpy as np
 import pytest
-from conftest import NUCLEUS
-from hands import Hands
-from qtpy.QtCore import QPoint, QRect
+from qtpy.QtCore import QEvent, QObject, QPoint, QRect
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QLineEdit, QListWidget, QPushButton, QTabBar
-from wsi_umedpt.tissue import TissueMask
+from wsi_umedpt.slides.tissue import TissueMask
 
-from napari_wsi_umedpt._annotations import Annotation, shapes_layer
-from napari_wsi_umedpt._array import Window
-from napari_wsi_umedpt._layers import KEY, LONE_CLASS_COLOUR, TISSUE_COLOUR
-from napari_wsi_umedpt._marks import TissueOutline
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._viewer import add_layers, camera, current_place
+from napari_wsi_umedpt.layers.build import KEY, LONE_CLASS_COLOUR, TISSUE_COLOUR
+from napari_wsi_umedpt.layers.multiscale import Window
+from napari_wsi_umedpt.layers.objects import Field
+from napari_wsi_umedpt.layers.thin_lines import TissueOutline
+from napari_wsi_umedpt.logic.annotations import Annotation, shapes_layer
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place
+from tests.support.hands import BOTH_SCREENS, Hands
+from tests.support.planted import NUCLEUS, squares
 
-DOCKS = ("Slides and results", "Case list", "Annotations", "Slide classifier", "Few-shot classifier", "Analyse")
-SMALL = pytest.mark.parametrize("window_size", [(1280, 720)], indirect=True)
+DOCKS = (
+    "Slides and results", "Case list", "Annotations", "Measure", "Stains", "Two slides", "Slide classifier",
+    "Few-shot classifier", "Analyse",
+)  # fmt: skip
 _CONTROLS = (QPushButton, QCheckBox, QComboBox, QLineEdit, QListWidget)
 MIDDLE = np.array([(NUCLEUS[0] + NUCLEUS[2]) / 2, (NUCLEUS[1] + NUCLEUS[3]) / 2])
 
@@ -50,45 +53,67 @@ def overprinted(dock) -> list[str]:
     ]
 
 
+class Sizes(QObject):
+    """All sizes that a window had, also for a moment."""
+
+    def __init__(self, window):
+        super().__init__(window)
+        self.seen = {(window.width(), window.height())}
+        window.installEventFilter(self)
+
+    def eventFilter(self, watched, event):
+        """Note it, and let it pass."""
+        if event.type() == QEvent.Type.Resize:
+            self.seen.add((event.size().width(), event.size().height()))
+        return False
+
+
+@BOTH_SCREENS
 def test_docks_have_room_on_any_screen(hands, planted, window_size):
-    """Nothing lies over something else, tabs are read whole, the Navigator is there, the window stays on its screen."""
+    """Nothing lies over something else, tabs are read whole, the Navigator is there, the window never grows."""
     show(hands, planted.store)
+    sizes = Sizes(hands.window)
     for name in DOCKS:
         dock = hands.dock(name)
-        hands.wait(700)
+        hands.wait(450)
         assert overprinted(dock) == []
-        size = hands.window.size()
-        assert (size.width(), size.height()) == window_size
         hands.keep_picture(name.lower().replace(" ", "-"))
+        dock.notice.say("What went wrong, in words that need more than one line of a dock. " * 3)
+        hands.wait(60)
+        assert overprinted(dock) == []
+        dock.notice.put_away()
+    assert sizes.seen <= {window_size}
     navigator = hands.dock("Navigator")
     assert navigator.overview.height() >= 90
     assert overprinted(navigator) == []
-    (bar,) = (bar for bar in hands.window.findChildren(QTabBar) if bar.isVisible() and bar.count() == 7)
-    assert [bar.tabText(n) for n in range(7)] == [
+    (bar,) = (bar for bar in hands.window.findChildren(QTabBar) if bar.isVisible() and bar.count() == 10)
+    assert [bar.tabText(n) for n in range(10)] == [
         "Legend",
         "Slides",
         "Cases",
         "Draw",
+        "Measure",
+        "Stains",
+        "Two slides",
         "Classify",
         "Few-shot",
         "Analyse",
     ]
-    last = bar.tabRect(6)
+    last = bar.tabRect(9)
     assert last.right() <= bar.width()
     assert last.width() >= bar.fontMetrics().horizontalAdvance("Analyse")
 
 
-@SMALL
 def test_a_dock_scrolls_to_what_has_no_room(hands, planted):
     """Run and Cancel stay in view; the wheel over a list to choose from scrolls, and chooses nothing."""
     show(hands, planted.store)
     dock = hands.dock("Analyse")
-    hands.until(lambda: bool(dock._models), timeout=90_000)
+    hands.until(lambda: bool(dock._models))
     hands.wait(300)
     for pinned in (dock.run_button, dock.stop_button, dock.words):
         assert hands.screen.contains(hands.on(pinned))
     before = dock.model.currentText()
-    hands._do("mousemove", *hands._xy(dock.model))
+    hands.move(dock.model)
     hands._do("click", "5")  # the wheel
     hands.wait(300)
     assert dock.model.currentText() == before
@@ -98,7 +123,6 @@ def test_a_dock_scrolls_to_what_has_no_room(hands, planted):
     assert dock.folder.hasFocus()
 
 
-@SMALL
 def test_the_window_is_for_slides_at_first(hands, planted):
     """White around the slide, napari's own layer docks folded away, and where the menu finds them."""
     show(hands, planted.store)
@@ -111,7 +135,7 @@ def test_the_window_is_for_slides_at_first(hands, planted):
     assert qt.dockLayerList.isVisible()
 
 
-@SMALL
+@BOTH_SCREENS
 def test_layers_are_shown_and_hidden_in_the_legend(hands, planted):
     """Each by its box, as napari's list is folded away; what its colours mean is there once it is shown."""
     show(hands, planted.store)
@@ -134,7 +158,6 @@ def test_layers_are_shown_and_hidden_in_the_legend(hands, planted):
     assert not box.isChecked()
 
 
-@SMALL
 def test_filled_objects_stay_filled(hands, planted):
     """Whatever comes and goes; the box says so."""
     show(hands, planted.store)
@@ -150,7 +173,7 @@ def test_filled_objects_stay_filled(hands, planted):
     assert filled().isChecked()
 
 
-@SMALL
+@BOTH_SCREENS
 def test_the_object_that_was_clicked_is_marked(hands, planted):
     """By a yellow line; a click beside objects takes it away, and the status bar has room for its words."""
     show(hands, planted.store)
@@ -176,7 +199,6 @@ def test_the_object_that_was_clicked_is_marked(hands, planted):
     hands.until(lambda: yellow() == 0)
 
 
-@SMALL
 def test_objects_that_are_edited_have_no_names_over_them(hands, planted):
     """Hundreds of times the same word hides what is to be seen."""
     show(hands, planted.store)
@@ -189,7 +211,6 @@ def test_objects_that_are_edited_have_no_names_over_them(hands, planted):
     assert "".join(np.atleast_1d(layer.text.values).astype(str)) == ""
 
 
-@SMALL
 def test_names_have_a_halo(hands, planted):
     """White px lie around a name that is written over dark tissue."""
     show(hands, planted.store)
@@ -209,7 +230,7 @@ def test_names_have_a_halo(hands, planted):
     assert (hands.picture()[words] > 160).all(axis=2).sum() > 30
 
 
-@SMALL
+@BOTH_SCREENS
 def test_empty_magnification_is_marked(hands, planted):
     """From where a px of the slide is larger than one of the canvas; not at the slide's own."""
     show(hands, planted.store)
@@ -223,9 +244,8 @@ def test_empty_magnification_is_marked(hands, planted):
     hands.until(lambda: "empty magnification: the slide holds no more detail than at 20x" in words.text)
 
 
-@SMALL
 def test_errors_stay_in_the_dock_with_their_cause_first(hands, tmp_path, told):
-    """And are put away by their button."""
+    """And are put away by their button, or by the next thing that is done in the dock; its click is not lost."""
     dock = hands.dock("Slides and results")
     dock.mpp.setText("half")
     dock.open(tmp_path / "a.png")
@@ -237,9 +257,25 @@ def test_errors_stay_in_the_dock_with_their_cause_first(hands, tmp_path, told):
     hands.keep_picture("error")
     hands.click(dock.notice.away)
     hands.until(lambda: not dock.notice.isVisible())
+    dock.mpp.setText("0.5")
+    dock.open(tmp_path / "gone.svs")  # read beside the window
+    hands.until(lambda: "gone.svs" in dock.notice.words.text() and dock.notice.isVisible())
+    for name, fails, control in (
+        ("Annotations", lambda dock: dock.open(tmp_path / "a.geojson"), "bounds"),
+        ("Few-shot classifier", lambda dock: dock.save_probe(tmp_path / "a.json"), "label_button"),
+        ("Slides and results", lambda dock: None, "beside"),
+    ):
+        dock = hands.dock(name)
+        fails(dock)
+        hands.wait(200)
+        assert dock.notice.isVisible()
+        acted, button = [], getattr(dock, control)
+        button.clicked.connect(acted.append)
+        hands.click(hands.on(button, QPoint(10, button.height() // 2)))
+        assert len(acted) == 1
+        assert not dock.notice.isVisible()
 
 
-@SMALL
 def test_the_brush_goes_with_its_layer(hands, planted):
     """No circle is left on the canvas where what was painted on is gone."""
     show(hands, planted.store)
@@ -253,6 +289,24 @@ def test_the_brush_goes_with_its_layer(hands, planted):
     hands.wait(150)
     assert not brush.visible
     assert hands.viewer.cursor.style == "standard"
+
+
+@pytest.mark.parametrize("scale", [1, 2, 16, 32])
+def test_lines_are_two_px_wide_at_every_scale(scale):
+    """Around tissue and around objects, also where a pixel is as large as a cell of the mask."""
+    mask = np.zeros((40, 40), bool)
+    mask[8:32, 8:32] = True
+    tissue = TissueOutline(TissueMask(mask, 16)).draw(Window(scale, 0, 0, 640 // scale, 640 // scale))
+    objects = Field(squares([(128 * scale, 128 * scale, 512 * scale, 512 * scale)], [0])).outline(
+        Window(scale, 0, 0, 640, 640)
+    )
+    # Objects of fewer px are filled; the mask's outline lies a part of a cell within it.
+    for found, near, left in [(tissue, 8, 128), *([(objects, scale / 2, 128 * scale)] if scale < 4 else [])]:
+        middle = len(found) // 2
+        for across in (found[middle], found[:, middle]):
+            at = np.flatnonzero(across)
+            assert at.tolist() == [at[0], at[0] + 1, at[-1] - 1, at[-1]]
+            assert (at[0] + 1) * scale == pytest.approx(left, abs=max(near, scale / 2))
 
 
 def test_the_tissue_has_a_line_of_its_own_colour_without_stairs():

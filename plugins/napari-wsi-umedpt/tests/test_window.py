@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import NUCLEUS
 
-from napari_wsi_umedpt._opening import open_path
-from napari_wsi_umedpt._viewer import add_layers, camera, current_place
+from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place
+from tests.support.hands import BOTH_SCREENS
+from tests.support.planted import NUCLEUS
 
 
+@BOTH_SCREENS
 def test_a_real_click_arrives_where_it_is_meant(hands, planted, window_size):
     """A click on a nucleus of the canvas is told by the legend, and the window is as large as its screen."""
     add_layers(hands.viewer, open_path(planted.store, pytest.fail))
@@ -20,7 +22,7 @@ def test_a_real_click_arrives_where_it_is_meant(hands, planted, window_size):
     camera(hands.viewer).zoom = 2
     hands.wait(100)
     hands.click(hands.on_canvas(*middle))
-    hands.until(lambda: "stroma" in legend.here.text(), timeout=3000)
+    hands.until(lambda: "stroma" in legend.here.text())
     hands.keep_picture("legend")
 
 
@@ -38,4 +40,4 @@ def test_real_keys_arrive(hands, planted):
     )
     hands.click(hands.on_canvas(900, 500))
     hands.press("alt+3")
-    hands.until(lambda: "5x" in navigator.magnification.text(), timeout=3000)
+    hands.until(lambda: "5x" in navigator.magnification.text())

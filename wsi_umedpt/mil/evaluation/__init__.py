@@ -1,1 +1,1 @@
-"""From held-out predictions to figures with intervals, pictures and a page; nothing here knows of models."""
+"""Evaluation: held-out predictions in, figures with intervals, plots and a page out; independent of models."""

@@ -1,4 +1,4 @@
-"""How sure a figure is: patients drawn again and again, and the figure measured on each draw.
+"""Bootstrap intervals: patients are drawn again and again, and the figure is measured on each draw.
 
 Patients are drawn, not cases: slides of one patient are alike, and to draw them one by one would
 make an interval too narrow (Field and Welsh 2007 on clustered bootstraps). The interval is of the
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_umedpt.mil.study import Floats
+from wsi_umedpt.mil.evaluation.heldout import Floats
 
 LEVEL = 0.95
 _NUMBERS = 2_000_000
@@ -33,7 +33,7 @@ def draw_patients(patients: Sequence[str], resamples: int, seed: int) -> Iterato
     patients : (case,)
         Name of each case's patient.
     resamples
-        How often as many patients are drawn as there are, with replacement.
+        Number of draws of as many patients as there are, with replacement.
     seed
         Equal seeds give equal draws.
 

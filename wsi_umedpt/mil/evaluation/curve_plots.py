@@ -11,12 +11,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from wsi_umedpt.mil.evaluation.curves import GRID, Band, positives, precision_recall, reliability, risk_groups, roc
-from wsi_umedpt.mil.evaluation.figures import StudyFigures
-from wsi_umedpt.mil.evaluation.sentences import number, p_value, percent, survival_words, with_interval
+from wsi_umedpt.mil.evaluation.heldout import Floats, Study
+from wsi_umedpt.mil.evaluation.metrics import BINS
+from wsi_umedpt.mil.evaluation.report_text import number, p_value, percent, survival_words, with_interval
+from wsi_umedpt.mil.evaluation.summary import StudyFigures
 from wsi_umedpt.mil.evaluation.survival import kaplan_meier
 from wsi_umedpt.mil.evaluation.svg import BLUE, COLOURS, INK, LINES, ORANGE, STYLES, Drawn, axes_of, clean
-from wsi_umedpt.mil.evaluation.weighted import BINS
-from wsi_umedpt.mil.study import Floats, Study
 
 _POINTS = 2000
 """Cases beyond which points are drawn as one small picture."""

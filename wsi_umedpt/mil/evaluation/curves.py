@@ -1,8 +1,8 @@
-"""What the pictures of a study show, as numbers: ROC and precision-recall curves, reliability, groups by risk.
+"""Data of a study's plots: ROC and precision-recall curves, reliability, groups by risk.
 
 Curves are the mean over the seeds. A ROC curve is also the mean over the folds, each weighed by
 its pairs of a positive and a negative case, so that the area under it is the ROC AUC of
-`wsi_umedpt.mil.evaluation.measures`; a precision-recall curve takes the folds together, as average
+`wsi_umedpt.mil.evaluation.metric_table`; a precision-recall curve takes the folds together, as average
 precision does.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 from wsi_umedpt.mil.evaluation.bootstrap import LEVEL, draw_patients, number_patients
-from wsi_umedpt.mil.evaluation.measures import risk_of
-from wsi_umedpt.mil.evaluation.weighted import BINS, Bools, Ints, bins
-from wsi_umedpt.mil.study import Floats, HeldOut, Study
+from wsi_umedpt.mil.evaluation.heldout import Floats, HeldOut, Study
+from wsi_umedpt.mil.evaluation.metric_table import risk_of
+from wsi_umedpt.mil.evaluation.metrics import BINS, Bools, Ints, bins
 
 GRID: Floats = np.linspace(0, 1, 201)
-"""Where curves are drawn: false positive rate, or recall."""
+"""Abscissas of curves: false positive rate, or recall."""
 _RESAMPLES = 500
 """Behind a band; an interval in a table takes more."""
 
@@ -33,7 +33,7 @@ class Band:
 
 
 def positives(study: Study, label: int) -> tuple[Bools, Bools]:
-    """Which cases have a class or label, and of which it is known; (case,) each."""
+    """Cases that have a class or label, and those of which it is known; (case,) each."""
     if study.target.kind == "multilabel":
         return study.truth[:, label] == 1, np.isfinite(study.truth[:, label])
     return study.truth[:, 0] == label, np.isfinite(study.truth[:, 0])
@@ -142,7 +142,7 @@ class Reliability:
 
 
 def reliability(study: Study) -> Reliability:
-    """Of the model: for two classes the chance of the second, else of the class of highest chance; of all labels."""
+    """Reliability of the model: for two classes of the probability of the second, else of the likeliest class."""
     kind, predicted = study.target.kind, study.arms[0].predicted
     known = np.isfinite(study.truth).all(axis=1)
     truth = study.truth[:, 0]

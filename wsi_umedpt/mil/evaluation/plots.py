@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from wsi_umedpt.mil.data.targets import SURVIVAL_KINDS
 from wsi_umedpt.mil.evaluation.curve_plots import (
     draw_errors,
     draw_precision_recall,
@@ -19,12 +20,11 @@ from wsi_umedpt.mil.evaluation.curve_plots import (
     draw_survival,
     draw_values,
 )
-from wsi_umedpt.mil.evaluation.figures import Figure, StudyFigures
-from wsi_umedpt.mil.evaluation.measures import FIGURES
-from wsi_umedpt.mil.evaluation.sentences import difference, number, percent, with_interval
+from wsi_umedpt.mil.evaluation.heldout import Study
+from wsi_umedpt.mil.evaluation.metric_table import FIGURES
+from wsi_umedpt.mil.evaluation.report_text import difference, number, percent, with_interval
+from wsi_umedpt.mil.evaluation.summary import Figure, StudyFigures
 from wsi_umedpt.mil.evaluation.svg import BLUE, COLOURS, GREEN, INK, LINES, ORANGE, Drawn, axes_of, clean, look, to_svg
-from wsi_umedpt.mil.study import Study
-from wsi_umedpt.mil.targets import SURVIVAL_KINDS
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Plot:
     """Unique in its study."""
     title: str
     caption: str
-    """What to look for; plain text."""
+    """Caption that says what to look for; plain text."""
     svg: str
-    """To be put into a page as it is."""
+    """SVG, to be put into a page as it is."""
 
 
 def _draw_arms(study: Study, found: StudyFigures) -> Drawn | None:
@@ -190,7 +190,7 @@ def draw_study(study: Study, found: StudyFigures, prefix: str = "plot") -> list[
     Parameters
     ----------
     study, found
-        See `wsi_umedpt.mil.evaluation.figures.measure`.
+        See `wsi_umedpt.mil.evaluation.summary.measure`.
     prefix
         Begins every id; another for every study of a page.
     """

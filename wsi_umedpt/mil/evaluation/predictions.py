@@ -1,4 +1,4 @@
-"""What was predicted for every case: a CSV for other tools, and rows for a reader, the worst errors first.
+"""Predictions of every case: a CSV for other tools, and rows for a reader, the worst errors first.
 
 The CSV is one of `wsi_umedpt.interop.tables`; what is not known is an empty cell.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from wsi_umedpt.interop.tables import write_rows
-from wsi_umedpt.mil.evaluation.measures import risk_of
-from wsi_umedpt.mil.evaluation.sentences import number, percent
+from wsi_umedpt.mil.data.targets import CLASS_KINDS, SURVIVAL_KINDS
+from wsi_umedpt.mil.evaluation.heldout import Floats, HeldOut, Study
+from wsi_umedpt.mil.evaluation.metric_table import risk_of
+from wsi_umedpt.mil.evaluation.report_text import number, percent
 from wsi_umedpt.mil.evaluation.survival import misordered
-from wsi_umedpt.mil.study import Floats, HeldOut, Study
-from wsi_umedpt.mil.targets import CLASS_KINDS, SURVIVAL_KINDS
-from wsi_umedpt.webpage import NOTHING
+from wsi_umedpt.plotting.web_page import NOTHING
 
 Cell = str | int | float | None
 
@@ -27,7 +27,7 @@ def write_predictions(path: Path, studies: Sequence[Study], *, baselines: bool =
     Parameters
     ----------
     path
-        Of the CSV; it is there whole or not at all.
+        Path of the CSV; it is there whole or not at all.
     studies
         Columns are those of all targets together; a row has cells in those of its own.
     baselines
@@ -68,11 +68,11 @@ def _rows(study: Study, arm: HeldOut) -> Iterator[dict[str, Cell]]:
             }
             row |= _decided_cells(study, arm.decided[k, case])
             if arm.sets is not None:
-                row["set"] = "|".join(_in_set(study, arm, k, case))
+                row["conformal_set"] = "|".join(_in_set(study, arm, k, case))
             if arm.intervals is not None:
-                row["from"], row["to"] = map(float, arm.intervals[k, case])
+                row["conformal_low"], row["conformal_high"] = map(float, arm.intervals[k, case])
             if arm.unlike is not None:
-                row["unlike_p"] = float(arm.unlike[k, case])
+                row["ood_p_value"] = float(arm.unlike[k, case])
             yield row
 
 
@@ -114,19 +114,19 @@ class CaseRow:
     truth: str
     predicted: str
     decided: str
-    """What most seeds decided, and how many where not all did; empty for survival."""
+    """Answer of most seeds, and their number where not all agree; empty for survival."""
     in_set: str
     """Classes in the sets of most seeds; empty where there are no sets."""
     unlike: float | None
     """Mean p of being like the training slides."""
     error: float
-    """What the rows are sorted by; see `error_words`. nan where there is none."""
+    """Error that the rows are sorted by; see `error_words`. nan where there is none."""
     wrong: bool
-    """Whether what was decided is not the truth."""
+    """True if the answer is not the truth."""
 
 
 def error_words(study: Study) -> str:
-    """What is small for a good prediction, and sorts the rows."""
+    """Name of the error that sorts the rows; it is small for a good prediction."""
     kind = study.target.kind
     if kind in CLASS_KINDS:
         return "probability not given to the truth"

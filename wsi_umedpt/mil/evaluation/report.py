@@ -21,17 +21,17 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from wsi_umedpt import __version__
-from wsi_umedpt.arrays import whole_file
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.evaluation import sentences
+from wsi_umedpt.mil.data.targets import CLASS_KINDS
+from wsi_umedpt.mil.evaluation import report_text
 from wsi_umedpt.mil.evaluation.bootstrap import Interval
-from wsi_umedpt.mil.evaluation.figures import RESAMPLES, UNLIKE, StudyFigures, measure, plain
-from wsi_umedpt.mil.evaluation.measures import FIGURES, OF_CLASSES, OF_SETS
+from wsi_umedpt.mil.evaluation.heldout import Study
+from wsi_umedpt.mil.evaluation.metric_table import FIGURES, OF_CLASSES, OF_SETS
 from wsi_umedpt.mil.evaluation.plots import draw_study
 from wsi_umedpt.mil.evaluation.predictions import case_rows, error_words, predicted_words, write_predictions
-from wsi_umedpt.mil.study import Study
-from wsi_umedpt.mil.targets import CLASS_KINDS
-from wsi_umedpt.webpage import NOTHING, write_webpage
+from wsi_umedpt.mil.evaluation.summary import RESAMPLES, UNLIKE, StudyFigures, measure, plain
+from wsi_umedpt.plotting.web_page import NOTHING, write_webpage
+from wsi_umedpt.store.zarr_io import whole_file
 
 _ROWS = 6000
 """Cases of all tables of a page; the CSV has the others."""
@@ -63,7 +63,7 @@ class Example:
     heat: bytes | None = None
     """PNG."""
     heat_caption: str = ""
-    """What its colours mean."""
+    """Meaning of its colours."""
     tiles: tuple[ExampleTile, ...] = ()
 
 
@@ -76,7 +76,6 @@ def write_report(
     chosen: Sequence[str] = (),
     title: str = "Slide classifier",
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> list[StudyFigures]:
     """Measure studies and write their report.
 
@@ -87,22 +86,22 @@ def write_report(
     studies
         A target each.
     provenance
-        What made the predictions: settings, versions, hashes. ``command`` is shown as typed; mappings in it are
+        Origin of the predictions: settings, versions, hashes. ``command`` is shown as typed; mappings in it are
         shown as tables.
     examples
         Shown with the study whose target they name.
     chosen
-        What else was chosen on inner folds for every target, in words: "when to stop training". Thresholds and
+        Other choices on inner folds for every target, in words: "when to stop training". Thresholds and
         sets are known to be.
     title
-        Of the page.
-    resamples, seed
-        See `wsi_umedpt.mil.evaluation.figures.measure`.
+        Title of the page.
+    resamples
+        See `wsi_umedpt.mil.evaluation.summary.measure`.
 
     Returns
     -------
     list of StudyFigures
-        What was measured, a study each.
+        Figures, a study each.
 
     Raises
     ------
@@ -116,7 +115,7 @@ def write_report(
     strange = [one.target for one in examples if one.target not in names]
     if strange:
         raise MilError(f"examples are of targets {strange}, which the report has not; it has {names}")
-    found = [measure(study, resamples=resamples, seed=seed) for study in studies]
+    found = [measure(study, resamples=resamples) for study in studies]
     shown = [_example(one) for one in examples]
     rows = max(200, _ROWS // len(studies))
     sections = [
@@ -132,7 +131,7 @@ def write_report(
         "title": title,
         "figures": {name: {"label": meaning.label, "words": meaning.words} for name, meaning in FIGURES.items()},
         "targets": [one.to_dict() for one in found],
-        "notes": {study.target.name: sentences.notes(study, one) for study, one in zip(studies, found, strict=True)},
+        "notes": {study.target.name: report_text.notes(study, one) for study, one in zip(studies, found, strict=True)},
         "provenance": plain(provenance),
     }
     figures = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
@@ -144,7 +143,7 @@ def write_report(
         "provenance": {name: value for name, value in plain(provenance).items() if name != "command"},
         "command": provenance.get("command"),
     }
-    write_webpage(folder / "report.html", "wsi_umedpt.mil.evaluation", "report", page)
+    write_webpage(folder / "report.html", __package__, "report", page)
     return found
 
 
@@ -156,7 +155,7 @@ def _section(
     chosen: Sequence[str],
     most_rows: int,
 ) -> dict[str, Any]:
-    """What the template shows of one study."""
+    """Data of one study for the template."""
     plots = {plot.name: plot for plot in draw_study(study, found, ident)}
     cases = case_rows(study)
     unlike = found.unlike
@@ -164,10 +163,10 @@ def _section(
         "id": ident,
         "name": study.target.name,
         "kind": study.target.kind,
-        "headline": sentences.headline(found),
+        "headline": report_text.headline(found),
         "glance": _glance(found),
-        "notes": sentences.notes(study, found),
-        "protocol": sentences.protocol(study, found, chosen),
+        "notes": report_text.notes(study, found),
+        "protocol": report_text.protocol(study, found, chosen),
         "arms": [arm.arm for arm in found.arms],
         "figures": _figure_rows(found),
         "arms_plot": plots.pop("arms", None),
@@ -184,7 +183,7 @@ def _section(
             for c in found.model.classes
         ],
         "sets": _set_rows(found),
-        "promised": None if study.coverage is None else sentences.percent(study.coverage),
+        "promised": None if study.coverage is None else report_text.percent(study.coverage),
         "unlike": None if unlike is None else _percents(unlike),
         "unlike_level": f"{100 * UNLIKE:g} %",
         "sites": [
@@ -205,7 +204,7 @@ def _section(
         },
         "unlike_below": UNLIKE,
         "examples": examples,
-        "number": sentences.number,
+        "number": report_text.number,
         "error_text": _error_text,
     }
 
@@ -213,26 +212,26 @@ def _section(
 def _glance(found: StudyFigures) -> dict[str, str]:
     """One row of the table that begins a page of several targets."""
     own = found.model.figures[found.headline]
-    against = {"guessing": sentences.against_chance(found)}
-    against |= {arm.arm: sentences.verdict(found.difference(arm.arm, found.headline)) for arm in found.arms[1:]}
+    against = {"guessing": report_text.against_chance(found)}
+    against |= {arm.arm: report_text.verdict(found.difference(arm.arm, found.headline)) for arm in found.arms[1:]}
     words = {"better": "better", "worse": "worse", "unclear": "not shown to be better", "not compared": "not compared"}
     return {
-        "patients": sentences.number(found.patients, 0),
+        "patients": report_text.number(found.patients, 0),
         "figure": FIGURES[found.headline].label,
-        "value": sentences.with_interval(own),
+        "value": report_text.with_interval(own),
         "against": "; ".join(f"{arm}: {words[shown]}" for arm, shown in against.items()) or NOTHING,
     }
 
 
 def _cell(name: str, figure: Interval) -> tuple[str, str]:
     """A figure and, to stand under it, its interval."""
-    digits = sentences.digits_of(name, figure.value)
-    return sentences.number(figure.value, digits), sentences.ends(figure, digits)
+    digits = report_text.digits_of(name, figure.value)
+    return report_text.number(figure.value, digits), report_text.ends(figure, digits)
 
 
 def _percents(figure: Interval) -> tuple[str, str]:
-    ends = "" if figure.low is None else f"{sentences.percent(figure.low)} to {sentences.percent(figure.high)}"
-    return sentences.percent(figure.value), ends
+    ends = "" if figure.low is None else f"{report_text.percent(figure.low)} to {report_text.percent(figure.high)}"
+    return report_text.percent(figure.value), ends
 
 
 def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
@@ -240,9 +239,9 @@ def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
     for name, figure in found.model.figures.items():
         if name in OF_SETS:
             continue
-        meaning, digits = FIGURES[name], sentences.digits_of(name, figure.value)
+        meaning, digits = FIGURES[name], report_text.digits_of(name, figure.value)
         seeds = [v for v in figure.by_seed if v is not None]
-        span = f"{sentences.number(min(seeds), digits)} to {sentences.number(max(seeds), digits)}" if seeds else ""
+        span = f"{report_text.number(min(seeds), digits)} to {report_text.number(max(seeds), digits)}" if seeds else ""
         others = []
         for arm in found.arms[1:]:
             theirs, apart = arm.figures.get(name), found.difference(arm.arm, name)
@@ -250,9 +249,9 @@ def _figure_rows(found: StudyFigures) -> list[dict[str, Any]]:
             others.append(
                 {
                     "value": (NOTHING, "") if theirs is None else _cell(name, theirs),
-                    "apart": sentences.difference(apart, digits) if compared and apart else ("", ""),
-                    "p": sentences.p_value(apart.p, 2 / (found.resamples + 1)) if compared and apart else "",
-                    "verdict": sentences.verdict(apart),
+                    "apart": report_text.difference(apart, digits) if compared and apart else ("", ""),
+                    "p": report_text.p_value(apart.p, 2 / (found.resamples + 1)) if compared and apart else "",
+                    "verdict": report_text.verdict(apart),
                 }
             )
         rows.append(

@@ -1,4 +1,4 @@
-"""How survival is measured: curves of groups, whether they differ, and how well risks are ordered.
+"""Measures of survival: curves of groups, the test of their difference, and the order of risks.
 
 A time is how long a case was followed; its event is 1 where the thing happened at that time
 and 0 where the case was last seen without it (censored). A case censored at the time of
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from wsi_umedpt.mil.study import Floats
+from wsi_umedpt.mil.evaluation.heldout import Floats
 
 _ROWS = 1024
 """Cases of one block of pairs; bounds memory."""
@@ -58,7 +58,7 @@ def kaplan_meier(time: Floats, event: Floats, level: float = 0.95) -> Curve:
     ----------
     time, event : (case,)
     level
-        Of the interval.
+        Level of the interval.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def kaplan_meier(time: Floats, event: Floats, level: float = 0.95) -> Curve:
 
 @dataclass(frozen=True)
 class LogRank:
-    """Whether the survival of groups differs."""
+    """Log-rank test of whether the survival of groups differs."""
 
     statistic: float
     """Chi-squared."""
@@ -136,13 +136,13 @@ def concordance(
     fold: npt.NDArray[np.int64] | None = None,
     ipcw: bool = False,
 ) -> Floats:
-    """Of the pairs whose order is known, the share in which the case with the sooner event had the higher risk.
+    """Concordance: share of the pairs of known order in which the case with the sooner event had the higher risk.
 
     Parameters
     ----------
     time, event, risk : (case,)
-        Of two cases the first event counts where its case was seen to have it: the other has a longer
-        time, or the same time without an event. Equal risks count one half (Harrell et al. 1982).
+        Cases. Of two, the first event counts where its case was seen to have it: the other has a longer time, or
+        the same time without an event. Equal risks count one half (Harrell et al. 1982).
     weights : (weighting, case)
         One weighting in which all count 1, unless given.
     fold : (case,)
@@ -177,7 +177,7 @@ def concordance(
 
 
 def misordered(time: Floats, event: Floats, risk: Floats, fold: npt.NDArray[np.int64]) -> Floats:
-    """Of the pairs of each case with others of its fold, the share in the wrong order; nan without a pair."""
+    """Share of the pairs of each case with others of its fold that are in the wrong order; nan without a pair."""
     wrong, pairs = np.zeros((2, len(time)))
     for one in np.unique(fold):
         mine = np.flatnonzero(fold == one)
@@ -195,7 +195,7 @@ def misordered(time: Floats, event: Floats, risk: Floats, fold: npt.NDArray[np.i
 def _pairs(
     time: Floats, event: Floats, risk: Floats, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Whether the column's case outlived the row's, and 1, 1/2 or 0 for the order of their risks; (row, column)."""
+    """Order of pairs (row, column): whether the column's case outlived the row's, and 1, 1/2 or 0 for their risks."""
     later = time[rows, None] < time[None, columns]
     after = later | ((time[rows, None] == time[None, columns]) & (event[None, columns] == 0))
     ahead = (risk[rows, None] > risk[None, columns]) + 0.5 * (risk[rows, None] == risk[None, columns])

@@ -1,4 +1,4 @@
-"""How pictures of figures look, and how one becomes an SVG that stands in a page.
+"""Style of the plots of figures, and their conversion to an SVG that stands in a page.
 
 The SVG has no font, script or address from elsewhere, and equal pictures give equal bytes. Text stays
 text, which can be searched, read aloud and enlarged. Colours are Okabe and Ito's, told apart by
@@ -18,18 +18,18 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from wsi_umedpt.printable import printable
+from wsi_umedpt.io.printable import printable
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#222222",
 )  # fmt: skip
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, INK)
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-"""Of lines that stand beside each other; none is told by its colour alone."""
+"""Styles of lines that stand beside each other; none is told by its colour alone."""
 LINES = len(COLOURS)
 """Classes that have lines of their own; of more only the mean is drawn."""
 _LETTERS = 28
-"""Of a name in a picture."""
+"""Longest name in a plot, in letters."""
 _SCALE = 1.5
 """CSS pixels of a point: text of the page and of its pictures is about as large."""
 _LOOK: dict[Any, Any] = {
@@ -49,9 +49,9 @@ class Drawn:
     canvas: Canvas
     title: str
     caption: str
-    """What to look for; plain text."""
+    """Caption that says what to look for; plain text."""
     alt: str
-    """What the picture shows, for who cannot see it."""
+    """Description of the plot for readers who cannot see it."""
 
 
 def axes_of(width: float = 4.4, height: float = 4.0) -> tuple[Canvas, Axes]:
@@ -62,7 +62,7 @@ def axes_of(width: float = 4.4, height: float = 4.0) -> tuple[Canvas, Axes]:
 
 @contextmanager
 def look() -> Iterator[None]:
-    """How all pictures of a page look; what is set ends with the block."""
+    """Set the style of all plots of a page; what is set ends with the block."""
     with mpl.rc_context(_LOOK), warnings.catch_warnings():
         # Letters that our font lacks stay text, and the reader's own fonts have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -85,7 +85,7 @@ def to_svg(canvas: Canvas, alt: str, prefix: str) -> str:
     canvas
         Drawn under `look`.
     alt
-        What it shows, for who cannot see it.
+        Description for readers who cannot see it.
     prefix
         Begins every id, so that two pictures of a page share none.
     """

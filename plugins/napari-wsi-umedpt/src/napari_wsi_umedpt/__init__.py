@@ -1,3 +1,1 @@
 """The napari plugin of wsi_umedpt: whole slides and what was found on them. Importing it loads nothing."""
-
-__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The docks: they collect, run in a worker, and show."""

@@ -1,0 +1,199 @@
+"""The dock that finds more of the same: tiles most similar to one, or to a region, of this slide or of all cases."""
+
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton
+from shapely.geometry.base import BaseGeometry
+from wsi_umedpt.errors import WsiError
+
+from napari_wsi_umedpt.docks.base import Dock, Offer
+from napari_wsi_umedpt.docks.cases import CasesDock
+from napari_wsi_umedpt.docks.gallery import Gallery
+from napari_wsi_umedpt.logic.alike import Searched, label_found, open_search, pictures_of_found
+from napari_wsi_umedpt.logic.field import Square, current_slide, current_store, go_to_square
+from napari_wsi_umedpt.logic.newest import Newest
+from napari_wsi_umedpt.opening.opener import window_of
+from napari_wsi_umedpt.window.context_menu import Asked, ContextMenu
+from napari_wsi_umedpt.window.notifications import Reports, tell
+from napari_wsi_umedpt.window.tile_labelling import TileLabelling
+from napari_wsi_umedpt.window.viewer import current_place
+
+if TYPE_CHECKING:
+    from wsi_umedpt.mil import SimilarTile
+
+_HELP = "Click with the right button on a tile, or into a region that you drew, and choose <b>Find tiles like this</b>."
+_LACKING = "There is nothing to compare yet: the features of this slide must be computed."
+_THIS, _ALL = "this slide", "all slides of the case list"
+_ROWS = 5
+
+
+class AlikeDock(Dock):
+    """Tiles that look alike."""
+
+    tab = "Alike"
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        self.found: list[SimilarTile] = []
+        self.seconds = 0.0
+        """Duration of the last search, of slides that were read before."""
+        self._searched: dict[tuple[Path, ...], Searched] = {}
+        """Search of the slides that were read last."""
+        self._asked: tuple[Path, str, Asked] | None = None
+        self._going: tuple[Path, SimilarTile] | None = None
+        self._reports = Reports()
+        self._searching, self._reading = Newest(self._cannot_find), Newest(self.tell_error)
+        self._letting_go += [self._searching.forget, self._reading.forget]
+        self._build()
+        ContextMenu.of(napari_viewer)
+        self._follow_layers(self._layers_changed)
+        self._layers_changed()
+
+    def _build(self) -> None:
+        self.scope = QComboBox()
+        self.scope.addItems([_THIS, _ALL])
+        self.scope.activated.connect(lambda *_: self._search())
+        self.offer = Offer(self._viewer, "Analyse", "Compute features ...")
+        self.words = QLabel(_HELP)
+        self.words.setWordWrap(True)
+        self.words.setMinimumHeight(40)
+        self.gallery = Gallery("Most similar first; click to go there", self._go_to, rows=_ROWS)
+        self.name = QComboBox()
+        self.name.setEditable(True)
+        self.name.addItems(TileLabelling.of(self._viewer).names)
+        self.label_button = QPushButton("Label all")
+        self.label_button.setToolTip(
+            "Give all these tiles this class, for the few-shot classifier; on other slides too"
+        )
+        self.label_button.clicked.connect(lambda *_: self.label_all(self.name.currentText().strip()))
+        form = QFormLayout()
+        form.addRow("Search", self.scope)
+        row = QHBoxLayout()
+        row.addWidget(self.name, 1)
+        row.addWidget(self.label_button)
+        layout = self._scrolling()
+        layout.addWidget(self.offer)
+        layout.addLayout(form)
+        layout.addWidget(self.words)
+        layout.addWidget(self.gallery)
+        layout.addStretch(1)
+        self.pinned.setContentsMargins(8, 0, 8, 6)
+        self.pinned.addLayout(row)
+
+    # ---- searching ----
+
+    def find(self, asked: Asked) -> None:
+        """Find the tiles most similar to the one at a place of the slide that is shown, or to those of a region."""
+        store, place = current_store(self._viewer), current_place(self._viewer)
+        if store is None or place is None:
+            tell(_LACKING)
+            return
+        self._asked = store, place.slide_id, asked
+        self._search()
+
+    def _search(self) -> None:
+        if self._asked is None:
+            return
+        store, slide_id, asked = self._asked
+        others = self._cases() if self.scope.currentText() == _ALL else []
+        if self.scope.currentText() == _ALL and not others:
+            tell("There is no case list: open a folder of slides in the dock Case list first. This slide is searched.")
+        key = (store, *sorted(path for path in others if path != store))
+        known = self._searched.get(key)
+        if known is None:
+            self.words.setText(f"Reading the features of {len(key)} slide{'s' if len(key) > 1 else ''} ...")
+
+        def work() -> tuple[Searched, "list[SimilarTile]", float]:
+            searched = known or open_search(store, others)
+            began = perf_counter()
+            return searched, searched.find(slide_id, asked), perf_counter() - began
+
+        self._searching.ask(work, partial(self._show, key))
+
+    def _show(self, key: tuple[Path, ...], result: "tuple[Searched, list[SimilarTile], float]") -> None:
+        searched, self.found, self.seconds = result
+        self._searched = {key: searched}
+        what = "this region" if self._asked and isinstance(self._asked[2], BaseGeometry) else "this tile"
+        many = len(searched.stores)
+        slides = "of this slide" if many == 1 else f"of {many} slides"
+        words = f"{len(self.found)} of {len(searched.index):,} tiles {slides}, most like {what}."
+        if searched.left_out:
+            name, why = next(iter(searched.left_out.items()))
+            words += f" {len(searched.left_out)} slides cannot be searched, the first {name}: {why}"
+        self.words.setText(words)
+        rows, said = range(len(self.found)), [f"{one.similarity:.2f}" for one in self.found]
+        self.gallery.show_tiles(rows, said, None)
+        found, opened = self.found, current_slide(self._viewer)
+        slides_open = {} if opened is None or self._asked is None else {self._asked[1]: opened.slide}
+
+        def read() -> Any:
+            return pictures_of_found(found, searched.stores, slides_open, self._reports)
+
+        self._reading.ask(read, lambda pictures: self.gallery.show_tiles(rows, said, pictures))
+
+    def _cannot_find(self, error: Exception) -> None:
+        self.words.setText(_HELP)
+        self.tell_error(error)
+
+    def _cases(self) -> list[Path]:
+        docks = window_of(self._viewer).findChildren(CasesDock)
+        cases = docks[0].cases.cases if docks and docks[0].cases is not None else ()
+        return [case.store for case in cases if case.store is not None]
+
+    # ---- what was found ----
+
+    def _go_to(self, number: int) -> None:
+        one = self.found[number]
+        (searched,) = self._searched.values()
+        store = searched.stores[one.slide_id]
+        self._going = store, one
+        if current_store(self._viewer) == store:
+            self._arrive()
+            return
+        docks = window_of(self._viewer).findChildren(CasesDock)
+        cases = docks[0].cases.cases if docks and docks[0].cases is not None else ()
+        at = next((n for n, case in enumerate(cases) if case.store == store), None)
+        if at is not None:
+            docks[0].show_case(at)
+
+    def _layers_changed(self, event: Any = None) -> None:
+        store = current_store(self._viewer)
+        self.offer.say(_LACKING if store is None and current_slide(self._viewer) is not None else "")
+        if self._going is not None and store == self._going[0]:
+            QTimer.singleShot(0, self._arrive)  # once the layers of the slide are all there
+
+    def _arrive(self) -> None:
+        place = current_place(self._viewer)
+        if self._going is None or place is None or current_store(self._viewer) != self._going[0]:
+            return
+        (_, one), self._going = self._going, None
+        go_to_square(self._viewer, place, Square(one.x, one.y, one.side), 0)
+
+    def label_all(self, name: str) -> None:
+        """Give all tiles that were found a class; labels of other slides are there when they are opened."""
+        if not self.found or not name:
+            tell("Find tiles first, and name their class." if name else "Name the class first.")
+            return
+        (searched,) = self._searched.values()
+        labelling = TileLabelling.of(self._viewer)
+        rows: dict[str, list[int]] = {}
+        for one in self.found:
+            rows.setdefault(one.slide_id, []).append(one.row)
+        shown = labelling.session.slide if labelling.session is not None else None
+        for slide_id, some in rows.items():
+            store, grid_id = searched.stores[slide_id], searched.grid_ids[slide_id]
+            if shown is not None and (shown.store.path, shown.bag.grid_id) == (store, grid_id):
+                try:
+                    labelling.label({**labelling.labels, **dict.fromkeys(some, name)})
+                except WsiError as error:
+                    self.tell_error(error)
+                    return
+            else:
+                write = partial(label_found, searched, slide_id, some, name)
+                self._keeper.keep(("alike", store, name, tuple(some)), f"labels of tiles of {slide_id}", write)
+        many = f" of {len(rows)} slides" if len(rows) > 1 else ""
+        tell(f"Labelled {len(self.found)} tiles{many} as {name}: the dock Few-shot classifier learns from them.")

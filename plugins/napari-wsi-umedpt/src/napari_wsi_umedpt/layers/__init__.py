@@ -1,0 +1,1 @@
+"""Layers of the canvas, as data of napari's layers. No Qt."""

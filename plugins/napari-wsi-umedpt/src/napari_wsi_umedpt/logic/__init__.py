@@ -1,0 +1,1 @@
+"""Logic of docks. No Qt."""

@@ -1,0 +1,1 @@
+"""Paths to layers: slides and stores, read beside the window."""

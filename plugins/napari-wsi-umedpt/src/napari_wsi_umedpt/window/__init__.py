@@ -1,0 +1,1 @@
+"""The window itself: its start and end, runs, undo, messages."""

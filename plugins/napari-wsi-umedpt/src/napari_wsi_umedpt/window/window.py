@@ -1,0 +1,113 @@
+"""Windows of `wsi-umedpt view`: maximised, white around the slide, with docks to look at slides and not to edit layers.
+
+Only windows that are made here look so: in a napari that the user opened, all stays as the user has it.
+"""
+
+from typing import Any
+
+from qtpy.QtCore import QRect
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QLabel, QMenu, QWidget
+
+from napari_wsi_umedpt.docks.base import PLUGIN, open_dock
+from napari_wsi_umedpt.opening.opener import window_of
+from napari_wsi_umedpt.window.closing import Closing
+from napari_wsi_umedpt.window.context_menu import ContextMenu
+from napari_wsi_umedpt.window.one_slide import Showing
+from napari_wsi_umedpt.window.shortcuts import add_to_menu
+
+DOCKS = ("Navigator", "Legend")
+"""Opened from the start; the others are in the menu Plugins."""
+MENU = (
+    ("Open a slide or results ...", "Slides and results"),
+    ("Go through a folder of slides ...", "Case list"),
+    ("Find nuclei and other objects ...", "Analyse"),
+    ("Draw regions ...", "Annotations"),
+    ("Measure and count ...", "Measure"),
+    ("See stains one by one ...", "Stains"),
+    ("Link two slides side by side ...", "Two slides"),
+    ("Teach classes by a few tiles ...", "Few-shot classifier"),
+    ("Teach classes by a few cells ...", "Cells"),
+    ("Find more of the same ...", "Find alike"),
+    ("Classify the slide ...", "Slide classifier"),
+    *((name, name) for name in DOCKS),
+)
+"""Entries of the menu, and the dock for each."""
+_NAPARIS_OWN = ("dockLayerControls", "dockLayerList")
+"""Folded away at first; the menu Window brings them back."""
+
+
+def window() -> Any:
+    """Make a viewer with the docks to look at slides."""
+    import napari
+
+    viewer = napari.Viewer(title="wsi_umedpt", show=False)
+    if hasattr(viewer, "canvas"):
+        viewer.canvas.background_color_override = "white"
+        # A napari that draws a box behind the brush's circle leaves it where it painted last.
+        if (brush := getattr(viewer.canvas.overlays, "_brush_circle", None)) is not None and hasattr(brush, "box"):
+            brush.box = False
+    Closing.of(viewer).ours = True
+    Showing.of(viewer)
+    viewer.events.help.connect(lambda: _no_help(viewer), position="last")
+    viewer.events.status.connect(lambda: _lay_out_status(viewer), position="last")
+    qt = viewer.window._qt_viewer
+    if hasattr(qt, "show_welcome_screen"):
+        qt.show_welcome_screen = False  # it tells of napari, and hides what is being opened
+    for name in DOCKS:
+        viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    _add_menu(viewer)
+    ContextMenu.of(viewer)
+    viewer.window.show()
+    for name in _NAPARIS_OWN:
+        getattr(qt, name).setVisible(False)
+    _fill(viewer, _room(viewer), maximized=True)
+    return viewer
+
+
+def _add_menu(viewer: Any) -> None:
+    """A menu of what can be done, beside napari's own: its docks lie two menus deep."""
+    bar, menu = window_of(viewer).menuBar(), QMenu("&Slide", window_of(viewer))
+    for text, dock in MENU:
+        menu.addAction(text).triggered.connect(lambda *_, dock=dock: open_dock(viewer, dock))
+    add_to_menu(viewer, menu)
+    after = bar.actions()[1] if len(bar.actions()) > 1 else None  # napari's File comes first
+    bar.insertMenu(after, menu)
+
+
+def _no_help(viewer: Any) -> None:
+    """Keys of napari's, in the status bar, where they would lie beside, and over, what is said of the slide."""
+    if viewer.help:
+        viewer.help = ""
+
+
+def _lay_out_status(viewer: Any) -> None:
+    """Place the words of the status bar anew: napari leaves them where those before were, and wider than their room."""
+    for row in window_of(viewer).statusBar().findChildren(QWidget):
+        if hasattr(row, "do_layout"):
+            for label in row.findChildren(QLabel):
+                label.setMinimumWidth(0)
+            row.do_layout()
+
+
+def window_beside(viewer: Any) -> Any:
+    """Make another viewer; both share the screen, this one on the left."""
+    room = _room(viewer)
+    half = room.width() // 2
+    other = window()
+    _fill(viewer, QRect(room.left(), room.top(), half, room.height()))
+    _fill(other, QRect(room.left() + half, room.top(), room.width() - half, room.height()))
+    return other
+
+
+def _room(viewer: Any) -> QRect:
+    screen = window_of(viewer).screen() or QGuiApplication.primaryScreen()
+    return screen.availableGeometry()
+
+
+def _fill(viewer: Any, room: QRect, *, maximized: bool = False) -> None:
+    qt = window_of(viewer)
+    qt.showNormal()
+    qt.setGeometry(room)  # also where nobody manages windows
+    if maximized:
+        qt.showMaximized()

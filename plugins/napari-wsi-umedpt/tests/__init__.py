@@ -1,0 +1,1 @@
+"""Tests of the plugin; what they share is in `tests.support`."""

@@ -1,0 +1,34 @@
+from wsi_umedpt.heatmaps.raster import Heatmap as Heatmap
+from wsi_umedpt.heatmaps.stored import heatmap as heatmap
+from wsi_umedpt.mil.inference.slide_model import SlideModel as SlideModel
+from wsi_umedpt.mil.linear_probe import Probe as Probe
+from wsi_umedpt.mil.linear_probe import fit_probe as fit_probe
+from wsi_umedpt.mil.networks.factory import register_mil_network as register_mil_network
+from wsi_umedpt.mil.tile_probe import label_tiles as label_tiles
+from wsi_umedpt.mil.tile_probe import score_store as score_store
+from wsi_umedpt.models.encoder import Encoder as Encoder
+from wsi_umedpt.models.encoder import load_encoder as load_encoder
+from wsi_umedpt.models.own import register_encoder as register_encoder
+from wsi_umedpt.pipeline.one_slide import embed as embed
+from wsi_umedpt.pipeline.one_slide import segment as segment
+from wsi_umedpt.pipeline.task import Progress as Progress
+from wsi_umedpt.plotting import plot as plot
+from wsi_umedpt.settings import RunSettings as RunSettings
+from wsi_umedpt.settings import TileOptions as TileOptions
+from wsi_umedpt.settings import TissueParameters as TissueParameters
+from wsi_umedpt.slides.readers import register_reader as register_reader
+from wsi_umedpt.slides.sample_data import sample_slide as sample_slide
+from wsi_umedpt.slides.slide import Slide as Slide
+from wsi_umedpt.slides.slide import open_slide as open_slide
+from wsi_umedpt.slides.tile_loader import read_tiles as read_tiles
+from wsi_umedpt.slides.tiling import TileGrid as TileGrid
+from wsi_umedpt.slides.tiling import TileSpec as TileSpec
+from wsi_umedpt.slides.tiling import lay_grid as lay_grid
+from wsi_umedpt.slides.tissue import TissueMask as TissueMask
+from wsi_umedpt.slides.tissue import find_tissue as find_tissue
+from wsi_umedpt.store.features import Bag as Bag
+from wsi_umedpt.store.slide_store import SlideStore as SlideStore
+
+__version__: str
+from wsi_umedpt.mil.object_probe import label_objects as label_objects
+from wsi_umedpt.mil.object_probe import score_objects as score_objects

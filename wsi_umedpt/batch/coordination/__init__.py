@@ -1,0 +1,1 @@
+"""Coordination of processes that share slides: leases, attempts, records, publication."""

@@ -1,0 +1,1 @@
+"""Executors of a run: child processes and Dask workers."""

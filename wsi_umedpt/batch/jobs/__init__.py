@@ -1,0 +1,1 @@
+"""Jobs of a run: its slides, and the paths of their files."""

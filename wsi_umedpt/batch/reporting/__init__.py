@@ -1,0 +1,1 @@
+"""Reports on runs: status, catalog, outliers, web page."""

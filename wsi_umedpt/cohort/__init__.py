@@ -1,1 +1,0 @@
-"""Many slides: which they are, and one run over all of them."""

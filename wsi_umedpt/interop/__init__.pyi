@@ -1,0 +1,11 @@
+from wsi_umedpt.interop.anndata import to_anndata as to_anndata
+from wsi_umedpt.interop.anndata import write_anndata as write_anndata
+from wsi_umedpt.interop.feature_banks import find_sources as find_sources
+from wsi_umedpt.interop.feature_banks import find_usable as find_usable
+from wsi_umedpt.interop.feature_sources import StoreSource as StoreSource
+from wsi_umedpt.interop.qupath import MEASUREMENTS as MEASUREMENTS
+from wsi_umedpt.interop.qupath import objects_of_annotations as objects_of_annotations
+from wsi_umedpt.interop.qupath import write_geojson as write_geojson
+from wsi_umedpt.interop.spatialdata import to_spatialdata as to_spatialdata
+from wsi_umedpt.interop.tables import as_columns as as_columns
+from wsi_umedpt.interop.tables import write_table as write_table

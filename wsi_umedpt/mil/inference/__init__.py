@@ -1,0 +1,1 @@
+"""Trained slide models on further slides: predictions, heatmaps, answers while a region is drawn."""

@@ -1,0 +1,1 @@
+"""Networks over bags of tiles: pooling, attention, transformer."""

@@ -1,0 +1,11 @@
+from wsi_umedpt.models.bundle import load_release as load_release
+from wsi_umedpt.models.bundle import release_card as release_card
+from wsi_umedpt.models.bundle import release_heads as release_heads
+from wsi_umedpt.models.bundle import shipped as shipped
+from wsi_umedpt.models.cards import DEFAULT_ENCODER as DEFAULT_ENCODER
+from wsi_umedpt.models.cards import EncoderCard as EncoderCard
+from wsi_umedpt.models.cards import all_cards as all_cards
+from wsi_umedpt.models.cards import find_card as find_card
+from wsi_umedpt.models.encoder import Encoder as Encoder
+from wsi_umedpt.models.encoder import load_encoder as load_encoder
+from wsi_umedpt.models.own import register_encoder as register_encoder

@@ -1,0 +1,54 @@
+"""`HeadSpec`: what a head of the shared model predicts, as configs and releases say it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "classification",
+    "multilabel",
+    "segmentation",
+    "multilabel_segmentation",
+    "detection",
+    "regression",
+    "bag_classification",
+]
+_CLASSES = 100_000
+_LETTERS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """Specification of a head; enough to build it again."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    """Names of classes or labels; of values for regression."""
+    modality: str
+    centre: tuple[float, ...] = ()
+    """Mean of each value over the training cases (regression)."""
+    spread: tuple[float, ...] = ()
+    """Standard deviation of each value over the training cases (regression)."""
+    mpp: float | None = None
+    """um/px of the images it was trained on; None where images state none."""
+    about: str = ""
+    """Description of its objects and training data, for people who choose among heads."""
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError(f"task {self.name!r} names no classes")
+        if len(self.classes) > _CLASSES or max(map(len, self.classes)) > _LETTERS:
+            raise ValueError(f"task {self.name!r} has over {_CLASSES:,} classes, or one of over {_LETTERS:,} letters")
+        if len({*self.classes}) < len(self.classes):
+            raise ValueError(f"task {self.name!r} names a class twice")
+        for what, values in (("centre", self.centre), ("spread", self.spread)):
+            if len(values) not in (0, len(self.classes)) or not all(abs(v) < 1e30 for v in values):
+                raise ValueError(f"task {self.name!r} has a {what} that is no number for each value: {values[:5]}")
+        if min(self.spread, default=0) < 0:
+            raise ValueError(f"task {self.name!r} has a spread below 0: {self.spread[:5]}")
+        if self.mpp is not None and not 0 < self.mpp < 1e5:
+            raise ValueError(f"task {self.name!r} states {self.mpp:g} um/px; it is over 0 and below 100,000")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items()}

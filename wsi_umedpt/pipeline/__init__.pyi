@@ -1,0 +1,15 @@
+from wsi_umedpt.pipeline.case_report import CaseContents as CaseContents
+from wsi_umedpt.pipeline.case_report import write_case_report as write_case_report
+from wsi_umedpt.pipeline.embed import EmbedTask as EmbedTask
+from wsi_umedpt.pipeline.embed import encode_slide as encode_slide
+from wsi_umedpt.pipeline.plan import plan_embedding as plan_embedding
+from wsi_umedpt.pipeline.plan import plan_segmentation as plan_segmentation
+from wsi_umedpt.pipeline.prepare import PreparedSlide as PreparedSlide
+from wsi_umedpt.pipeline.segment import SegmentTask as SegmentTask
+from wsi_umedpt.pipeline.segment import segment_slide as segment_slide
+from wsi_umedpt.pipeline.task import Progress as Progress
+from wsi_umedpt.pipeline.task import SlideTask as SlideTask
+from wsi_umedpt.pipeline.task import TaskResult as TaskResult
+from wsi_umedpt.tasks.multihead import OnePass as OnePass
+from wsi_umedpt.tasks.multihead import find_heads as find_heads
+from wsi_umedpt.tasks.multihead import object_heads as object_heads

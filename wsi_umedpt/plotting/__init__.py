@@ -1,0 +1,18 @@
+"""Pictures and pages of what a store holds."""
+
+from wsi_umedpt._lazy import lazily
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "LegendGroup": "plotting.legend",
+        "draw_heatmap": "plotting.heatmap",
+        "object_sheet": "plotting.objects",
+        "overview": "plotting.sheets",
+        "pca_colours": "plotting.sheets",
+        "region_picture": "plotting.regions",
+        "save": "plotting.sheets",
+        "score_sheet": "plotting.sheets",
+        "with_legend": "plotting.legend",
+    },
+)

@@ -1,0 +1,9 @@
+from wsi_umedpt.plotting.heatmap import draw_heatmap as draw_heatmap
+from wsi_umedpt.plotting.legend import LegendGroup as LegendGroup
+from wsi_umedpt.plotting.legend import with_legend as with_legend
+from wsi_umedpt.plotting.objects import object_sheet as object_sheet
+from wsi_umedpt.plotting.regions import region_picture as region_picture
+from wsi_umedpt.plotting.sheets import overview as overview
+from wsi_umedpt.plotting.sheets import pca_colours as pca_colours
+from wsi_umedpt.plotting.sheets import save as save
+from wsi_umedpt.plotting.sheets import score_sheet as score_sheet

@@ -1,0 +1,135 @@
+"""DICOM through wsidicom, where OpenSlide refuses it: JPEG-LS, and grey of 16 bits.
+
+Needs the extra ``dicom`` (wsidicom). Levels are those of the series in the file's folder; labels and overviews are
+never read.
+"""
+
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_umedpt.errors import PixelError
+from wsi_umedpt.geometry import Mpp, is_level, level_scale
+from wsi_umedpt.slides.readers.base import (
+    AnyReader,
+    Channel,
+    ContentRefused,
+    Level,
+    NativeTiles,
+    Pixels,
+    Plane,
+    Refused,
+    SlideInfo,
+    checked_size,
+    closed_where_refused,
+)
+from wsi_umedpt.slides.readers.dicom import check_dicom, is_dicom_slide
+from wsi_umedpt.slides.readers.multifile import parts
+from wsi_umedpt.slides.readers.tiff_directories import MAX_TILE_SIDE
+
+_COLOURS = frozenset(["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"])
+_GREY = "MONOCHROME2"
+
+
+def open_wsidicom(path: Path) -> AnyReader:
+    """Open a DICOM series, in colour or as one grey channel.
+
+    Raises
+    ------
+    Refused
+        If it is none of a whole slide, or wsidicom is not installed.
+    ContentRefused
+        If it is damaged, or its pixels are neither RGB of 8 bits nor grey of 8 or 16.
+    """
+    if not is_dicom_slide(path):
+        raise Refused("not a DICOM file of a whole-slide image")
+    files = parts(path)
+    for file in files:
+        check_dicom(file)
+    try:
+        from wsidicom import WsiDicom
+    except ImportError:
+        raise Refused("needs wsidicom: pip install 'wsi-umedpt[dicom]'") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that are not quite as the standard wants them
+            slide = WsiDicom.open(files)
+    except Exception as error:  # noqa: BLE001 - headers can be wrong in any way
+        raise Refused(f"wsidicom does not open it: {type(error).__name__}: {error}") from None
+    with closed_where_refused(slide, "headers"):
+        return _open(path, slide)
+
+
+def _open(path: Path, slide: Any) -> AnyReader:
+    first = slide.levels[0].default_instance
+    data = first.image_data
+    samples, bits, kind = data.samples_per_pixel, data.bits, str(data.photometric_interpretation)
+    if max(data.tile_size.width, data.tile_size.height) > MAX_TILE_SIDE:
+        raise ContentRefused(f"frames of {data.tile_size.width} x {data.tile_size.height} px")
+    mpp = slide.levels[0].mpp
+    info = SlideInfo("dicom", Mpp(float(mpp.width), float(mpp.height), "vendor"))
+    if samples == 3 and bits == 8 and kind in _COLOURS:
+        return DicomColours(path, slide, info)
+    if samples == 1 and 1 < bits <= 16 and kind == _GREY:
+        channel = Channel("0", "uint8" if bits <= 8 else "uint16")
+        return DicomChannel(path, slide, replace(info, channels=(channel,)))
+    raise ContentRefused(f"has {samples} samples a pixel of {bits} bits ({kind}); RGB of 8 bits and grey are read")
+
+
+class _Dicom:
+    """Levels of a series."""
+
+    name = "wsidicom"
+
+    def __init__(self, path: Path, slide: Any, info: SlideInfo) -> None:
+        self._path, self._slide, self.info = path, slide, info
+        self._reading = threading.Lock()
+        listed = [(level.level, checked_size(level.size.width, level.size.height)) for level in slide.levels]
+        size = listed[0][1]
+        kept = [(number, one) for number, one in listed if is_level(size, one)]
+        self._numbers = [number for number, _ in kept]
+        self.levels = tuple(Level(*one, level_scale(size, one)) for _, one in kept)
+
+    def close(self) -> None:
+        """Free the files."""
+        self._slide.close()
+
+    def _read(self, level: int, box: Sequence[int]) -> npt.NDArray[Any]:
+        x, y, width, height = box
+        try:
+            with self._reading:
+                found = self._slide.read_region((x, y), self._numbers[level], (width, height))
+        except Exception as error:  # noqa: BLE001 - each codec has errors of its own
+            raise PixelError(f"{self._path.name}: level {level} at ({x}, {y}): {error}") from None
+        return np.asarray(found)
+
+
+class DicomColours(_Dicom):
+    """A series in RGB."""
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Read a rectangle inside a level; see `Reader.read_level`."""
+        return np.ascontiguousarray(self._read(level, (x, y, width, height))[..., :3])
+
+    def native_tiles(self, level: int) -> NativeTiles | None:
+        """None: wsidicom composes its pixels."""
+        return None
+
+
+class DicomChannel(_Dicom):
+    """A series in grey, which is no colour: how bright white is, is not said."""
+
+    def read_channel(self, level: int, channel: int, x: int, y: int, width: int, height: int) -> Plane:
+        """Read a rectangle of the channel; see `ChannelReader.read_channel`."""
+        found: Plane = self._read(level, (x, y, width, height)).astype(self.info.channels[channel].dtype)
+        return found
+
+    def tile_size(self, level: int) -> tuple[int, int] | None:
+        """None: wsidicom composes its pixels."""
+        return None
