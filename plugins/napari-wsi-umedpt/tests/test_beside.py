@@ -167,7 +167,7 @@ def test_the_sample_is_shown_before_its_slide_is_downloaded(viewer, qtbot, tmp_p
         online.wait(MOST_MS / 1000)
         return Path(shutil.copy(cached, sample_path()))
 
-    monkeypatch.setattr("wsi_umedpt.slides.sample_data.sample_slide", download)
+    monkeypatch.setattr("wsi_umedpt.slides.sample_slide", download)
 
     def open_sample() -> None:
         viewer.layers.clear()
