@@ -30,8 +30,8 @@ def write_webpage(path: Path, package: str, name: str, content: Mapping[str, Any
     path
         ``.html``; its folder is made.
     package, name
-        Package with NAME.html.j2 and NAME.css, and NAME.js where the page has a script, the only one that its policy
-        lets run.
+        Package with NAME.html.j2, NAME.css (rules beside those that all pages share), and NAME.js where the page has a
+        script, the only one that its policy lets run.
     content
         Variables of the template, beside ``version``, ``policy``, ``style`` and ``script``.
     """
@@ -46,7 +46,8 @@ def write_webpage(path: Path, package: str, name: str, content: Mapping[str, Any
         **content,
         version=__version__,
         policy=_policy(text),
-        style=here.joinpath(f"{name}.css").read_text(encoding="utf-8"),
+        style=files(__package__).joinpath("web_page.css").read_text("utf-8")
+        + here.joinpath(f"{name}.css").read_text("utf-8"),
         script=text,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,17 @@ def viewer(make_napari_viewer, qtbot):
     return made
 
 
+@pytest.fixture
+def opened(viewer, planted, qtbot):
+    """The planted slide and its results, open."""
+    from napari_wsi_umedpt.opening.load import open_path
+    from napari_wsi_umedpt.window.viewer import add_layers
+
+    add_layers(viewer, open_path(planted.store, pytest.fail))
+    qtbot.wait(50)
+    return viewer
+
+
 @pytest.fixture(params=[LAPTOP], ids=["1280x720"])
 def window_size(request) -> tuple[int, int]:
     """(width, height) of a laptop's screen; see `BOTH_SCREENS` for tests in which the layout matters."""
@@ -139,7 +150,7 @@ def model():
 
 @pytest.fixture
 def told(monkeypatch):
-    """What the user was told."""
+    """Notifications that the user got."""
     from napari.utils.notifications import notification_manager
 
     said = []

@@ -66,7 +66,7 @@ def asked(slide, model, out, **more) -> Request:
 
 
 class Stopping(AnalysisProgress):
-    """Is asked to stop once so many tiles of a stage are done; remembers all that it was told."""
+    """Is asked to stop once so many tiles of a stage are done; remembers all progress."""
 
     def __init__(self, stage: str = "", at: int = 0) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ def test_a_slide_is_its_own_pixels_and_averages(tmp_path):
 
 
 def test_damage_is_grey_and_told(tmp_path):
-    """A tile that cannot be decoded is grey, all around it is seen, and somebody is told why."""
+    """A tile that cannot be decoded is grey, all around it is seen, and the reason is reported."""
     image, _ = tissue_image(1024, 1024)
     path = write_pyramid(tmp_path / "a.svs", image, scales=(1, 4))
     with open_slide(path) as slide:

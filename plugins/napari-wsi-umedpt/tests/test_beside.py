@@ -82,7 +82,7 @@ def test_thumbnail_and_overview_are_read_beside_the_window(viewer, qtbot, plante
 
 
 def test_what_is_dropped_together_comes_in_order(viewer, qtbot, planted, tmp_path, told):
-    """Annotations lie on the slide that was dropped with them; what cannot be read is told, and the rest comes."""
+    """Annotations lie on the slide that was dropped with them; what cannot be read is reported, and the rest comes."""
     square = np.array([[100, 100], [300, 100], [300, 300], [100, 300.0]])
     write_annotations(tmp_path / "a.geojson", [Annotation(((square,),), "Tumor")])
     (tmp_path / "broken.svs").write_bytes(b"II*\0" + bytes(300))
@@ -152,7 +152,7 @@ def test_docks_look_into_folders_and_stores_beside_the_window(viewer, qtbot, pla
 
 
 def test_the_sample_is_shown_before_its_slide_is_downloaded(viewer, qtbot, tmp_path, monkeypatch, told):
-    """Results over their thumbnail at once; the slide takes its place, or it is told why it cannot be had."""
+    """Results over their thumbnail at once; the slide takes its place, or a message says why it cannot be had."""
     try:
         cached = sample_slide()
     except (SlideError, OSError, subprocess.SubprocessError) as error:

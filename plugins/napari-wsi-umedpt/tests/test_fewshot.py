@@ -79,7 +79,7 @@ def test_points_label_the_tiles_that_were_meant(slide):
 
 
 def test_few_labels_teach_the_slide(slide):
-    """Nearly all tiles that are one colour are told apart; figures are given and say what they are of."""
+    """Nearly all tiles that are one colour are distinguished; figures are given and say what they are of."""
     labels = few(slide)
     taught = slide.teach(labels)
     known = truth(slide)

@@ -8,11 +8,12 @@ import pytest
 from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtWidgets import QPushButton
 
-from napari_wsi_umedpt.docks.base import Dock
+from napari_wsi_umedpt.docks.base import Dock, frame_of_dock
 from napari_wsi_umedpt.layers.build import KEY
 from napari_wsi_umedpt.opening.load import open_path, results_beside
+from napari_wsi_umedpt.window.tool_bar import ToolBar
 from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, text_overlay
-from napari_wsi_umedpt.window.window import MENU
+from napari_wsi_umedpt.window.window import TOOLS
 from tests.support.hands import BOTH_SCREENS
 from tests.support.planted import NUCLEUS
 
@@ -83,11 +84,40 @@ def test_results_of_another_slide_of_that_name_do_not_come(hands, planted, other
 
 
 def test_everything_is_in_one_menu(hands, planted):
-    """The menu Slide opens each dock by a click, in front of the others."""
+    """The menu Slide opens each dock by a click, in the place of the one before."""
     add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
-    for text, tab in ((MENU[3][0], "Draw"), (MENU[0][0], "Slides"), (MENU[3][0], "Draw")):
-        choose_in_menu(hands, "Slide", text)
+    does = {tool.tab: tool.does for group in TOOLS for tool in group}
+    for tab in ("Draw", "Slides", "Draw"):
+        choose_in_menu(hands, "Slide", does[tab])
         hands.until(lambda tab=tab: len(docks(hands, tab)) == 1)
+
+
+@BOTH_SCREENS
+def test_every_dock_is_one_click_away(hands, planted):
+    """All buttons of the bar are on the screen; each shows its dock alone, or puts it away with what it holds."""
+    add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
+    bar = ToolBar.of(hands.window)
+
+    def shown() -> list[str]:
+        return sorted(dock.tab for dock in hands.window.findChildren(Dock) if dock.in_tabs and dock.isVisible())
+
+    assert all(bar.button(tab).isVisible() for tab in bar.buttons)
+    hands.until(lambda: shown() == ["Legend"])
+    for tab in ("Draw", "Cells", "Measure", "Draw"):
+        hands.click(bar.button(tab))
+        hands.until(lambda tab=tab: shown() == [tab])
+        assert [name for name, one in bar.buttons.items() if one.isChecked()] == [tab]
+    (draw,) = docks(hands, "Draw")
+    draw.entry.setText("Granuloma")
+    hands.click(bar.button("Draw"))
+    hands.until(lambda: shown() == [])
+    hands.click(bar.button("Draw"))
+    hands.until(lambda: shown() == ["Draw"])
+    assert docks(hands, "Draw") == [draw]
+    assert draw.entry.text() == "Granuloma"
+    hands.keep_picture("tools-of-the-bar")
+    hands.click(frame_of_dock(draw).title.close_button)
+    hands.until(lambda: not bar.buttons["Draw"].isChecked())
 
 
 @BOTH_SCREENS

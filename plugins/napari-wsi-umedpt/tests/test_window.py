@@ -11,7 +11,7 @@ from tests.support.planted import NUCLEUS
 
 @BOTH_SCREENS
 def test_a_real_click_arrives_where_it_is_meant(hands, planted, window_size):
-    """A click on a nucleus of the canvas is told by the legend, and the window is as large as its screen."""
+    """A click on a nucleus of the canvas is described in the legend, and the window is as large as its screen."""
     add_layers(hands.viewer, open_path(planted.store, pytest.fail))
     hands.wait(200)
     size = hands.window.size()

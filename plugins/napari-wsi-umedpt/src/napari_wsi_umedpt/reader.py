@@ -121,7 +121,7 @@ def _by_hand() -> bool:
 
 
 def _told(read: "Callable[[], list[LayerTuple]]") -> "list[LayerTuple]":
-    """Layers; where there is a window, errors are told in it.
+    """Layers; where there is a window, errors are shown in it.
 
     Napari would show a dialog instead that offers other readers and leaves out why this one failed.
     """

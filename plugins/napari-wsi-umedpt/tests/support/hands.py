@@ -20,7 +20,7 @@ from qtpy.QtCore import QEvent, QObject, QPoint, QRect
 from qtpy.QtGui import QGuiApplication, QImage
 from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
-from napari_wsi_umedpt.docks.base import Dock, frame_of_dock
+from napari_wsi_umedpt.docks.base import Dock, open_dock
 from napari_wsi_umedpt.window.viewer import camera, canvas_size, current_place
 
 LAPTOP, MONITOR = (1280, 720), (1920, 1080)
@@ -155,13 +155,9 @@ class Hands:
     # ---- docks ----
 
     def dock(self, name: str) -> Dock:
-        """Open a dock by its name in the menu Plugins, in front of the others."""
-        _, dock = self.viewer.window.add_plugin_dock_widget("napari-wsi-umedpt", name)
+        """Open a dock by its name in the menu Plugins, in the place of the others."""
+        dock = open_dock(self.viewer, name)
         self.wait(150)
-        frame = frame_of_dock(dock)
-        assert frame is not None
-        frame.raise_()
-        self.wait()
         return dock
 
     # ---- what is seen ----

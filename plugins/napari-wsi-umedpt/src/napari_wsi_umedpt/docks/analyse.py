@@ -77,7 +77,7 @@ class AnalyseDock(Dock):
         self.heads.setStyleSheet(_BOXES)
         self.heads.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._say_in_list(_LISTING)
-        self.embed = QCheckBox("Prepare for Few-shot and Classify")
+        self.embed = QCheckBox("Prepare for Tiles, Alike and Classify")
         self.embed.setToolTip("Features: some hundred numbers for each tile, by which tiles are compared")
         self.embed.setChecked(True)
         self.region = QComboBox()

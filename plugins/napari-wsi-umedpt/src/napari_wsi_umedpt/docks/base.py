@@ -1,7 +1,8 @@
-"""Base of all docks: they follow a viewer, let go of it when they are closed, scroll, and lie in tabs.
+"""Base of all docks: they follow a viewer, let go of it when they are closed, scroll, and share one place.
 
 Docks one below the other make a window higher than its screen, so that one which is opened becomes a tab of those that
-are open; the Navigator alone stays in sight. (napari 0.9 does not heed the manifest's `tabify`.)
+are open; the Navigator alone stays in sight. (napari 0.9 does not heed the manifest's `tabify`.) In a window with a
+`ToolBar` the others are hidden instead, with what they hold: the bar says which there are.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from napari_wsi_umedpt.logic.background import Background
 from napari_wsi_umedpt.opening.opener import window_of
 from napari_wsi_umedpt.window.autosave import Keeper
 from napari_wsi_umedpt.window.notifications import tell_error, words_of
+from napari_wsi_umedpt.window.tool_bar import ToolBar
 
 PLUGIN = "napari-wsi-umedpt"
 _SCROLLED_PX = 60
@@ -48,7 +50,7 @@ class Dock(QWidget):
     in_tabs = True
     """True if it shares its place with others."""
     tab = ""
-    """Its name on its tab, where there is little room."""
+    """Its short name: on the tool bar or its tab, and above it."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -63,11 +65,23 @@ class Dock(QWidget):
         self.destroyed.connect(partial(_call_all, self._letting_go))
 
     def showEvent(self, event: Any) -> None:
-        """Find a place once it is shown for the first time."""
+        """Find a place once it is shown for the first time; take it again later."""
         super().showEvent(event)
         if self._size_before is not None:
             self._name_tab()
             QTimer.singleShot(0, self._become_tab)  # napari is still about to place it
+        else:
+            self._hide_others()
+        self._press_button(True)
+
+    def hideEvent(self, event: Any) -> None:
+        """Let its button up."""
+        super().hideEvent(event)
+        self._press_button(False)
+
+    def _press_button(self, shown: bool) -> None:
+        if (bar := ToolBar.of(self.window())) is not None:
+            bar.mark(self.tab, shown)
 
     def minimumSizeHint(self) -> QSize:
         """Next to nothing until it is a tab: napari puts a dock below the others first, and the window would grow."""
@@ -91,12 +105,7 @@ class Dock(QWidget):
         self.updateGeometry()
         if not self.in_tabs or size is None or frame is None or not isinstance(window, QMainWindow):
             return  # floating, or in no window of napari's
-        others = [
-            other
-            for dock in window.findChildren(Dock)
-            if dock is not self and dock.in_tabs and (other := frame_of_dock(dock)) is not None
-            if other.isVisible() and window.dockWidgetArea(other) == window.dockWidgetArea(frame)
-        ]
+        others = [other for other in self._others(frame) if other.isVisible()]
         if others and frame not in window.tabifiedDockWidgets(others[-1]):
             window.tabifyDockWidget(others[-1], frame)
             frame.raise_()
@@ -104,6 +113,26 @@ class Dock(QWidget):
             if not window.isMaximized() and not window.isFullScreen():
                 # It grew for one dock below the other; it can shrink once they are laid out.
                 QTimer.singleShot(0, partial(window.resize, size))
+        self._hide_others()
+
+    def _others(self, frame: QDockWidget) -> list[QDockWidget]:
+        """Frames of other docks on its side of the window."""
+        window = self.window()
+        return [
+            other
+            for dock in window.findChildren(Dock)
+            if dock is not self and dock.in_tabs and (other := frame_of_dock(dock)) is not None
+            if isinstance(window, QMainWindow) and not other.isFloating()
+            if window.dockWidgetArea(other) == window.dockWidgetArea(frame)
+        ]
+
+    def _hide_others(self) -> None:
+        """Where a bar says which docks there are, be the only one in their place."""
+        frame, bar = frame_of_dock(self), ToolBar.of(self.window())
+        if bar is None or frame is None or frame.isFloating() or not self.in_tabs:
+            return
+        for other in self._others(frame):
+            other.hide()
 
     def _scrolling(self) -> QVBoxLayout:
         """The dock's own column of widgets, which is scrolled where there is less room than it takes."""
@@ -147,7 +176,7 @@ def _show_whole_names(window: QMainWindow) -> None:
 
 
 def open_dock(viewer: Any, name: str) -> Any:
-    """Open a dock by its name in the menu Plugins, or bring it to the front if it is open."""
+    """Open a dock by its name in the menu Plugins, or show it again if it is open."""
     frame, dock = viewer.window.add_plugin_dock_widget(PLUGIN, name)
     frame.show()
     QTimer.singleShot(0, frame.raise_)  # once it lies among the tabs

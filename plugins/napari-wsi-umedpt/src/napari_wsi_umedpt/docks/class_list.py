@@ -114,7 +114,7 @@ class ClassList(QWidget):
             self.changed.emit()
 
     def put(self, names: Iterable[str]) -> None:
-        """Show these classes and no others; tells nobody."""
+        """Show these classes and no others; emits nothing."""
         chosen = self.current
         self.table.blockSignals(True)
         self.table.setRowCount(0)

@@ -22,7 +22,7 @@ _MAP = "few-shot"
 class FewShotDock(TeachingDock):
     """Teach a classifier of tiles by example."""
 
-    tab = "Few-shot"
+    tab = "Tiles"
     labels_of = TileLabelling
     counted = ("Tiles",)
     from_where = "Features"

@@ -1,4 +1,4 @@
-"""The dock that says what colours mean, shows and hides classes, and tells what lies where the user clicks."""
+"""The dock that says what colours mean, shows and hides classes, and describes what lies where the user clicks."""
 
 from collections.abc import Callable
 from functools import partial

@@ -59,7 +59,7 @@ class Window(NamedTuple):
 Draw = Callable[[Window], Array]
 """Draws a window: uint8 (height, width), or (height, width, 3). Called from several threads."""
 Report = Callable[[Exception], None]
-"""Is told of what could not be shown. Called from any thread."""
+"""Called, from any thread, with what could not be shown."""
 
 
 def empty(shape: tuple[int, ...]) -> Array:

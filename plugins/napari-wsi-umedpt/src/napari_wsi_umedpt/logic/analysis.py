@@ -62,7 +62,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.embed and not self.heads:
-            raise OptionError("nothing is asked for: tick what to look for, or to prepare for Few-shot and Classify")
+            raise OptionError(
+                "nothing is asked for: tick what to look for, or to prepare for Tiles, Alike and Classify"
+            )
 
     @property
     def slide_id(self) -> str:
@@ -127,7 +129,7 @@ class AnalysisProgress:
         self._began, self._untold = (time.monotonic(), 0), True
 
     def tiles_done(self, done: int, total: int) -> None:
-        """Tiles done; given to the library, which tells first what an earlier run did."""
+        """Tiles done; given to the library, which states first what an earlier run did."""
         if self._untold:
             self._began, self._untold = (time.monotonic(), done), False
         self.done, self.total = max(done, self.done), total
@@ -136,14 +138,14 @@ class AnalysisProgress:
             self.check()
 
     def looked_at(self, tiles: int) -> None:
-        """Count so many more tiles that went through the network; the library tells once their batch is done with."""
+        """Count more tiles that went through the network; the library counts them once their batch is done."""
         self._untold = False
         self.done = min(self.done + tiles, self.total)
         self.check()
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds left of the stage; None until they can be told."""
+        """Seconds left of the stage; None until they can be estimated."""
         since, first = self._began
         if self.done <= first or not self.total:
             return None
@@ -275,7 +277,7 @@ def _prepared(request: Request, job: SlideJob, task: "SlideTask", progress: Anal
 
 
 def _told(progress: AnalysisProgress) -> "Progress":
-    """The library's progress, told to the window; a batch on a CPU takes half a minute, and its parts are told, too."""
+    """Progress of the library, for the window; also of parts of a batch, which takes half a minute on a CPU."""
     from wsi_umedpt.pipeline import Progress
 
     class Told(Progress):

@@ -89,7 +89,7 @@ class Kept:
     """Path that it was written to last."""
 
     def read(self, home: Home) -> tuple[list[tuple[Path, dict[str, Any]]], list[DataError]]:
-        """Read what was kept and is not known yet, oldest first; what cannot be read is told, and never written over.
+        """Read what was kept and is not known yet, oldest first; report what cannot be read, and never write over it.
 
         Returns
         -------

@@ -88,6 +88,6 @@ class Background:
         worker.start()
 
     def forget(self) -> None:
-        """Drop results that are still to come, as when the widget is closed; errors are told without it."""
+        """Drop results that are still to come, as when the widget is closed; errors are reported without it."""
         self._forgotten = True
         self._latest += 1

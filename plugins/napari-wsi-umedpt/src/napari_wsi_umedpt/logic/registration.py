@@ -10,7 +10,7 @@ Places = npt.NDArray[np.float64]
 """(point, 2) um, y first."""
 _FEWEST = 2
 _APART_UM = 1.0
-"""Spread of points below which they are one place, and tell of no turn."""
+"""Spread of points below which they are one place, and give no turn."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ class TilePictures:
         self._kept: LRUCache[int, Picture] = LRUCache(_KEPT)
 
     def read(self, rows: Sequence[int]) -> list[Picture]:
-        """Pictures of squares, by row; one that cannot be read is grey, and told of."""
+        """Pictures of squares, by row; one that cannot be read is grey, and reported."""
         return [self._one(int(row)) for row in rows]
 
     def _one(self, row: int) -> Picture:

@@ -45,7 +45,7 @@ from napari_wsi_umedpt.opening.slide_locator import Known, check_is_slide_of, fi
 RESULTS = "out"
 """Folder beside slides in which their stores are made and looked for, if no other is named."""
 Missing = Callable[[SlideStore], None]
-"""Is told of a store whose slide was not found."""
+"""Called with a store whose slide was not found."""
 
 
 def open_path(

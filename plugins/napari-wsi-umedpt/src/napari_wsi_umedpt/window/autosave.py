@@ -3,7 +3,7 @@
 What people draw over a slide is read when that slide is shown, and written beside its results at every change
 (`_keeping` says where). When another slide is shown, layers of the last one go, once they are in their file.
 
-Read top to bottom: `Work` (of one slide), `Keeper`; what it is told, what it writes, what it reads, undoing.
+Read top to bottom: `Work` (of one slide), `Keeper`; changes, writing, reading, undoing.
 """
 
 from collections.abc import Callable
@@ -114,7 +114,7 @@ class Keeper(QObject):
         """Reason why they are not kept; empty where they are."""
         return next((work.trouble for work in self._works.values() if work.trouble), "")
 
-    # ---- what it is told ----
+    # ---- changes ----
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Write what is not written yet before the window closes."""
@@ -205,7 +205,7 @@ class Keeper(QObject):
         self.changed.emit()
 
     def keep(self, key: Any, what: str, write: Callable[[], Any]) -> None:
-        """Write something else in the thread that writes; where that fails, it is told that `what` is not kept.
+        """Write something else in the thread that writes; a failure is reported, naming `what`.
 
         Parameters
         ----------

@@ -45,7 +45,7 @@ class Run:
     result: Analysed | None = None
     error: Exception | None = None
     stopped_at: float | None = None
-    """Time when it was told to stop, seconds of the monotonic clock."""
+    """Time of the request to stop, seconds of the monotonic clock."""
     ended_at: float | None = None
     shown: int = 0
     """Number of its results that were put over its slide."""
@@ -102,7 +102,7 @@ class Runs(QObject):
         """Begin a run, or go on with what it was stopped in; there must be none at work."""
         assert self.current is None  # noqa: S101 - the button is off
         run = self.current = self.last[request.slide] = Run(request)
-        thread = Background()  # of its own: of one that is let go of, nothing is told any more
+        thread = Background()  # of its own: one that was let go of reports nothing
         self._background.add(thread)
         thread.run(partial(analyse, request, run.progress), partial(self._done, run), partial(self._failed, run))
         self._timer.start()

@@ -98,7 +98,7 @@ class ShapeWatch(QObject):
             self.edited.emit(layer, before, self.drawings[layer])
 
     def put(self, layer: Shapes, drawing: Drawing) -> None:
-        """Put a drawing into a layer; told as any other edit."""
+        """Put a drawing into a layer; it counts as any other edit."""
         drawing.put(layer)
         show_next(layer)
         self.settle()

@@ -9,30 +9,39 @@ from qtpy.QtCore import QRect
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QLabel, QMenu, QWidget
 
-from napari_wsi_umedpt.docks.base import PLUGIN, open_dock
+from napari_wsi_umedpt.docks.base import PLUGIN, frame_of_dock, open_dock
 from napari_wsi_umedpt.opening.opener import window_of
 from napari_wsi_umedpt.window.closing import Closing
 from napari_wsi_umedpt.window.context_menu import ContextMenu
 from napari_wsi_umedpt.window.one_slide import Showing
 from napari_wsi_umedpt.window.shortcuts import add_to_menu
+from napari_wsi_umedpt.window.tool_bar import Tool, ToolBar
 
 DOCKS = ("Navigator", "Legend")
-"""Opened from the start; the others are in the menu Plugins."""
-MENU = (
-    ("Open a slide or results ...", "Slides and results"),
-    ("Go through a folder of slides ...", "Case list"),
-    ("Find nuclei and other objects ...", "Analyse"),
-    ("Draw regions ...", "Annotations"),
-    ("Measure and count ...", "Measure"),
-    ("See stains one by one ...", "Stains"),
-    ("Link two slides side by side ...", "Two slides"),
-    ("Teach classes by a few tiles ...", "Few-shot classifier"),
-    ("Teach classes by a few cells ...", "Cells"),
-    ("Find more of the same ...", "Find alike"),
-    ("Classify the slide ...", "Slide classifier"),
-    *((name, name) for name in DOCKS),
+"""Opened from the start; the others are in the bar of tools."""
+TOOLS = (
+    (
+        Tool("Slides", "Slides and results", "Open a slide or results ..."),
+        Tool("Cases", "Case list", "Go through a folder of slides ..."),
+    ),
+    (
+        Tool("Analyse", "Analyse", "Find nuclei and other objects ..."),
+        Tool("Legend", "Legend", "What is shown, in which colours ..."),
+    ),
+    (
+        Tool("Draw", "Annotations", "Draw regions ..."),
+        Tool("Measure", "Measure", "Measure and count ..."),
+        Tool("Stains", "Stains", "See stains one by one ..."),
+    ),
+    (
+        Tool("Cells", "Cells", "Teach classes by a few cells ..."),
+        Tool("Tiles", "Few-shot classifier", "Teach classes by a few tiles ..."),
+        Tool("Alike", "Find alike", "Find more of the same ..."),
+        Tool("Classify", "Slide classifier", "Classify the slide ..."),
+    ),
+    (Tool("Two slides", "Two slides", "Link two slides side by side ..."),),
 )
-"""Entries of the menu, and the dock for each."""
+"""Docks in the bar of tools and in the menu, in groups."""
 _NAPARIS_OWN = ("dockLayerControls", "dockLayerList")
 """Folded away at first; the menu Window brings them back."""
 
@@ -54,9 +63,9 @@ def window() -> Any:
     qt = viewer.window._qt_viewer
     if hasattr(qt, "show_welcome_screen"):
         qt.show_welcome_screen = False  # it tells of napari, and hides what is being opened
+    _add_tools(viewer)
     for name in DOCKS:
         viewer.window.add_plugin_dock_widget(PLUGIN, name)
-    _add_menu(viewer)
     ContextMenu.of(viewer)
     viewer.window.show()
     for name in _NAPARIS_OWN:
@@ -65,14 +74,26 @@ def window() -> Any:
     return viewer
 
 
-def _add_menu(viewer: Any) -> None:
-    """A menu of what can be done, beside napari's own: its docks lie two menus deep."""
-    bar, menu = window_of(viewer).menuBar(), QMenu("&Slide", window_of(viewer))
-    for text, dock in MENU:
-        menu.addAction(text).triggered.connect(lambda *_, dock=dock: open_dock(viewer, dock))
+def _add_tools(viewer: Any) -> None:
+    """A bar and a menu of what can be done, beside napari's own: its docks lie two menus deep."""
+    qt = window_of(viewer)
+    ToolBar(qt, TOOLS, lambda tool, on: _toggle(viewer, tool, on))
+    bar, menu = qt.menuBar(), QMenu("&Slide", qt)
+    for group in TOOLS:
+        for tool in group:
+            menu.addAction(tool.does).triggered.connect(lambda *_, dock=tool.dock: open_dock(viewer, dock))
+        menu.addSeparator()
+    menu.addAction("Navigator").triggered.connect(lambda *_: open_dock(viewer, "Navigator"))
     add_to_menu(viewer, menu)
     after = bar.actions()[1] if len(bar.actions()) > 1 else None  # napari's File comes first
     bar.insertMenu(after, menu)
+
+
+def _toggle(viewer: Any, tool: Tool, on: bool) -> None:
+    """Show a dock, or put it away with what it holds."""
+    frame = frame_of_dock(open_dock(viewer, tool.dock))
+    if not on and frame is not None:
+        frame.hide()
 
 
 def _no_help(viewer: Any) -> None:
