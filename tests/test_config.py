@@ -90,10 +90,16 @@ REFUSED = [
     pytest.param("labels =", 'patient_pattern = "(\\\\d"\nlabels =', ["pattern", "no regular"], id="bad-pattern"),
     pytest.param("labels =", 'patient_pattern = "\\\\d+"\nlabels =', ["pattern", "brackets"], id="pattern-no-group"),
     pytest.param("labels =", 'separator = ""\nlabels =', ["separator", "empty"], id="no-separator"),
-    pytest.param("labels =", 'table = "more.csv"\nlabels =', ["table is labels"], id="two-tables"),
-    pytest.param("labels =", 'bag_column = "slide"\nlabels =', ["bag_classification", "bag_column"], id="bag-unasked"),
-    pytest.param('"classification"', '"bag_classification"', ["needs data.bag_column"], id="bags-without-a-column"),
-    pytest.param('"table"', '"volumes"', ["need a table"], id="where-without-a-table"),
+    pytest.param("labels =", 'table = "more.csv"\nlabels =', ["labels is the table"], id="two-tables"),
+    pytest.param("labels =", 'bag_column = "slide"\nlabels =', ["bags", "[model]", "grouper = 128"], id="no-grouper"),
+    pytest.param('"classification"', '"survival"\nbatch_size = 1', ["survival", "at least 2"], id="survival-of-one"),
+    pytest.param(
+        'kind = "classification"\nclasses = ["low", "high"]',
+        'kind = "survival"\nclasses = ["days"]',
+        ["survival", "columns of time and event"],
+        id="survival-without-event",
+    ),
+    pytest.param('"table"', '"masks"', ["need a table"], id="where-without-a-table"),
     pytest.param("labels =", "instances = true\nlabels =", ["instances", "masks"], id="instances-in-a-table"),
 ]
 

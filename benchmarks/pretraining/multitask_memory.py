@@ -45,7 +45,8 @@ KINDS = (
     "segmentation",
     "multilabel",
     "regression",
-    "bag_classification",
+    "survival",
+    "bags",
 )
 CLASSES, IMAGES, SIDE_PX, DIM = 4, 2, 96, 128
 ARMS = ("accumulated", "joint")
@@ -109,7 +110,8 @@ def batch_of(kind: str) -> Batch:
         "classification": {"labels": torch.randint(0, CLASSES, (IMAGES,))},
         "multilabel": {"labels": torch.randint(0, 2, (IMAGES, CLASSES)).float()},
         "regression": {"labels": torch.randn(IMAGES, CLASSES)},
-        "bag_classification": {"labels": torch.tensor([1]), "bags": torch.zeros(IMAGES, dtype=torch.int64)},
+        "survival": {"labels": torch.tensor([[1.0, 1.0], [2.0, 0.0]])},
+        "bags": {"labels": torch.tensor([1]), "bags": torch.zeros(IMAGES, dtype=torch.int64)},
         "segmentation": {"masks": torch.randint(0, CLASSES, (IMAGES, SIDE_PX, SIDE_PX))},
         "multilabel_segmentation": {"masks": torch.randint(0, 2, (IMAGES, CLASSES, SIDE_PX, SIDE_PX))},
         "detection": {"boxes": (Boxes(torch.tensor([[9.0, 8, 60, 70]]), torch.tensor([1])),) * IMAGES},
@@ -120,12 +122,13 @@ def batch_of(kind: str) -> Batch:
 def measure(count: int, arm: str, backbone: str, kinds: tuple[str, ...] = KINDS) -> dict[str, float]:
     """Train two steps on `count` tasks; MB of saved activations, RSS and weights."""
     torch.manual_seed(0)
-    shared = UMedPT(ModelSpec(backbone=backbone, dim=DIM)).train()
+    shared = UMedPT(ModelSpec(backbone=backbone, dim=DIM, grouper=DIM // 4)).train()
     tasks, batches = [], {}
     for number in range(count):
         kind, name = kinds[number % len(kinds)], f"task{number}"
-        classes = tuple(f"c{k}" for k in range(CLASSES))
-        spec = HeadSpec(name=name, kind=kind, classes=classes, modality="histology")  # type: ignore[arg-type]
+        classes = tuple(f"c{k}" for k in range(2 if kind == "survival" else CLASSES))
+        of = "classification" if kind == "bags" else kind
+        spec = HeadSpec(name=name, kind=of, classes=classes, modality="histology", bags=kind == "bags")  # type: ignore[arg-type]
         tasks.append(make_task(spec, DIM).train())
         batches[name] = batch_of(kind)
     weights = [p for part in (shared, *tasks) for p in part.parameters()]

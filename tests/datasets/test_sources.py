@@ -242,9 +242,7 @@ def test_many_problems_are_counted_and_the_first_shown(table):
 def test_bags(table):
     """Images with the same value are one bag: one group and one label."""
     table.table("t.csv", "image slide grade", ["a", "S1", "high"], ["b", "S2", "low"], ["c", "S1", "high"])
-    found = table.find(
-        "bag_classification", "low high", "table", labels="t.csv", label_column="grade", bag_column="slide"
-    )
+    found = table.find("classification", "low high", "table", labels="t.csv", label_column="grade", bag_column="slide")
     assert {n: (r.bag, r.group, r.label) for n, r in found.items()} == {
         "a.png": ("S1", "made/s1", (1,)), "b.png": ("S2", "made/s2", (0,)), "c.png": ("S1", "made/s1", (1,)),
     }  # fmt: skip
@@ -267,7 +265,7 @@ def test_bags_that_contradict_themselves_are_refused(table, row, said):
     table.table("t.csv", "image slide grade who split", *rows)
     with pytest.raises(DataError, match=said):
         table.find(
-            "bag_classification", "low high", "table", labels="t.csv", label_column="grade", bag_column="slide",
+            "classification", "low high", "table", labels="t.csv", label_column="grade", bag_column="slide",
             patient_column="who", split_column="split",
         )  # fmt: skip
 
@@ -436,6 +434,62 @@ def test_volumes_with_a_table(folder):
         "segmentation", "a b c", "volumes", labels="labels", table="t.csv", patient_column="who", split_column="split"
     )
     assert {(r.path.name, r.group, r.split) for r in found.values()} == {("v1.nii.gz", "made/x", "val")}
+
+
+def test_volumes_with_labels_are_bags_of_slices(folder):
+    """A table of labels instead of masks: every slice has its volume's label, patient and split."""
+    volume, _ = bright(1, 1, 1, (3, 8, 8))
+    for name in ("v1", "v2", "v3"):
+        folder.volume(f"images/{name}.nii.gz", volume)
+    folder.table("t.csv", "image side who split", ["v1.nii.gz", "left", "X", "val"], ["v2", "right", "Y", "train"])
+    more = {"label_column": "side", "patient_column": "who", "split_column": "split"}
+    found = folder.find("classification", "left right", "volumes", labels="t.csv", **more)
+    assert [(r.name, r.bag, r.group, r.split, r.label) for r in found.values()] == [
+        *((f"v1 slice {z}", "v1", "made/x", "val", (0,)) for z in range(3)),
+        *((f"v2 slice {z}", "v2", "made/y", "train", (1,)) for z in range(3)),
+    ]
+    sample = found["v2 slice 1"].read()
+    assert (sample.label.tolist(), sample.mask, sample.image.shape) == ([1], None, (8, 8, 3))
+    folder.table("t.csv", "image side", ["v9", "left"], ["v2", "up"], ["v3", "left"], ["v3.nii.gz", "left"])
+    with pytest.raises(DataError, match=r"(?s)\(3\).*row 2: no NIfTI volume 'v9'.*row 3: class 'up'.*row 5: v3 stands"):
+        folder.find("classification", "left right", "volumes", labels="t.csv", label_column="side")
+    with pytest.raises(DataError, match=r"with a table of labels gives labels for classification.* not what segm"):
+        folder.find("segmentation", "left right", "volumes", labels="t.csv", label_column="side")
+
+
+SURVIVAL = [["a", "12.5", "1"], ["b", "30", "0"], ["c", "", "1"]]
+
+
+def test_survival(table):
+    """Time and event of a case, by the columns that classes name; empty cells are not labelled."""
+    table.table("t.csv", "image days died", *SURVIVAL)
+    found = table.find("survival", "days died", "table", labels="t.csv")
+    expected = [(12.5, 1), (30, 0), (math.nan, 1)]
+    assert np.array_equal([found[f"{n}.png"].label for n in "abc"], expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        pytest.param(["b", "-1", "0"], "row 3: days is 0 or more and died 0 or 1, got '-1' and '0'", id="time"),
+        pytest.param(["b", "3", "2"], "row 3: days is 0 or more and died 0 or 1, got '3' and '2'", id="event"),
+        pytest.param(["a", "3", "0"], "row 3: a.png stands in row 2 too", id="twice"),
+    ],
+)
+def test_survival_that_cannot_be_is_refused(table, row, said):
+    """In the row that says it."""
+    table.table("t.csv", "image days died", SURVIVAL[0], row)
+    with pytest.raises(DataError, match=said):
+        table.find("survival", "days died", "table", labels="t.csv")
+
+
+def test_survival_without_an_event_is_refused(table):
+    """Nothing can be learnt of an order in which nothing happens."""
+    table.table("t.csv", "image days died", ["a", "3", "0"], ["b", "4", "0"])
+    with pytest.raises(DataError, match=r"no row has an event \(1 in column 'died'\)"):
+        table.find("survival", "days died", "table", labels="t.csv")
+    with pytest.raises(DataError, match="leave label_column out"):
+        table.find("survival", "days died", "table", labels="t.csv", label_column="days")
 
 
 def test_volumes_whose_mask_is_elsewhere_are_refused(folder):

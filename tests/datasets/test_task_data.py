@@ -36,20 +36,19 @@ def tasks(folder):
             "segmentation": ("out a b", masks),
             "multilabel": ("a b", masks),
             "detection": ("cell", {**masks, "instances": True}),
-            "bag_classification": (
+            "bags": (
                 "low high", {"source": "table", "labels": "t.csv", "label_column": "worst", "bag_column": "slide"},
             ),
         }[kind]  # fmt: skip
         fields = {"modality": "microscopy", "size_px": (32, 64), "batch_size": 3, **fields}
-        spec = TaskSpec(
-            name=f"t_{kind}", kind=kind, classes=tuple(classes.split()), data=folder.spec(**where), **fields
-        )
+        of = "classification" if kind == "bags" else kind
+        spec = TaskSpec(name=f"t_{kind}", kind=of, classes=tuple(classes.split()), data=folder.spec(**where), **fields)
         return TaskData.find(spec, seed=seed, max_pixels=max_pixels, **SHARES)
 
     return made
 
 
-KINDS = ["classification", "regression", "segmentation", "multilabel", "detection", "bag_classification"]
+KINDS = ["classification", "regression", "segmentation", "multilabel", "detection", "bags"]
 
 
 def content(batch):
@@ -82,11 +81,11 @@ def test_batches_do_not_depend_on_who_loads_them(tasks, workers):
 
 def counting(units, batch_size, room=10**6, bag=False):
     """Task data of so many units whose batches are never read, only whose turn it is."""
-    kind, column = ("bag_classification", "slide") if bag else ("classification", "")
+    column = "slide" if bag else ""
     from wsi_umedpt.datasets.records import DataSpec
 
     spec = TaskSpec(
-        name="t", kind=kind, classes=("a",), modality="xray", batch_size=batch_size, size_px=(32, 32),
+        name="t", kind="classification", classes=("a",), modality="xray", batch_size=batch_size, size_px=(32, 32),
         data=DataSpec(source="table", images="", labels="", label_column="a", bag_column=column),
     )  # fmt: skip
     records = [LabelRecord(name=f"{i}", group=f"{i}", path=f"{i}", label=(0.0,), bag=f"{i}") for i in range(units)]
@@ -116,7 +115,7 @@ def test_a_batch_holds_to_the_pixel_budget(tiny, number, budget, kind):
     assert len(images) >= 1
     assert {s % 32 for s in images.shape[2:]} == {0}
     assert {*images.shape[2:]} <= {32, 64}
-    if budget == 1 << 20 and kind != "bag_classification":
+    if budget == 1 << 20 and kind != "bags":
         assert len(images) == 3
 
 
@@ -156,7 +155,7 @@ def test_labels_of_a_mask_are_of_the_crop(tiny):
 
 def test_bags_are_whole_with_one_label_each(tasks):
     """Images of a bag stand together, counted from 0; each bag has one label."""
-    data = tasks("bag_classification", batch_size=2, size_px=(32, 32))
+    data = tasks("bags", batch_size=2, size_px=(32, 32))
     sizes = {"S0": 3, "S1": 3, "S2": 2}
     for i in range(6):
         batch, turn = data.batch(i), data._turn(i)
@@ -168,7 +167,7 @@ def test_bags_are_whole_with_one_label_each(tasks):
 @pytest.mark.parametrize("room", [2, 3, 5, 8])
 def test_bags_under_the_pixel_budget(tasks, room):
     """Bags are whole while they fit; of a first one that is too large, a random part is shown."""
-    data = tasks("bag_classification", batch_size=2, size_px=(32, 32), max_pixels=room * 32 * 32)
+    data = tasks("bags", batch_size=2, size_px=(32, 32), max_pixels=room * 32 * 32)
     for i in range(12):
         first, second = (len(unit) for unit in data._turn(i))
         expected = [min(first, room)] + [second] * (first + second <= room)
@@ -181,7 +180,7 @@ def test_bags_under_the_pixel_budget(tasks, room):
 def test_the_label_of_each_bag_is_its_own(folder, tasks):
     """Labels stand in the order of the bags."""
     folder.table("t.csv", "image worst slide", *([f"{i}", "high" if i > 5 else "low", f"S{i // 3}"] for i in range(8)))
-    data = tasks("bag_classification", batch_size=3)
+    data = tasks("bags", batch_size=3)
     for i in range(4):
         assert data.batch(i).labels.tolist() == [int(unit[0].bag == "S2") for unit in data._turn(i)]
 
@@ -192,7 +191,7 @@ def test_evaluation_shows_everything_once_as_it_is(tiny, kind):
     data = tiny[kind]
     data = replace(data, splits={**data.splits, "val": data.splits["train"]})
     shown = [*data.evaluated("val")]
-    if kind == "bag_classification":
+    if kind == "bags":
         assert [(len(b.images), b.labels.tolist(), b.bags.tolist()) for b in shown] == [
             (n, [0], [0] * n) for n in (3, 3, 2)
         ]
@@ -205,7 +204,7 @@ def test_evaluation_shows_everything_once_as_it_is(tiny, kind):
 def test_images_of_a_bag_may_differ_in_size(folder, tasks):
     """Smaller ones get a border, so that a bag is one batch."""
     folder.picture("images/0.png", 20, 64)
-    data = tasks("bag_classification", zoom=(1.0, 1.0))
+    data = tasks("bags", zoom=(1.0, 1.0))
     data = replace(data, splits={"val": data.splits["train"]})
     [first, *_] = data.evaluated("val")
     assert first.images.shape == (3, 3, 32, 64)

@@ -1,7 +1,6 @@
 """Tasks of every kind: losses near 1 at chance, labels that are not there, bags, metrics."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -46,9 +45,8 @@ def some_batch(kind: str, classes: int, count: int = 4) -> Batch:
     batch = Batch(images=images)
     if kind == "classification":
         return replace(batch, labels=torch.randint(0, classes, (count,), generator=rng))
-    if kind == "bag_classification":
-        labels = torch.randint(0, classes, (2,), generator=rng)
-        return replace(batch, labels=labels, bags=torch.tensor([0] + [1] * (count - 1)))
+    if kind == "survival":
+        return replace(batch, labels=torch.stack([torch.rand(count, generator=rng), torch.ones(count)], 1))
     if kind == "multilabel":
         return replace(batch, labels=torch.randint(0, 2, (count, classes), generator=rng).float())
     if kind == "regression":
@@ -71,7 +69,7 @@ def unlabelled(kind: str, classes: int) -> Batch:
     batch = some_batch(kind, classes)
     if kind == "detection":
         return replace(batch, boxes=(Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),) * 4)
-    blank = math.nan if kind == "regression" else IGNORED
+    blank = math.nan if kind in ("regression", "survival") else IGNORED
     return replace(
         batch,
         labels=None if batch.labels is None else torch.full_like(batch.labels, blank),
@@ -89,7 +87,7 @@ def gradients(task: Task, shared: UMedPT, loss: torch.Tensor) -> dict[str, torch
     ("kind", "classes"),
     [
         *(("classification", k) for k in (2, 3, 10, 100)),
-        *(("bag_classification", k) for k in (2, 3, 10, 100)),
+        ("survival", 2),
         *(("multilabel", k) for k in (1, 2, 14, 100)),
         *(("regression", k) for k in (1, 3)),
         *(("segmentation", k) for k in (2, 3, 10, 40)),
@@ -244,91 +242,6 @@ def test_hidden_pixels_might_not_be_there(kind):
         expected, expected_figures = measured(task, outputs[..., :3, :], labels[..., :3, :])
         assert loss == pytest.approx(expected, rel=1e-6)
         assert figures == pytest.approx(expected_figures, nan_ok=True)
-
-
-@torch.no_grad()
-def test_a_bag_without_label_does_not_matter():
-    """Loss and figures are those of the other bags."""
-    task = head("bag_classification", 3).eval()
-    vectors = torch.randn(7, DIM, generator=torch.Generator().manual_seed(0))
-    bags = torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    images = torch.zeros(7, 3, 1, 1, dtype=torch.uint8)
-    hidden = Batch(images=images, labels=torch.tensor([0, IGNORED, 2]), bags=bags)
-    keep = torch.tensor([0, 1, 5, 6])
-    without = Batch(images=images[keep], labels=torch.tensor([0, 2]), bags=torch.tensor([0, 0, 1, 1]))
-    meters = task.meter(), task.meter()
-    meters[0].add(vectors, hidden)
-    meters[1].add(vectors[keep], without)
-    assert task.loss_of(vectors, hidden).item() == pytest.approx(task.loss_of(vectors[keep], without).item())
-    assert meters[0].figures() == pytest.approx(meters[1].figures(), nan_ok=True)
-
-
-bag_lists = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=6), min_size=1, max_size=4)
-"""Bags of instances; an instance is a seed."""
-
-
-def instance(seed: int) -> torch.Tensor:
-    # Scales differ from instance to instance; the largest saturate the attention.
-    return torch.randn(DIM, generator=torch.Generator().manual_seed(seed)) * 10 ** (seed % 4)
-
-
-@torch.no_grad()
-def pooled(task: Task, bags: Sequence[Sequence[int]]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Logits of each bag and attention in each."""
-    vectors = torch.stack([instance(seed) for bag in bags for seed in bag]).double()
-    index = torch.tensor([i for i, bag in enumerate(bags) for _ in bag])
-    logits, attention = task.pooled(vectors, index)
-    return logits, list(attention.split([len(bag) for bag in bags]))
-
-
-@given(bag_lists, st.sampled_from([0.1, 1.0, 1e4]))
-@settings(max_examples=60, deadline=None)
-def test_attention_sums_to_one_in_each_bag(bags, scale):
-    """And none of it is negative, also where scores are so high that their exponentials overflow."""
-    task = head("bag_classification", 3).double().eval()
-    task.attention.weight.data *= scale
-    for attention in pooled(task, bags)[1]:
-        assert attention.sum().item() == pytest.approx(1, abs=1e-12)
-        assert attention.min() >= 0
-
-
-@given(bag_lists, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
-def test_a_bag_does_not_know_its_order_nor_other_bags(bags, random):
-    """Logits and attention are those of the bag alone, in any order of its instances."""
-    task = head("bag_classification", 3).double().eval()
-    logits, attention = pooled(task, bags)
-    for i, bag in enumerate(bags):
-        order = random.sample(range(len(bag)), len(bag))
-        alone, shuffled = pooled(task, [[bag[j] for j in order]])
-        torch.testing.assert_close(alone[0], logits[i], atol=1e-9, rtol=1e-9)
-        torch.testing.assert_close(shuffled[0], attention[i][order], atol=1e-9, rtol=1e-9)
-
-
-@torch.no_grad()
-def test_interleaved_bags():
-    """Instances of a bag need not stand together."""
-    task = head("bag_classification", 2).eval()
-    vectors = torch.randn(5, DIM, generator=torch.Generator().manual_seed(0))
-    bags = torch.tensor([0, 1, 0, 1, 0])
-    logits, attention = task.pooled(vectors, bags)
-    for bag in (0, 1):
-        alone, weights = task.pooled(vectors[bags == bag], torch.zeros(int((bags == bag).sum()), dtype=torch.int64))
-        torch.testing.assert_close(alone[0], logits[bag])
-        torch.testing.assert_close(weights, attention[bags == bag])
-
-
-@torch.no_grad()
-def test_gated_attention_is_that_of_its_paper():
-    """Ilse et al. 2018, eqs. 8 and 9, instance by instance."""
-    task = head("bag_classification", 2).eval()
-    vectors = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
-    scores = [float(task.attention(torch.tanh(task.value(v)) * torch.sigmoid(task.gate(v)))) for v in vectors]
-    expected = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
-    mixed = sum(a * v for a, v in zip(expected, vectors, strict=True))
-    logits, attention = task.pooled(vectors, torch.zeros(4, dtype=torch.int64))
-    assert attention.tolist() == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(logits[0], task.head(mixed))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 40))
@@ -521,7 +434,7 @@ def test_soft_dice_of_disjoint_sets_is_one():
         ("classification", "needs a class for each image"),
         ("multilabel", "needs labels for each image"),
         ("regression", "needs values for each image"),
-        ("bag_classification", "needs the bag of each image"),
+        ("survival", "needs a time and an event for each case"),
         ("segmentation", "needs a class for each pixel"),
         ("multilabel_segmentation", "needs labels for each pixel"),
         ("detection", "needs boxes"),

@@ -1,4 +1,4 @@
-"""A pretraining config of five kinds of task on a dozen pictures of 40 x 36 px, and what its run comes to."""
+"""A pretraining config of six kinds of task on a dozen pictures of 40 x 36 px, and what its run comes to."""
 
 import json
 from dataclasses import replace
@@ -21,6 +21,7 @@ attribution = ["Hand-made pictures"]
 [model]
 backbone = "BACKBONE"
 dim = 32
+grouper = 8
 [training]
 steps = 6
 lr = 2e-3
@@ -51,7 +52,8 @@ TASKS = {
     "cells": ("segmentation", ["background", "cell", "border"], MASKS),
     "boxes": ("detection", ["cell"], MASKS),
     "density": ("regression", ["area_fraction", "count"], MASKS),
-    "slides": ("bag_classification", ["low", "high"], TABLE + 'label_column = "of_slide"\nbag_column = "slide"\n'),
+    "slides": ("classification", ["low", "high"], TABLE + 'label_column = "of_slide"\nbag_column = "slide"\n'),
+    "time": ("survival", ["days", "died"], TABLE + 'bag_column = "slide"\n'),
 }
 
 
@@ -68,7 +70,7 @@ def config_text(names=tuple(TASKS), backbone="test_convnext"):
 def data_folder(tmp_path_factory):
     """Pictures, masks of instances, and a table of both."""
     path, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
-    rows = ["image,grade,slide,of_slide,split"]
+    rows = ["image,grade,slide,of_slide,split,days,died"]
     for i in range(12):
         image, mask = rng.integers(0, 90, (36, 40, 3), np.uint8), np.zeros((36, 40), np.uint8)
         for n in range(1 + i % 3):
@@ -80,14 +82,16 @@ def data_folder(tmp_path_factory):
             assert cv2.imwrite(str(path / folder / f"{i}.png"), array)
         slide = i // 2
         split = "train" if slide < 4 else "val" if slide < 5 else "test"
-        rows.append(f"{i},{'high' if i % 2 else 'low'},S{slide},{'high' if slide % 2 else 'low'},{split}")
+        of_slide = "high" if slide % 2 else "low"
+        grade = "high" if i % 2 else "low"
+        rows.append(f"{i},{grade},S{slide},{of_slide},{split},{slide + 1},{slide % 3 and 1}")
     (path / "index.csv").write_text("\n".join(rows) + "\n")
     return path
 
 
 @pytest.fixture(scope="session")
 def config(data_folder, tmp_path_factory):
-    """The config of five tasks, or of others."""
+    """The config of all tasks, or of others."""
 
     def made(names=tuple(TASKS), backbone="test_convnext", **training):
         file = tmp_path_factory.mktemp("config") / "tasks.toml"
@@ -100,7 +104,7 @@ def config(data_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory):
-    """The config of five tasks as a file; its data is elsewhere."""
+    """The config of all tasks as a file; its data is elsewhere."""
     file = tmp_path_factory.mktemp("config") / "tasks.toml"
     file.write_text(config_text())
     return file
@@ -114,7 +118,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def reference(config, tmp_path_factory):
-    """The folder of a run of five tasks that nothing interrupted."""
+    """The folder of a run of all tasks that nothing interrupted."""
     out = tmp_path_factory.mktemp("reference")
     pretrain(config(), out, device="cpu")
     return out

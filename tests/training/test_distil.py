@@ -16,7 +16,7 @@ from wsi_umedpt.training.run import pretrain
 
 @pytest.fixture(scope="module")
 def begun(config, reference):
-    """The config of five tasks, begun from the release of an earlier run; embeddings are means of maps."""
+    """The config of all tasks, begun from the release of an earlier run; embeddings are means of maps."""
 
     def made(**training):
         found = config()

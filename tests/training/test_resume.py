@@ -149,7 +149,8 @@ def test_a_run_of_another_config_is_refused(config, reference):
 def test_fingerprints_do_not_change_with_the_version(config_file, tmp_path):
     """A checkpoint of the first version resumes: fields that were added since count only where they are used."""
     first = read_pretrain_config(config_file, tmp_path)
-    assert fingerprint(replace(first, task=first.task[:4])) == FIRST_VERSION
+    asked = replace(first, task=first.task[:4], model=replace(first.model, grouper=0))
+    assert fingerprint(asked) == FIRST_VERSION
 
 
 def test_data_may_move(config_file, tmp_path):

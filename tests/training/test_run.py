@@ -9,19 +9,21 @@ import torch
 
 from wsi_umedpt.errors import CheckpointError, DataError, EncoderError
 from wsi_umedpt.io import checkpoint
+from wsi_umedpt.models.grouper import Grouper, GrouperSpec
 from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import make_task
 from wsi_umedpt.training.release import config_dict
 from wsi_umedpt.training.run import find_data, pretrain
 
-NAMES = ["grade", "cells", "boxes", "density", "slides"]
+NAMES = ["grade", "cells", "boxes", "density", "slides", "time"]
 
 
 def test_the_release_is_the_last_weights_in_float16(reference, state):
     """Shared model and heads as the last checkpoint has them, rounded; no moments, nothing else."""
     found, _ = checkpoint.load(reference / "small.v1.json")
     last = {k: v for k, v in state(reference)[1].items() if not k.startswith("adam.")}
+    last = {k.removeprefix("shared.") if k.startswith("shared.grouper.") else k: v for k, v in last.items()}
     assert found.keys() == last.keys()
     for key, value in found.items():
         assert torch.equal(value, last[key].half() if last[key].is_floating_point() else last[key])
@@ -33,13 +35,14 @@ def test_the_release_can_be_built_again_from_what_it_says(reference):
     tensors, about = checkpoint.load(reference / "small.v1.json")
     shared = UMedPT(ModelSpec(**about["model"]))
     shared.load_state_dict(checkpoint.tensors_under(tensors, "shared"))
+    Grouper(GrouperSpec(**about["grouper"])).load_state_dict(checkpoint.tensors_under(tensors, "grouper"))
     assert [head["name"] for head in about["heads"]] == NAMES
     for head in about["heads"]:
         spec = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})
         make_task(spec, about["model"]["dim"]).load_state_dict(checkpoint.tensors_under(tensors, f"heads.{spec.name}"))
     assert about["heads"][3]["centre"] != []
     assert sorted(about["validation"]["val"]) == sorted(NAMES)
-    assert about["cost"]["images"] == 6 * (4 * 2 + 2 * 2)  # two images a batch; two bags of two images
+    assert about["cost"]["images"] == 6 * (4 * 2 + 2 * 2 * 2)  # two images a batch; two bags of two images
 
 
 def test_nobodys_folders_are_told(reference, data_folder):
@@ -126,5 +129,5 @@ def test_splits_are_the_same_in_every_task(config):
     """Tasks of one collection agree on every group."""
     data = find_data(config())
     assert [[len({r.group for r in d.splits[s]}) for s in ("train", "val", "test")] for d in data] == [
-        [4, 1, 1] if d.spec.name == "slides" else [8, 2, 2] for d in data
+        [4, 1, 1] if d.spec.bags else [8, 2, 2] for d in data
     ]

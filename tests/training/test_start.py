@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from wsi_umedpt.errors import EncoderError
-from wsi_umedpt.models.bundle import load_release
+from wsi_umedpt.models.bundle import load_grouper, load_release
+from wsi_umedpt.models.grouper import GrouperSpec
+from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.tasks import load_heads
 from wsi_umedpt.training.release import config_dict, fingerprint
 from wsi_umedpt.training.run import pretrain
@@ -15,7 +17,7 @@ from wsi_umedpt.training.start import initial_heads, initial_model, kept_near
 
 @pytest.fixture
 def begun(config, reference):
-    """The config of five tasks, begun from the release of an earlier run of it."""
+    """The config of all tasks, begun from the release of an earlier run of it."""
     return replace(config(), initial=f"umedpt:{reference / 'small.v1.json'}")
 
 
@@ -43,6 +45,23 @@ def test_a_head_of_other_classes_begins_anew(begun):
     others = [replace(t, classes=("a", "b")) if t.name == "grade" else t for t in begun.task]
     others = [replace(t, name="cells_here") if t.name == "cells" else t for t in others]
     assert {*initial_heads(replace(begun, task=tuple(others)))} == {t.name for t in begun.task} - {"grade", "cells"}
+
+
+def test_a_release_carries_the_grouper(begun, reference):
+    """Apart from what makes embeddings; a run that wants another, or none, takes all the rest."""
+    path = reference / "small.v1.json"
+    release, grouper = load_release(path), load_grouper(path)
+    assert grouper.spec == GrouperSpec(dim=32, attention=8)
+    assert {head.name for head in release.heads if head.bags} == {"slides", "time"}
+    own = release.shared.state_dict()
+    assert all(torch.equal(value, own[f"grouper.{key}"]) for key, value in grouper.state_dict().items())
+    _, card = load_network(f"umedpt:{path}")
+    assert "grouper" not in card.model
+    for width, tasks in ((5, begun.task), (0, tuple(t for t in begun.task if not t.bags))):
+        other = replace(begun, model=replace(begun.model, grouper=width), task=tasks)
+        found = initial_model(other).state_dict()
+        assert all(torch.equal(value, found[key]) for key, value in own.items() if not key.startswith("grouper"))
+        assert {*initial_heads(other)} == {task.name for task in tasks}
 
 
 def test_another_description_takes_the_encoder_alone(begun, reference):

@@ -22,7 +22,8 @@ KINDS = (
     "classification",
     "multilabel",
     "regression",
-    "bag_classification",
+    "survival",
+    "bags",
     "segmentation",
     "multilabel_segmentation",
     "detection",
@@ -32,7 +33,7 @@ KINDS = (
 def model(backbone: str, norm: NormKind = "layernorm") -> UMedPT:
     """In float64 and in training mode, without anything random."""
     torch.manual_seed(0)
-    shared = UMedPT(ModelSpec(backbone=backbone, dim=DIM, norm=norm)).double().train()
+    shared = UMedPT(ModelSpec(backbone=backbone, dim=DIM, norm=norm, grouper=5)).double().train()
     without_chance(shared)
     return shared
 
@@ -47,8 +48,10 @@ def without_chance(network: nn.Module) -> None:
 def make_heads(kinds: tuple[str, ...]) -> list[Task]:
     heads = []
     for kind in kinds:
-        names = tuple(f"c{k}" for k in range(CLASSES))
-        task = make_task(HeadSpec(name=kind, kind=kind, classes=names, modality="x"), DIM).double().train()
+        names = tuple(f"c{k}" for k in range(2 if kind == "survival" else CLASSES))
+        of = "classification" if kind == "bags" else kind
+        spec = HeadSpec(name=kind, kind=of, classes=names, modality="x", bags=kind == "bags")
+        task = make_task(spec, DIM).double().train()
         without_chance(task)
         heads.append(task)
     return heads
@@ -63,12 +66,13 @@ def batches_of(kinds: tuple[str, ...]) -> dict[str, Batch]:
 
     found = {}
     for number, kind in enumerate(kinds):
-        images = torch.randint(0, 60 + 30 * number, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
+        images = torch.randint(0, 60 + 25 * number, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
         labels = {
             "classification": {"labels": torch.tensor([0, 2])},
             "multilabel": {"labels": whole(2, 2, CLASSES).float()},
             "regression": {"labels": torch.randn(2, CLASSES, generator=rng)},
-            "bag_classification": {"labels": torch.tensor([1]), "bags": torch.tensor([0, 0])},
+            "survival": {"labels": torch.tensor([[2.0, 1.0], [3.0, 0.0]])},
+            "bags": {"labels": torch.tensor([1]), "bags": torch.tensor([0, 0])},
             "segmentation": {"masks": whole(CLASSES, 2, SIDE, SIDE)},
             "multilabel_segmentation": {"masks": whole(2, 2, CLASSES, SIDE, SIDE)},
             "detection": {
@@ -107,10 +111,13 @@ def joint_gradient(
     losses, first = [], 0
     for task in heads:
         here = slice(first, first + len(batches[task.name].images))
+        vector, bags = features.vector[here], batches[task.name].bags
+        if bags is not None:
+            vector = shared.grouper(vector) @ vector  # of one bag
+            vector = vector[None]
         part = Features(
-            type(features.pyramid)(*(m[here] for m in features.pyramid)), features.vector[here], features.size,
-            features.deepest[here],
-        )  # fmt: skip
+            type(features.pyramid)(*(m[here] for m in features.pyramid)), vector, features.size, features.deepest[here]
+        )
         losses.append(weights.get(task.name, 1.0) * task.loss_of(task(shared, part), batches[task.name]))
         first = here.stop
     named = dict(parameters(shared, heads))

@@ -31,7 +31,7 @@ class DataSpec:
     images: Path
     """Folder of images; for class_folders, the folder of the classes' folders."""
     labels: Path | None = None
-    """Table, folder of masks, or boxes."""
+    """Table, folder of masks, or boxes. Of volumes a table makes each a bag of its slices, with the row's label."""
     table: Path | None = None
     """CSV that says more of each image: patient, split, what `where` selects by. Only images that
     it names are used. A CSV of labels can say all this itself."""
@@ -64,7 +64,7 @@ class DataSpec:
     point_px: float = 0.0
     """The CSV of boxes has points, columns x and y: each becomes a box of this side, px, cut at the image's edge."""
     bag_column: str = ""
-    """Column that names the bag an image is part of: the images of a bag have one label (bag_classification)."""
+    """Column that names the bag an image is part of (a patient, a slide): the images of a bag have one label."""
     rename: dict[str, str] = field(default_factory=dict)
     """Class of the collection = class of the task, for those that are called otherwise; several may become one."""
     zoom: tuple[float, float] | None = None
@@ -83,18 +83,27 @@ class DataSpec:
             raise ValueError("patient_block is positive, and needs a patient_pattern whose last group is a number")
         if self.point_px < 0 or (self.point_px and self.source != "boxes"):
             raise ValueError("point_px is positive, and for source boxes")
-        tells = self.source == "table" or (self.source == "boxes" and str(self.labels).lower().endswith(".csv"))
+        tells = self.source == "table" or (self.source in ("boxes", "volumes") and self._tabled)
         if not tells and not self.table and (self.where or self.patient_column or self.split_column):
             raise ValueError("where, patient_column and split_column need a table")
-        if self.source == "table" and self.table:
-            raise ValueError("with source table, the table is labels")
+        if self.table and (self.source == "table" or (self.source == "volumes" and self._tabled)):
+            raise ValueError("labels is the table already; leave table out")
         if (self.instances or self.components) and self.source != "masks":
             raise ValueError("instances and components are for source masks")
         if self.bag_column and self.source != "table":
             raise ValueError("bag_column is for source table")
-        if self.rename and self.source not in ("table", "boxes"):
-            raise ValueError("rename is for source table or boxes")
+        if self.rename and self.source not in ("table", "boxes") and not self.bags:
+            raise ValueError("rename is for source table or boxes, and for volumes with a table of labels")
         check_zoom(self.zoom)
+
+    @property
+    def _tabled(self) -> bool:
+        return str(self.labels).lower().endswith((".csv", ".tsv", ".xlsx"))
+
+    @property
+    def bags(self) -> bool:
+        """Return whether labels are of bags of images: of those that a column names, or of volumes of slices."""
+        return bool(self.bag_column) or (self.source == "volumes" and self._tabled)
 
     @property
     def numbered(self) -> bool:
@@ -202,34 +211,41 @@ class BoxRecord(SampleRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceRecord(SampleRecord):
-    """One slice of a volume with its neighbours as colour channels, and its mask."""
+    """One slice of a volume with its neighbours as colour channels, and its mask or the volume's label."""
 
     path: Path
-    mask: Path
+    mask: Path | None
     index: int
     """Slice, counted from 0."""
+    label: tuple[float, ...] = ()
 
     def read(self) -> Sample:
         """See `SampleRecord.read`."""
-        return self.read_all(self.path, self.mask)[self.index]
+        return self.read_all()[self.index]
 
-    @staticmethod
-    def read_all(path: Path, mask: Path) -> list[Sample]:
-        """All slices of a volume: channels are the slice before, itself, and the one after."""
-        (values, placed), (classes, mask_placed) = read_volume(path), read_labels(mask)
-        if values.shape != classes.shape:
-            raise DataError(f"{path} is {values.shape}, its mask {mask} is {classes.shape}")
-        if not np.allclose(placed, mask_placed, atol=1e-2):
-            raise DataError(f"{path} and its mask {mask} lie differently in space (their affines differ)")
+    def read_all(self) -> list[Sample]:
+        """All slices of the volume: channels are the slice before, itself, and the one after."""
+        values, placed = read_volume(self.path)
+        classes = None if self.mask is None else self._classes(self.mask, values.shape, placed)
+        label = np.array(self.label, np.float32) if self.label else None
         volume = stretch(values)
         last = len(volume) - 1
         return [
             Sample(
                 image=np.ascontiguousarray(np.stack([volume[max(0, z - 1)], volume[z], volume[min(last, z + 1)]], -1)),
-                mask=classes[z],
+                label=label,
+                mask=None if classes is None else classes[z],
             )
             for z in range(len(volume))
         ]
+
+    def _classes(self, mask: Path, shape: tuple[int, ...], placed: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
+        classes, mask_placed = read_labels(mask)
+        if shape != classes.shape:
+            raise DataError(f"{self.path} is {shape}, its mask {mask} is {classes.shape}")
+        if not np.allclose(placed, mask_placed, atol=1e-2):
+            raise DataError(f"{self.path} and its mask {mask} lie differently in space (their affines differ)")
+        return classes
 
 
 def _refuse_outside(centres: npt.NDArray[np.floating], path: Path, size: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from wsi_umedpt.io.spelling import is_missing, quoted, several_spellings
 
 _SERVES = {
     "class_folders": ("classification",),
-    "table": ("classification", "multilabel", "regression", "bag_classification"),
+    "table": ("classification", "multilabel", "regression", "survival"),
     "masks": ("segmentation", "detection", "multilabel", "regression"),
     "boxes": ("detection",),
     "volumes": ("segmentation", "multilabel", "regression"),
@@ -75,11 +75,16 @@ def find_records(data: DataSpec, kind: str, classes: tuple[str, ...]) -> list[Sa
 def _unfit(data: DataSpec, kind: str, classes: tuple[str, ...]) -> str:
     """Reason why a source cannot give what a task needs; empty if it can."""
     numbered = data.numbered
-    if kind not in _SERVES[data.source]:
-        return f"source {data.source} gives labels for {', '.join(_SERVES[data.source])}, not what {kind} needs"
-    if data.source == "table" and not data.label_column and kind in ("classification", "bag_classification"):
+    tabled = data.source == "table" or (data.source == "volumes" and data.bags)
+    serves = _SERVES["table" if tabled else data.source]
+    if kind not in serves:
+        by = "with a table of labels " if tabled and data.source != "table" else ""
+        return f"source {data.source} {by}gives labels for {', '.join(serves)}, not what {kind} needs"
+    if tabled and not data.label_column and kind == "classification":
         return f"{kind} from a table needs label_column"
-    if data.source not in ("masks", "volumes"):
+    if kind == "survival" and data.label_column:
+        return "survival has two columns, time and event, which classes names; leave label_column out"
+    if tabled or data.source not in ("masks", "volumes"):
         return ""
     if kind == "detection" and not numbered:
         return "detection from masks needs instances = true or components = true"
@@ -207,9 +212,7 @@ def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: l
     seen: dict[Path, int] = {}
     bags: dict[str, tuple[int, LabelRecord]] = {}
     positive = [False] * len(classes)
-    for number, row in read_rows(
-        table, [*columns, *([data.label_column] if data.label_column else classes)], data.where
-    ).items():
+    for number, row in _labelled_rows(data, table, columns, classes):
         try:
             path = _find(images, row[data.image_column].strip(), data, table)
             if path is None:
@@ -234,6 +237,19 @@ def _table_rows(data: DataSpec, kind: str, classes: tuple[str, ...], problems: l
         problems += [
             f"{table.name}: no row has the label {c!r}" for c, p in zip(classes, positive, strict=True) if not p
         ]
+    if kind == "survival" and seen and not positive[1]:
+        problems.append(_no_event(table, classes))
+
+
+def _no_event(table: Path, classes: tuple[str, ...]) -> str:
+    return f"{table.name}: no row has an event (1 in column {classes[1]!r}), so that nothing can be learnt"
+
+
+def _labelled_rows(
+    data: DataSpec, table: Path, columns: Sequence[str], classes: tuple[str, ...]
+) -> Iterator[tuple[int, Row]]:
+    labels = [data.label_column] if data.label_column else classes
+    yield from read_rows(table, [*columns, *labels], data.where).items()
 
 
 def _agree(record: LabelRecord, number: int, first: LabelRecord) -> None:
@@ -246,7 +262,7 @@ def _agree(record: LabelRecord, number: int, first: LabelRecord) -> None:
 
 
 def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tuple[float, ...]:
-    if kind in ("classification", "bag_classification"):
+    if kind == "classification":
         value = data.rename.get(row[data.label_column], row[data.label_column])
         if value not in classes:
             raise DataError(f"class {value!r} is none of {', '.join(classes)}")
@@ -264,7 +280,11 @@ def _label(row: Row, data: DataSpec, kind: str, classes: tuple[str, ...]) -> tup
                 f"a label is 1, 0, or -1 or empty where it is not known; got {[row[name] for name in classes]}"
             )
         return values
-    return tuple(_number(row[data.label_column or name], empty=float("nan")) for name in classes)
+    found = tuple(_number(row[data.label_column or name], empty=float("nan")) for name in classes)
+    if kind == "survival" and (found[0] < 0 or found[1] not in (0, 1)) and not any(map(math.isnan, found)):
+        time, event = classes
+        raise DataError(f"{time} is 0 or more and {event} 0 or 1, got {row[time]!r} and {row[event]!r}")
+    return found
 
 
 def _number(text: str, empty: float) -> float:
@@ -326,8 +346,11 @@ def _boxes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[s
 
 
 def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str]) -> Iterator[SampleRecord]:
-    labels, listed = _need(data, "a folder of NIfTI masks"), _listed(data)
     volumes = (p for p in data.images.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not is_clutter(p.name))
+    if data.bags:
+        yield from _labelled_volumes(data, kind, classes, problems, {stem_of(p.name): p for p in sorted(volumes)})
+        return
+    labels, listed = _need(data, "a folder of NIfTI masks"), _listed(data)
     for path in sorted(volumes):
         stem = stem_of(path.name)
         row = None if listed is None else listed.get(stem)
@@ -342,3 +365,33 @@ def _volumes(data: DataSpec, kind: str, classes: tuple[str, ...], problems: list
                 yield SliceRecord(name=f"{stem} slice {z}", group=group, split=split, path=path, mask=mask, index=z)
         except DataError as error:
             problems.append(str(error))
+
+
+def _labelled_volumes(
+    data: DataSpec, kind: str, classes: tuple[str, ...], problems: list[str], volumes: Mapping[str, Path]
+) -> Iterator[SampleRecord]:
+    """Slices of the volumes that a table names, each volume a bag with the label of its row."""
+    table = _need(data, "a table")
+    columns = [data.image_column, data.patient_column, data.split_column]
+    seen: dict[str, int] = {}
+    events = kind != "survival"
+    for number, row in _labelled_rows(data, table, columns, classes):
+        try:
+            stem = stem_of(row[data.image_column].strip())
+            if stem not in volumes:
+                raise DataError(f"no NIfTI volume {row[data.image_column]!r} in {data.images}")
+            if stem in seen:
+                raise DataError(f"{stem} stands in row {seen[stem]} too")
+            seen[stem] = number
+            path, label = volumes[stem], _label(row, data, kind, classes)
+            events = events or label[1] > 0
+            group, split = _group(data, path, row), _split(data, path, row)
+            for z in range(count_slices(path)):
+                yield SliceRecord(
+                    name=f"{stem} slice {z}", group=group, split=split, bag=stem, path=path, mask=None, index=z,
+                    label=label,
+                )  # fmt: skip
+        except DataError as error:
+            problems.append(f"{table.name} row {number}: {error}")
+    if seen and not events:
+        problems.append(_no_event(table, classes))

@@ -25,7 +25,7 @@ from wsi_umedpt.datasets.targets import class_mask, label_of
 from wsi_umedpt.errors import DataError
 from wsi_umedpt.io.spelling import quoted, several_spellings, spelled
 
-Kind = Literal["classification", "multilabel", "segmentation", "detection", "regression", "bag_classification"]
+Kind = Literal["classification", "multilabel", "segmentation", "detection", "regression", "survival"]
 """Kinds of task that there is data for."""
 Unit = list[SampleRecord]
 _STRIDE = 32
@@ -39,9 +39,11 @@ class TaskSpec:
     name: str
     """Names the head; letters, digits, '-' and '_'."""
     kind: Kind
-    """Prediction: a class, labels, or values of an image; a class of every pixel; boxes; a class of a bag."""
+    """Prediction: a class, labels, values, or how soon an event comes, of an image or of a bag of images; a class of
+    every pixel; boxes."""
     classes: tuple[str, ...]
-    """Names of classes, labels or values; of segmentation the first is the background."""
+    """Names of classes, labels or values; of segmentation the first is the background; of survival the columns of
+    the time and of the event (1, or 0 where the case was last seen without it)."""
     modality: Modality
     """Modality of the images, which decides the augmentations."""
     data: DataSpec
@@ -78,10 +80,19 @@ class TaskSpec:
             raise ValueError(f"{quoted(alike[0])} are one class but for how it is spelled; write it in one way")
         if self.mpp is not None and self.mpp <= 0:
             raise ValueError(f"mpp must be positive, got {self.mpp}")
-        if {self.kind == "bag_classification"} != {bool(data.bag_column) for data in self.collections}:
-            raise ValueError("bag_classification needs data.bag_column, and nothing else does")
+        if len({data.bags for data in self.collections}) > 1:
+            raise ValueError("labels of all collections of a task are of bags, or those of all are of images")
+        if self.kind == "survival" and len(self.classes) != 2:
+            raise ValueError(f"classes of survival are the columns of time and event, got {[*self.classes]}")
+        if self.kind == "survival" and self.batch_size < 2:
+            raise ValueError("survival compares the cases of a batch: batch_size is at least 2")
         if self.kind == "segmentation" and len({data.numbered for data in self.collections}) > 1:
             raise ValueError("masks of all collections of a task hold classes, or those of all hold instances")
+
+    @property
+    def bags(self) -> bool:
+        """Return whether labels are of bags of images."""
+        return self.data.bags
 
     @property
     def collections(self) -> tuple[DataSpec, ...]:
@@ -161,7 +172,7 @@ class TaskData:
 
     def _units(self, records: list[SampleRecord]) -> list[Unit]:
         """Units of records that are shown together, in the order of the records."""
-        if self.spec.kind != "bag_classification":
+        if not self.spec.bags:
             return [[record] for record in records]
         bags: dict[str, Unit] = {}
         for record in records:
@@ -201,14 +212,12 @@ class TaskData:
             numbered = spec.data.numbered
             masks = [class_mask(c.mask, spec.classes, instances=numbered) for c in samples if c.mask is not None]
             return Batch(images=images, masks=torch.from_numpy(np.stack(masks)))
-        labels = torch.from_numpy(np.stack([label_of(c, spec.kind, spec.classes) for c in samples]))
+        bags = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+        first = np.searchsorted(bags, np.arange(len(units)))  # the label of a bag stands with each of its images
+        labels = torch.from_numpy(np.stack([label_of(samples[at], spec.kind, spec.classes) for at in first]))
         if spec.kind == "classification":
-            return Batch(images=images, labels=labels[:, 0].long())
-        if spec.kind == "bag_classification":
-            bags = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
-            first = np.searchsorted(bags, np.arange(len(units)))  # the label of a bag stands with each of its images
-            return Batch(images=images, labels=labels[first, 0].long(), bags=torch.from_numpy(bags))
-        return Batch(images=images, labels=labels)
+            labels = labels[:, 0].long()
+        return Batch(images=images, labels=labels, bags=torch.from_numpy(bags) if spec.bags else None)
 
 
 def _fitting(units: list[Unit], room: int, rng: Rng) -> list[Unit]:

@@ -118,7 +118,7 @@ def _read_part(part: _Part) -> list[Sample | DataError]:
     first = part[0]
     try:
         if isinstance(first, SliceRecord):
-            every = SliceRecord.read_all(first.path, first.mask)
+            every = first.read_all()
             return [every[r.index] for r in part if isinstance(r, SliceRecord)]
         return [first.read()]
     except DataError as error:

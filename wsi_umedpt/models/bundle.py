@@ -6,7 +6,7 @@ Those that ship lie in the package's folder ``weights``; others are named by the
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ _MOST_DIM = 100_000
 _NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 """Pattern of a name of a model or head: it becomes a folder's name, and comes from a file that somebody sent."""
 _ENCODER_PARTS = ("encoder", "squeezer")
+_GROUPER = "grouper."
 _DECODED: dict[Kind, str] = {"segmentation": "pixels", "multilabel_segmentation": "pixels", "detection": "boxes"}
 """The decoder that a head of a kind reads."""
 
@@ -82,6 +83,8 @@ class _Said:
         for head in self.heads:
             if (decoder := _DECODED.get(head.kind)) and decoder not in parts:
                 raise ValueError(f"head {head.name} reads the decoder {decoder!r}, which the release does not have")
+            if head.bags and not self.grouper:
+                raise ValueError(f"head {head.name} is of bags of images, and the release has no grouper")
 
     @property
     def parts_there(self) -> tuple[str, ...]:
@@ -141,13 +144,13 @@ def load_release(path: Path) -> Release:
         infinite. Of heads, `tasks.load_heads` compares the shapes.
     """
     said = _said(path)
+    spec = replace(said.model, grouper=said.grouper.attention if said.grouper else 0)
     try:
-        whole = outline(lambda: UMedPT(said.model))
+        whole = outline(lambda: UMedPT(spec))
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"{path} describes no model that can be built: {error!s:.300}") from None
     absent = {*PARTS} - {*said.parts_there}
-    expected = {f"shared.{k}": v for k, v in whole.items() if k.partition(".")[0] not in absent}
-    expected |= _grouper_outline(said)
+    expected = {_stored(k): v for k, v in whole.items() if k.partition(".")[0] not in absent}
     heads = tuple(f"heads.{head.name}." for head in said.heads)
 
     def fits(found: Outline) -> str:
@@ -158,12 +161,19 @@ def load_release(path: Path) -> Release:
     if why := flaw(tensors):
         raise CheckpointError(f"the weights of {path} cannot be used: {why}")
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    shared = UMedPT(said.model)
+    shared = UMedPT(spec)
     if (dim := said.dim or said.model.dim) != shared.vector_dim:
         raise CheckpointError(f"{path} says that embeddings have {dim} numbers; its model gives {shared.vector_dim}")
+    if said.grouper and said.grouper.dim != shared.vector_dim:
+        raise CheckpointError(
+            f"{path} says that its grouper takes embeddings of {said.grouper.dim} numbers; its model gives "
+            f"{shared.vector_dim}"
+        )
     if bool((state.get("shared.spread", torch.ones(1)) <= 0).any()):
         raise CheckpointError(f"the weights of {path} cannot be used: it divides its embeddings by 0 or less")
-    shared.load_state_dict(_filled(shared, checkpoint.tensors_under(state, "shared")))
+    own = checkpoint.tensors_under(state, "shared")
+    own |= {key: value for key, value in state.items() if key.startswith(_GROUPER)}
+    shared.load_state_dict(_filled(shared, own))
     head_weights = checkpoint.tensors_under(state, "heads")
     return Release(shared.eval().requires_grad_(False), said.parts_there, said.heads, head_weights)
 
@@ -178,19 +188,19 @@ def load_grouper(path: Path) -> Grouper:
     CheckpointError
         If it is damaged.
     """
-    said = _said(path)
-    if said.grouper is None:
+    if (grouper := load_release(path).shared.grouper) is None:
         raise EncoderError(f"{path} has no grouper, so that nothing can start from it{_why_none(path)}")
-    expected = _grouper_outline(said)
-    tensors, _ = checkpoint.load(
-        path, lambda found: misfit(expected, {k: v for k, v in found.items() if k.startswith("grouper.")})
-    )
-    state = {key: value.float() for key, value in checkpoint.tensors_under(tensors, "grouper").items()}
-    if why := flaw(state):
-        raise CheckpointError(f"the grouper of {path} cannot be used: {why}")
-    grouper = Grouper(said.grouper)
-    grouper.load_state_dict(state)
-    return grouper.eval().requires_grad_(False)
+    return grouper
+
+
+def stored_tensors(shared: UMedPT) -> checkpoint.State:
+    """Weights of a shared model by the names that a release has them by."""
+    return {_stored(key): value for key, value in shared.state_dict().items()}
+
+
+def _stored(key: str) -> str:
+    """Name of a weight of the shared model in a release: the grouper's stand apart, as they make no embedding."""
+    return key if key.startswith(_GROUPER) else f"shared.{key}"
 
 
 def _why_none(path: Path) -> str:
@@ -200,11 +210,6 @@ def _why_none(path: Path) -> str:
     parts = left.items() if isinstance(left, dict) else ()
     reasons = [f"{part} was left out: {why}" for part, why in parts if "group" in f"{part} {why}"]
     return f" ({'; '.join(reasons)})" if reasons else ""
-
-
-def _grouper_outline(said: _Said) -> dict[str, torch.Tensor]:
-    spec = said.grouper
-    return {} if spec is None else {f"grouper.{k}": v for k, v in outline(lambda: Grouper(spec)).items()}
 
 
 def _filled(shared: UMedPT, state: checkpoint.State) -> Mapping[str, object]:

@@ -1,6 +1,7 @@
-"""`Grouper`: gated attention over the images of one patient, as a release may carry it.
+"""`Grouper`: gated attention over the images of one bag (a patient, a slide, a volume).
 
-It weighs embeddings of images; slide classifiers can start from its weights (`wsi_umedpt.mil.training.start`).
+All tasks on bags share one. It weighs embeddings of images; slide classifiers can start from its weights
+(`wsi_umedpt.mil.training.start`).
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,35 @@ class Grouper(nn.Module):
         """tanh's rows, then those of the sigmoid."""
         self.score = nn.Linear(spec.attention, 1)
 
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Embeddings of one bag (image, dim) to weights (image,) that sum to 1."""
+    def forward(self, embeddings: torch.Tensor, bags: torch.Tensor | None = None) -> torch.Tensor:
+        """Weigh the images of each bag.
+
+        Parameters
+        ----------
+        embeddings : float (image, dim)
+        bags : int64 (image,)
+            The bag of each image, counted from 0; images of a bag need not stand together. One bag, unless given.
+
+        Returns
+        -------
+        float (image,)
+            Weights that sum to 1 in each bag.
+        """
+        if bags is None:
+            bags = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
         signal, gate = self.gates(embeddings).chunk(2, dim=1)
-        return torch.softmax(self.score(torch.tanh(signal) * torch.sigmoid(gate))[:, 0], 0)
+        scores = self.score(torch.tanh(signal) * torch.sigmoid(gate))[:, 0]
+        count = int(bags.max()) + 1
+        # Softmax in each bag; the highest score of a bag is taken off first.
+        highest = scores.new_full((count,), -torch.inf).scatter_reduce(0, bags, scores.detach(), "amax")
+        weights = torch.exp(scores - highest[bags])
+        shares: torch.Tensor = weights / scores.new_zeros(count).index_add(0, bags, weights)[bags]
+        return shares
+
+    def pooled(self, embeddings: torch.Tensor, bags: torch.Tensor) -> torch.Tensor:
+        """Weighted mean of each bag's embeddings, (bag, dim)."""
+        # Not under autocast: sums over thousands of images need more digits than bfloat16 has.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+            weights = self(wide, bags)
+            return wide.new_zeros(int(bags.max()) + 1, wide.shape[1]).index_add(0, bags, weights[:, None] * wide)

@@ -10,7 +10,7 @@ Kind = Literal[
     "multilabel_segmentation",
     "detection",
     "regression",
-    "bag_classification",
+    "survival",
 ]
 _CLASSES = 100_000
 _LETTERS = 1000
@@ -23,7 +23,7 @@ class HeadSpec:
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    """Names of classes or labels; of values for regression."""
+    """Names of classes or labels; of values for regression; of the time and of the event for survival."""
     modality: str
     centre: tuple[float, ...] = ()
     """Mean of each value over the training cases (regression)."""
@@ -31,6 +31,8 @@ class HeadSpec:
     """Standard deviation of each value over the training cases (regression)."""
     mpp: float | None = None
     """um/px of the images it was trained on; None where images state none."""
+    bags: bool = False
+    """True if its labels are of bags of images, whose embeddings the grouper has made one of."""
     about: str = ""
     """Description of its objects and training data, for people who choose among heads."""
 
@@ -50,5 +52,5 @@ class HeadSpec:
             raise ValueError(f"task {self.name!r} states {self.mpp:g} um/px; it is over 0 and below 100,000")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON can hold them."""
-        return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """All fields as JSON can hold them; `bags` only where it is true."""
+        return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "bags" or v}

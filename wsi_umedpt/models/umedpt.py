@@ -3,7 +3,8 @@
 After Schaefer et al., Overcoming data scarcity in biomedical imaging with a foundational
 multi-task model, Nature Computational Science 4 (2024), written anew. Four parts, read in the
 order of the data: `encoder` (image to pyramid), `squeezer` (deepest map to an embedding),
-`pixels` (pyramid to an embedding of every second pixel), `boxes` (pyramid to box features).
+`pixels` (pyramid to an embedding of every second pixel), `boxes` (pyramid to box features). Where
+tasks have bags of images, a fifth, `grouper`, makes one embedding of those of a bag.
 The squeezed map replaces the pyramid's deepest, so that every kind of label trains it.
 """
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.backbones import STRIDES, FeaturePyramid, make_backbone
 from wsi_umedpt.models.fcos import BoxDecoder
+from wsi_umedpt.models.grouper import Grouper, GrouperSpec
 from wsi_umedpt.models.norms import NORMS, NormKind, batch_norms, rewrite_norms
 from wsi_umedpt.models.squeezer import Pooling, Squeezer, SqueezerKind
 from wsi_umedpt.models.unet import PixelDecoder
@@ -25,9 +27,9 @@ Vector = Literal["squeezed", "maps"]
 """squeezed: the mean of the squeezed map. maps: the means of the encoder's maps of strides 8, 16 and 32,
 standardised by fixed numbers; nothing is squeezed out of it, and what early layers see stays in it."""
 PARTS = ("encoder", "squeezer", "pixels", "boxes")
-"""Parts of `UMedPT`, as its weights name them."""
+"""Parts of `UMedPT` that see images, as its weights name them."""
 _MOST_DIM = 16_384
-_AS_EVER = (("vector", "squeezed"), ("squeezer", "convolution"), ("decoder_bias", False))
+_AS_EVER = (("vector", "squeezed"), ("squeezer", "convolution"), ("decoder_bias", False), ("grouper", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class ModelSpec:
     """Without one, `dim` is the number of channels of the deepest map."""
     decoder_bias: bool = False
     """True if the pixel decoder's last convolution has a bias, as published ones do."""
+    grouper: int = 0
+    """Width of the attention over the images of a bag, which tasks on bags share; 0: none."""
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -59,6 +63,8 @@ class ModelSpec:
             raise ValueError(f"vector is one of {', '.join(get_args(Vector))}, got {self.vector!r}")
         if not 1 <= self.dim <= _MOST_DIM:
             raise ValueError(f"dim is from 1 to {_MOST_DIM:,}, got {self.dim}")
+        if self.grouper < 0:
+            raise ValueError(f"grouper is the width of its attention, or 0 for none, got {self.grouper}")
         if not all(1e-6 <= s <= 1e6 for s in self.std) or not all(abs(m) <= 1e6 for m in self.mean):
             raise ValueError(f"std is from 1e-6 to 1e6 and mean from -1e6 to 1e6, got {self.std} and {self.mean}")
 
@@ -78,7 +84,7 @@ class Features(NamedTuple):
     pyramid: FeaturePyramid
     """Strides 4 to 32; the deepest is the squeezed map, (image, dim, h / 32, w / 32)."""
     vector: torch.Tensor
-    """(image, vector_dim)."""
+    """(image, vector_dim); where bags were given, (bag, vector_dim)."""
     size: tuple[int, int]
     """Height and width of the images, px, before they were padded to multiples of 32."""
     deepest: torch.Tensor
@@ -114,6 +120,9 @@ class UMedPT(nn.Module):
         self.squeezer = Squeezer(self.encoder.channels[3], spec.dim, spec.norm, spec.pooling, spec.squeezer)
         self.pixels = PixelDecoder(channels, spec.norm, last_bias=spec.decoder_bias)
         self.boxes = BoxDecoder(channels)
+        self.grouper: Grouper | None = None
+        if spec.grouper:
+            self.grouper = Grouper(GrouperSpec(dim=self.vector_dim, attention=spec.grouper))
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
@@ -139,19 +148,30 @@ class UMedPT(nn.Module):
             maps: FeaturePyramid = self.encoder(images)
         return maps
 
-    def features(self, images: torch.Tensor) -> Features:
-        """Run the encoder and the squeezer.
+    def features(self, images: torch.Tensor, bags: torch.Tensor | None = None) -> Features:
+        """Run the encoder and the squeezer, and the grouper on bags.
 
         Parameters
         ----------
         images : float (image, 3, h, w)
             Normalised. Sides that are no multiple of 32 are padded at the right and the bottom
             by repeating the border.
+        bags : int64 (image,)
+            The bag of each image, where labels are of bags.
+
+        Raises
+        ------
+        EncoderError
+            If bags are given to a model without a grouper.
         """
         pyramid = self.pyramid(images)
         squeezed, vector = self.squeezer(pyramid.stride32)
         if self.spec.vector == "maps":
             vector = self.map_means(pyramid)
+        if bags is not None:
+            if self.grouper is None:
+                raise EncoderError("the model has no grouper for bags of images (`grouper` in its spec is 0)")
+            vector = self.grouper.pooled(vector, bags)
         height, width = images.shape[2:]
         return Features(pyramid._replace(stride32=squeezed), vector, (height, width), pyramid.stride32)
 

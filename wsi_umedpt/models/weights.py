@@ -96,6 +96,7 @@ def _of_release(asked: Asked, _: torch.dtype) -> tuple[nn.Module, EncoderCard]:
     path = shipped()[asked.name] if asked.source == "release" else Path(asked.name)
     release, card = load_release(path), release_card(path)
     network = release.shared
+    network.grouper = None  # it weighs embeddings and makes none
     # What the tensors do not tell is part of what the features are: pooling, mean and std. Decoders
     # that an imported encoder lacks are not.
     parts = [network] if release.parts == PARTS else [network.get_submodule(part) for part in release.parts]

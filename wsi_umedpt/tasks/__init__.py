@@ -9,15 +9,16 @@ from wsi_umedpt.io.tensors import misfit, outline
 from wsi_umedpt.models.bundle import Release
 from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.tasks.base import Task
-from wsi_umedpt.tasks.classification import BagClassification, Classification, MultiLabel, Regression
+from wsi_umedpt.tasks.classification import Classification, MultiLabel, Regression
 from wsi_umedpt.tasks.detection import Detection
 from wsi_umedpt.tasks.segmentation import MultiLabelSegmentation, Segmentation
+from wsi_umedpt.tasks.survival import Survival
 
 _ON_VECTOR: dict[str, Callable[[HeadSpec, int], Task]] = {
     "classification": Classification,
     "multilabel": MultiLabel,
     "regression": Regression,
-    "bag_classification": BagClassification,
+    "survival": Survival,
 }
 _ON_MAPS: dict[str, Callable[[HeadSpec], Task]] = {
     "segmentation": Segmentation,

@@ -60,7 +60,7 @@ class Task(nn.Module, ABC):
 
     def loss(self, shared: UMedPT, batch: Batch) -> torch.Tensor:
         """Scalar loss of a batch, about 1 at chance."""
-        features = shared.features(shared.normalised(batch.images))
+        features = shared.features(shared.normalised(batch.images), batch.bags)
         return self.loss_of(self(shared, features), batch)
 
 

@@ -1,7 +1,6 @@
-"""Labels of a whole image: one class, several labels, values, or one class for a bag of images."""
+"""Labels of a whole image, or of a bag of images: one class, several labels, or values."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,14 +32,14 @@ def scaled_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.T
 
 
 class LinearHead(Task):
-    """Dropout and one linear layer on the image's vector; the base of what follows."""
+    """Dropout and one linear layer on the vector of an image or bag; the base of what follows."""
 
-    def __init__(self, spec: HeadSpec, dim: int) -> None:
+    def __init__(self, spec: HeadSpec, dim: int, *, outputs: int = 0, bias: bool = True) -> None:
         super().__init__(spec)
-        self.head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(dim, len(spec.classes)))
+        self.head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(dim, outputs or len(spec.classes), bias=bias))
 
     def forward(self, shared: UMedPT, features: Features) -> torch.Tensor:
-        """Logits or values, float (image, k)."""
+        """Logits or values, float (image, k), or (bag, k)."""
         out: torch.Tensor = self.head(features.vector)
         return out
 
@@ -105,52 +104,12 @@ class Regression(LinearHead):
         return ValueMeter(self)
 
 
-class BagClassification(Task):
-    """One class for a bag of images: gated attention (Ilse et al., ICML 2018), eq. 9, and a linear layer."""
-
-    def __init__(self, spec: HeadSpec, dim: int) -> None:
-        super().__init__(spec)
-        hidden = max(1, dim // 3)
-        self.value = nn.Linear(dim, hidden)
-        self.gate = nn.Linear(dim, hidden)
-        self.attention = nn.Linear(hidden, 1)
-        self.head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(dim, len(spec.classes)))
-
-    def forward(self, shared: UMedPT, features: Features) -> torch.Tensor:
-        """Vectors of the images, to be pooled with the bags of the batch."""
-        return features.vector
-
-    def pooled(self, vectors: torch.Tensor, bags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (bag, class), and attention (image,) that sums to 1 in each bag."""
-        count = int(bags.max()) + 1
-        # Not under autocast: sums over thousands of images need more digits than bfloat16 has.
-        with torch.autocast(vectors.device.type, enabled=False):
-            vectors = widened(vectors)
-            scores = self.attention(torch.tanh(self.value(vectors)) * torch.sigmoid(self.gate(vectors)))[:, 0]
-            # Softmax in each bag; the highest score of a bag is taken off first.
-            highest = scores.new_full((count,), -torch.inf).scatter_reduce(0, bags, scores.detach(), "amax")
-            weights = torch.exp(scores - highest[bags])
-            attention = weights / scores.new_zeros(count).index_add(0, bags, weights)[bags]
-            mixed = vectors.new_zeros(count, vectors.shape[1]).index_add(0, bags, attention[:, None] * vectors)
-            return self.head(mixed), attention
-
-    def loss_of(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """See `scaled_cross_entropy`, over bags."""
-        logits, _ = self.pooled(outputs, needed(batch.bags, "the bag of each image"))
-        return scaled_cross_entropy(logits, needed(batch.labels, "a class for each bag"))
-
-    def meter(self) -> Meter:
-        """See `ClassMeter`."""
-        return ClassMeter(lambda outputs, batch: self.pooled(outputs, needed(batch.bags, "bags"))[0])
-
-
 class ClassMeter(Meter):
     """AUC (one against the rest, mean over classes), accuracy, macro F1."""
 
     main: ClassVar[str] = "auc"
 
-    def __init__(self, logits_of: Callable[[torch.Tensor, Batch], torch.Tensor] | None = None) -> None:
-        self._logits_of = logits_of or (lambda outputs, batch: outputs)
+    def __init__(self) -> None:
         self._chances: list[torch.Tensor] = []
         self._classes: list[torch.Tensor] = []
 
@@ -158,7 +117,7 @@ class ClassMeter(Meter):
         """See `Meter.add`."""
         classes = needed(batch.labels, "classes")
         known = classes != IGNORED
-        self._chances.append(widened(self._logits_of(outputs, batch)).softmax(1)[known].cpu())
+        self._chances.append(widened(outputs).softmax(1)[known].cpu())
         self._classes.append(classes[known].cpu())
 
     def figures(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ def evaluate(shared: UMedPT, task: Task, batches: Iterable[Batch], device: str, 
     for batch in batches:
         here = batch.to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
-            outputs = task(shared, shared.features(shared.normalised(here.images)))
+            outputs = task(shared, shared.features(shared.normalised(here.images), here.bags))
             losses.append(float(task.loss_of(outputs, here)))
         meter.add(outputs, here)
     shared.train(modes[0])

@@ -16,6 +16,7 @@ import torch
 from wsi_umedpt import __version__
 from wsi_umedpt.io import checkpoint
 from wsi_umedpt.messages import counted
+from wsi_umedpt.models.bundle import stored_tensors
 from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.training.settings import PretrainConfig
@@ -28,14 +29,15 @@ def release(
     seconds: float, images: int,
 ) -> Path:  # fmt: skip
     """Write the weights of a finished run; returns their JSON file."""
-    tensors = {f"shared.{k}": v for k, v in shared.state_dict().items()}
+    tensors = stored_tensors(shared)
     for name, (_, state) in heads.items():
         tensors |= {f"heads.{name}.{k}": v for k, v in state.items()}
     about = {
         "schema": 1,
         "kind": "umedpt",
         "name": config.name,
-        "model": config.model.to_dict(),
+        "model": dataclasses.replace(config.model, grouper=0).to_dict(),
+        **({"grouper": dataclasses.asdict(shared.grouper.spec)} if shared.grouper else {}),
         "dim": shared.vector_dim,
         "heads": [spec.to_dict() for spec, _ in heads.values()],
         "mpp": config.mpp,

@@ -148,7 +148,7 @@ def head_spec(data: TaskData) -> HeadSpec:
     centre, spread = data.label_moments() if spec.kind == "regression" else ((), ())
     return HeadSpec(
         name=spec.name, kind=spec.kind, classes=spec.classes, modality=spec.modality,
-        centre=centre, spread=spread, mpp=spec.mpp, about=spec.about,
+        centre=centre, spread=spread, mpp=spec.mpp, bags=spec.bags, about=spec.about,
     )  # fmt: skip
 
 

@@ -106,6 +106,11 @@ class PretrainConfig:
         if not re.fullmatch(r"[\w-][\w.-]*", self.name):
             raise ValueError(f"name is letters, digits, '.', '-' and '_', as it names files; got {self.name!r}")
         for task in self.task:
+            if task.bags and not self.model.grouper:
+                raise ValueError(
+                    f"labels of task {task.name} are of bags of images: [model] needs a grouper, the width of the "
+                    "attention over them, such as grouper = 128"
+                )
             if task.size_px[1] ** 2 > self.training.max_pixels:
                 raise ValueError(
                     f"an image of task {task.name} may have {task.size_px[1]} x {task.size_px[1]} px, more than "

@@ -1,5 +1,7 @@
 """Start of training: the weights that `initial` and `distil_from` name."""
 
+from dataclasses import replace
+
 import torch
 
 from wsi_umedpt.errors import EncoderError
@@ -16,8 +18,8 @@ from wsi_umedpt.training.settings import PretrainConfig
 def initial_model(config: PretrainConfig) -> UMedPT:
     """Build the shared model as it is before the first step.
 
-    A UMedPT model of the same description gives all its weights, the standardisation of its embedding
-    too; any other network gives those of the encoder.
+    A UMedPT model of the same description, but perhaps for the grouper, gives all its weights, the
+    standardisation of its embedding too; any other network gives those of the encoder.
 
     Raises
     ------
@@ -27,7 +29,9 @@ def initial_model(config: PretrainConfig) -> UMedPT:
     torch.manual_seed(config.training.seed)
     shared = UMedPT(config.model)
     if release := _same_model(config):
-        shared.load_state_dict(release.shared.state_dict())
+        own = shared.state_dict()
+        given = release.shared.state_dict().items()
+        shared.load_state_dict(own | {k: v for k, v in given if k in own and v.shape == own[k].shape})
     elif config.initial:
         _fill(shared.encoder, config.initial, config.model.backbone)
     return shared
@@ -36,11 +40,12 @@ def initial_model(config: PretrainConfig) -> UMedPT:
 def initial_heads(config: PretrainConfig) -> dict[str, Task]:
     """Heads of the model that `initial` names, on CPU; none where it is no UMedPT model of the same description.
 
-    A head serves the task of its name if kind and classes are the same.
+    A head serves the task of its name if kind and classes are the same, and both are of bags or both of images.
     """
-    wanted = {(task.name, task.kind, task.classes) for task in config.task}
+    wanted = {(task.name, task.kind, task.classes, task.bags) for task in config.task}
     heads = load_heads(release) if (release := _same_model(config)) else {}
-    return {name: head for name, head in heads.items() if (name, head.spec.kind, head.spec.classes) in wanted}
+    found = {name: (name, head.spec.kind, head.spec.classes, head.spec.bags) for name, head in heads.items()}
+    return {name: head for name, head in heads.items() if found[name] in wanted}
 
 
 def kept_near(config: PretrainConfig, shared: UMedPT) -> Backbone:
@@ -53,11 +58,11 @@ def kept_near(config: PretrainConfig, shared: UMedPT) -> Backbone:
 
 
 def _same_model(config: PretrainConfig) -> Release | None:
-    """The UMedPT model that `initial` names, if it is of the same description."""
+    """The UMedPT model that `initial` names, if it is of the same description; its grouper may be another."""
     if not config.initial or parse_name(config.initial).source not in ("release", "umedpt"):
         return None
     release = load_release(release_path(config.initial))
-    return release if release.shared.spec == config.model else None
+    return release if replace(release.shared.spec, grouper=config.model.grouper) == config.model else None
 
 
 def _fill(encoder: Backbone, name: str, backbone: str) -> None:

@@ -72,7 +72,7 @@ def train_step(
         torch.manual_seed(zlib.crc32(f"{seed}/{step}/{task.name}".encode()))
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=settings.autocast):
             images = shared.normalised(batch.images)
-            features = shared.features(images)
+            features = shared.features(images, batch.bags)
             loss = task.loss_of(task(shared, features), batch)
         losses[task.name] = loss.item()
         loss = loss * settings.weights.get(task.name, 1.0)

@@ -13,6 +13,7 @@ from scipy.special import expit, softmax
 from torch.nn import functional
 
 from wsi_umedpt.mil.data.targets import Target
+from wsi_umedpt.tasks.survival import cox_loss
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,36 +81,6 @@ def _ordinal(logits: torch.Tensor, classes: torch.Tensor, of_bag: torch.Tensor) 
     above = (classes[:, None] > rank).float()
     losses = functional.binary_cross_entropy_with_logits(logits, above, reduction="none") * asked * of_bag[:, None]
     return losses.sum() / math.log(2), int(asked.sum())
-
-
-def cox_loss(risk: torch.Tensor, time: torch.Tensor, event: torch.Tensor) -> torch.Tensor:
-    """Negative log partial likelihood a event, over its value for equal risks; ties by Efron (1977).
-
-    Parameters
-    ----------
-    risk : (bag,) log hazard ratios
-    time : (bag,) of the event, or of the last sight of the patient
-    event : (bag,) 1 where it happened, 0 where it is censored
-
-    Returns
-    -------
-    scalar
-        0 where no event has another patient at risk.
-    """
-    time, order = torch.sort(time, descending=True)
-    risk, event = risk[order], event[order] > 0
-    _, moment, counts = torch.unique_consecutive(time, return_inverse=True, return_counts=True)
-    at_risk = torch.cumsum(counts, 0)  # (moment,) patients seen so long or longer
-    everyone = torch.logcumsumexp(risk, 0)[at_risk - 1]
-    moment, going = moment[event], risk[event]
-    # Efron: those who go together leave one by one, each before a share of the others.
-    ties = torch.bincount(moment, minlength=len(counts))
-    rank = torch.arange(len(moment), device=risk.device) - (torch.cumsum(ties, 0) - ties)[moment]
-    share = rank.to(risk.dtype) / ties[moment]
-    together = torch.zeros_like(everyone).index_add(0, moment, torch.exp(going - everyone[moment]))
-    found = everyone[moment] + torch.log1p(-share * together[moment]) - going
-    chance = torch.log((at_risk[moment] - rank).to(risk.dtype)).sum()
-    return found.sum() / chance if chance > 0 else risk.sum() * 0
 
 
 def _discrete(
