@@ -81,7 +81,7 @@ def bare_loop(jobs: list[SlideJob], plan: Any) -> None:
     for job in jobs:
         with open_slide(job.path) as slide:
             tissue = find_tissue(slide, task.tissue)
-            grid = lay_grid(slide.size, slide.mpp, task.specs[0], within=tissue)
+            grid = lay_grid(slide.size, slide.mpp, task.specs(slide.mpp)[0], within=tissue)
             with SlideStore.create(out / f"{job.slide_id}.zarr", slide, tissue, grid) as store:
                 encode_slide(slide, store, list(task.encoders), settings=task.settings)
 

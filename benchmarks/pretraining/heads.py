@@ -2,13 +2,16 @@
 
     python -m benchmarks.pretraining.heads --data ../shared/data
     python -m benchmarks.pretraining.heads RELEASE.json --config benchmarks/pretraining/lite0_v2.toml
+    python -m benchmarks.pretraining.heads --split val --zooms 0.5 1       # which scale shows nuclei best
 
 The test side of the pretraining split (``--split val`` for choosing between ways to separate
 nuclei, which ``--ways`` compares). Nuclei, mean over images: Dice of the foreground, aggregated
 Jaccard index, panoptic quality, error of the count over the true count; boxes: average precision
 at IoU 0.5. Nuclei are separated as `wsi-umedpt segment` does it. The baseline is Otsu's threshold
 and a watershed of the smoothed distance transform, on the haematoxylin channel of H&E and on grey
-values else; its boxes have no score, so they are ranked by size.
+values else; its boxes have no score, so they are ranked by size. With ``--zooms`` nuclei are looked for at
+these zooms, those under 10 um2 dropped (images of no stated scale count as 0.25 um/px), and compared at the
+images' own pixels.
 """
 
 import argparse
@@ -76,11 +79,13 @@ def one_class(boxes: Boxes | Detections) -> Boxes | Detections:
     return boxes._replace(classes=torch.zeros_like(boxes.classes))
 
 
+MIN_PX, MIN_UM2, MPP = 20, 10.0, 0.25
+"""Least nucleus where the images' scale is left alone; with ``--zooms``; and um/px where none is stated."""
 WAYS = {"both heads": MIN_SCORE, "both, boxes over 0.2": 0.2, "both, boxes over 0.4": 0.4, "pixels alone": None}
 """Least score of the boxes whose centres mark nuclei; None leaves the boxes out."""
 
 
-def instances(image: np.ndarray, model: OnePass, min_score: float | None) -> np.ndarray:
+def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px: int = MIN_PX) -> np.ndarray:
     """Nuclei of a whole image, int32 (h, w); norms are fixed by its tiles, as those of a slide are."""
     (head,) = model.heads
     height, width = image.shape[:2]
@@ -95,7 +100,7 @@ def instances(image: np.ndarray, model: OnePass, min_score: float | None) -> np.
     if min_score is not None and head.boxes:
         boxes = outputs.boxes[head.name][0]
         centres = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2)[boxes.score >= min_score]
-    return separate(np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8), chances[0], centres, min_px=20)
+    return separate(np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8), chances[0], centres, min_px=min_px)
 
 
 def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | None]) -> dict[str, dict[str, float]]:
@@ -110,10 +115,32 @@ def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | N
         found["Otsu, watershed"] = classical(seen.image, stained=data.spec.modality == "microscopy", dark=False)
         for name, labels in found.items():
             rows.setdefault(f"{record.group.partition('/')[0]}, {name}", []).append(agreement(true, labels))
+    return means(rows)
+
+
+def means(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Mean of each figure over images."""
     return {
         name: {"images": len(each), **{k: float(np.nanmean([r[k] for r in each])) for k in each[0]}}
         for name, each in rows.items()
     }
+
+
+def at_zooms(model: OnePass, data: TaskData, split: str, zooms: list[float]) -> dict[str, dict[str, float]]:
+    """Figures of each collection and zoom at the images' own pixels; means over images."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for record in data.splits[split]:
+        case = record.read()
+        own = take(case, still_view(case, 1.0, "crop", 0))
+        true = np.unique(np.maximum(own.mask, 0), return_inverse=True)[1].reshape(own.mask.shape).astype(np.int32)
+        for zoom in zooms:
+            seen = take(case, still_view(case, zoom, "crop", 0))
+            min_px = round(MIN_UM2 / ((data.spec.mpp or MPP) / zoom) ** 2)
+            found = instances(seen.image, model, WAYS["both heads"], min_px).astype(np.float32)
+            found = cv2.resize(found, true.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32)
+            name = f"{record.group.partition('/')[0]}, zoom {zoom:g}"
+            rows.setdefault(name, []).append(agreement(true, found))
+    return means(rows)
 
 
 def agreement(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
@@ -165,6 +192,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--ways", action="store_true", help="compare ways to separate nuclei")
+    parser.add_argument("--zooms", nargs="+", type=float, help="look for nuclei at these zooms alone")
     asked = parser.parse_args()
     release = load_release(asked.release)
     heads = load_heads(release)
@@ -173,9 +201,10 @@ def main() -> None:
         name, head = data.spec.name, heads[data.spec.name]
         if data.spec.kind == "segmentation" and "nuclei" in name:
             model = OnePass(release, find_heads(release, [name]), size_px=256)
-            for way, figures in nuclei(model, data, asked.split, ways).items():
+            zoomed = asked.zooms and at_zooms(model, data, asked.split, asked.zooms)
+            for way, figures in (zoomed or nuclei(model, data, asked.split, ways)).items():
                 print(row(f"{name}, {way}", figures), flush=True)
-        elif asked.ways:
+        elif asked.ways or asked.zooms:
             continue
         elif data.spec.kind == "detection":
             print(row(name, boxes(release.shared, head, data, asked.split)), flush=True)

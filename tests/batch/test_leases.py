@@ -237,7 +237,7 @@ def test_a_holder_that_wakes_up_late_harms_nobody(
     """Suspended, its checks too late: what it writes goes nowhere, and its successor's store is that of a calm run."""
     path = tmp_path / "s0.zarr"
     task = bad_slides.task(readers=0)
-    [encoder], [spec] = task.encoders, task.specs
+    [encoder], [spec] = task.encoders, task.specs(0.5)
     theirs, ours = Claims(tmp_path), Claims(tmp_path)
     late = theirs.take("s0", path)
     assert late

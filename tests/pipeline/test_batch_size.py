@@ -87,7 +87,7 @@ def run(slide_path, store, *, progress=None, **settings):
     )
     with (
         open_slide(slide_path) as slide,
-        PreparedSlide(slide, store, find_tissue(slide), task.specs, 0) as prepared,
+        PreparedSlide(slide, store, find_tissue(slide), task.specs(slide.mpp), 0) as prepared,
     ):
         prepared.read_ahead(task)
         return task.run(prepared, progress or Progress())

@@ -11,9 +11,13 @@ from wsi_umedpt.errors import OptionError, SlideError, StoreError
 from wsi_umedpt.models.cards import EncoderCard
 from wsi_umedpt.models.encoder import Encoder
 from wsi_umedpt.pipeline.embed import encode_slide
+from wsi_umedpt.pipeline.plan import plan_segmentation
+from wsi_umedpt.pipeline.prepare import PreparedSlide
+from wsi_umedpt.pipeline.segment import SegmentTask
+from wsi_umedpt.pipeline.task import Progress
 from wsi_umedpt.segmentation.object_stats import slide_row
 from wsi_umedpt.segmentation.row_stream import Stitcher
-from wsi_umedpt.settings import RunSettings
+from wsi_umedpt.settings import RunSettings, TileOptions
 from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.slides.tiling import TileSpec, lay_grid
 from wsi_umedpt.slides.tissue import TissueMask
@@ -360,3 +364,34 @@ def test_without_vectors_objects_are_the_same_and_asking_for_vectors_says_so(pai
     with pytest.raises(StoreError, match="without vectors, which cannot be added"):
         segment(painted, path)
     assert not segment(painted, tmp_path / "b.zarr", ByColour(maps=False)).changed  # it holds all that is asked for
+
+
+@pytest.mark.parametrize(("finest", "stored"), [(0.25, 0.5), (0.5, 0.5), (1.0, 1.0)])
+def test_windows_are_at_the_slides_scale_where_that_is_coarser(painted, tmp_path, finest, stored):
+    """A head's own scale is the finest that is asked for; the same run again changes nothing."""
+    spec = replace(WINDOWS, mpp=finest)
+    task = SegmentTask(
+        model=ByColour(), spec=spec, coarser=True, made_by={"model": "by colour"}, settings=RunSettings(readers=0)
+    )
+    path = tmp_path / "a.zarr"
+    with open_slide(painted.path) as slide:
+        assert [one.mpp for one in task.specs(slide.mpp)] == [stored]
+        with PreparedSlide(slide, path, painted.tissue(), task.specs(slide.mpp), 0) as prepared:
+            assert task.run(prepared, Progress()).changed
+    store = SlideStore.open(path)
+    assert read_objects(store)[1]["spec"]["mpp"] == stored
+    assert not task.already_done(store).changed
+    with pytest.raises(StoreError):
+        replace(task, coarser=False, spec=replace(WINDOWS, mpp=2 * stored)).already_done(store)
+
+
+def test_windows_have_the_scale_of_their_head():
+    """Unless another is asked for, or they are embedded: those have the encoder's."""
+
+    def scale(**asked):
+        task = plan_segmentation(heads=["nuclei_tnbc"], **asked)
+        return task.spec.mpp, task.coarser
+
+    assert scale() == (0.25, True)
+    assert scale(embed=True) == (0.5, False)
+    assert scale(tiles=TileOptions(tile_mpp=1.0)) == (1.0, False)

@@ -52,7 +52,7 @@ def run(slide_path: Path, store: Path, specs, *, progress=None, readers=0, ahead
     )  # fmt: skip
     with (
         open_slide(slide_path) as slide,
-        PreparedSlide(slide, store, find_tissue(slide), task.specs, readers) as prepared,
+        PreparedSlide(slide, store, find_tissue(slide), task.specs(slide.mpp), readers) as prepared,
     ):
         if ahead:
             prepared.read_ahead(task)

@@ -133,7 +133,8 @@ def segment_given(given: Given, out: str, spread: SpreadOptions, asked: Asked, r
     names = ", ".join(head.name for head in task.model.heads)
     say(
         f"{made_by['model']}: {names}{' and embeddings' if asked.embed else ''}; windows of {spec.size_px} px, "
-        f"{spec.stride} px apart, at {spec.mpp:g} um/px, {made_by['precision']} on {made_by['device']}"
+        f"{spec.stride} px apart, at {spec.mpp:g} um/px{' or the scale of coarser slides' if task.coarser else ''}, "
+        f"{made_by['precision']} on {made_by['device']}"
     )
     unscaled = [head.name for head in task.model.heads if head.mpp is None]
     if (asked.tiles is None or asked.tiles.tile_mpp is None) and unscaled:

@@ -52,9 +52,8 @@ class EmbedTask:
             "version": __version__,
         }
 
-    @property
-    def specs(self) -> list[TileSpec]:
-        """Grids of the encoders, each once."""
+    def specs(self, mpp: float) -> list[TileSpec]:
+        """Return the grids of the encoders, each once, whatever the slide's `mpp`."""
         return list(self.by_spec())
 
     def by_spec(self) -> dict[TileSpec, list[Encoder]]:

@@ -135,7 +135,7 @@ def _run(
         if mask is None and tissue is None and path.exists():
             mask = SlideStore.open(path).tissue()
         mask = mask or find_tissue(opened, task.tissue)
-        with PreparedSlide(opened, path, mask, task.specs, task.settings.readers) as prepared:
+        with PreparedSlide(opened, path, mask, task.specs(opened.mpp), task.settings.readers) as prepared:
             prepared.read_ahead(task)
             with progress:
                 task.run(prepared, progress)

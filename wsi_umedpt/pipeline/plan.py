@@ -143,8 +143,10 @@ def plan_segmentation(
     heads
         By default the first that shows objects.
     tiles
-        Windows; of `WINDOW_PX`, overlapping by `OVERLAP_PX`, where they do not say. Objects are looked for up to the
-        slide's edge in any case; `edge` is of windows that are embedded.
+        Windows; of `WINDOW_PX`, overlapping by `OVERLAP_PX`, where they do not say. Their scale is, where they do not
+        say, that of the images which the first head learnt from (on coarser slides the slide's own), and the
+        encoder's where windows are embedded or the head states none. Objects are looked for up to the slide's edge in
+        any case; `edge` is of windows that are embedded.
     compute, tissue, settings
         Settings of networks, of tissue detection, and for reading and running windows.
     embed
@@ -165,7 +167,9 @@ def plan_segmentation(
     if not known:
         raise EncoderError(f"{model} has no heads that show objects")
     chosen = find_heads(release, heads or known[:1])
-    mpps = [mpp for mpp in (tiles.tile_mpp, encoder.card.mpp, chosen[0].mpp, TileSpec.mpp) if mpp is not None]
+    # Objects are seen best at the scale that their head learnt from; embeddings have the encoder's.
+    own = None if embed or tiles.tile_mpp else chosen[0].mpp
+    mpps = [mpp for mpp in (tiles.tile_mpp, own, encoder.card.mpp, chosen[0].mpp, TileSpec.mpp) if mpp is not None]
     spec = _windows(tiles, mpps[0], embed=embed)
     device = pick_device(compute.device)
     made_by: dict[str, Any] = {
@@ -183,6 +187,7 @@ def plan_segmentation(
             maps=MAP_STRIDES if settings.object_vectors else (),
         ),
         spec=spec,
+        coarser=own is not None,
         made_by=made_by,
         features=features,
         tissue=tissue or TissueParameters(),

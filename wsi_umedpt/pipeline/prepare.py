@@ -90,9 +90,8 @@ class PreparedSlide:
             tissue = _tissue(slide, store, job, task.tissue, pulse)
             pulse()
             readers = settings.readers
-            made = cls(
-                slide, store, tissue, task.specs, max(1, readers) if watched and readers is not None else readers
-            )
+            readers = max(1, readers) if watched and readers is not None else readers
+            made = cls(slide, store, tissue, task.specs(slide.mpp), readers)
             made._opened = opened.pop_all()
             _log.debug(
                 "slide %s: %d x %d px at %g um/px, read by %s; tissue %.1f %%; %s tiles", job.slide_id, *slide.size,

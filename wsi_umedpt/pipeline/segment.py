@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,8 @@ class SegmentTask:
     """The model with the heads that run."""
     spec: TileSpec
     """Specification of the windows; see `window_spec`."""
+    coarser: bool = False
+    """Take a slide's own scale where that is coarser than that of `spec`, instead of refusing the slide."""
     made_by: dict[str, Any]
     """Model, weights and precision, for the store; JSON."""
     features: FeaturesToo | None = None
@@ -71,10 +73,14 @@ class SegmentTask:
     """Seconds between two moments at which what was found is made durable."""
     name: ClassVar[str] = "segment"
 
-    @property
-    def specs(self) -> tuple[TileSpec, ...]:
-        """The grid of the windows."""
-        return (self.spec,)
+    def specs(self, mpp: float) -> tuple[TileSpec, ...]:
+        """Return the grid of the windows on a slide of `mpp` um/px."""
+        return (replace(self.spec, mpp=mpp) if self.coarser and mpp > self.spec.mpp else self.spec,)
+
+    def on(self, mpp: float) -> Self:
+        """Return the task as it is on a slide of `mpp` um/px."""
+        (spec,) = self.specs(mpp)
+        return replace(self, spec=spec, coarser=False)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -84,6 +90,7 @@ class SegmentTask:
             "version": __version__,
             "made_by": self.made_by,
             "spec": self.spec.to_dict(),
+            **({"coarser": True} if self.coarser else {}),
             "features": self.features.name if self.features else None,
             "heads": [head.name for head in self.model.heads],
             "maps": [*self.model.maps],
@@ -109,11 +116,13 @@ class SegmentTask:
         StoreError
             If the store holds objects of one of these names that other settings made.
         """
+        slide = store.attrs["slide"]
+        if self.coarser:
+            return self.on(slide["mpp"]).already_done(store)
         if not all(_is_there(store, head.name, {**self.recorded, "head": head.name}) for head in self.model.heads):
             return None
         if self.features and not store.has_features(self.features.name, self.spec.grid_id):
             return None
-        slide = store.attrs["slide"]
         windows = lay_grid(tuple(slide["size"]), slide["mpp"], self.spec, within=store.tissue(), whole=False)
         counts = {head.name: len(read_objects(store, head.name)[0]) for head in self.model.heads}
         return TaskResult(len(windows), objects=counts, changed=False)
@@ -121,7 +130,7 @@ class SegmentTask:
     def run(self, prepared: PreparedSlide, progress: Progress, hold: Hold | None = None) -> TaskResult:
         """See `SlideTask.run`."""
         (grid,) = prepared.grids
-        task = replace(self, settings=replace(self.settings, readers=prepared.readers))
+        task = replace(self.on(prepared.slide.mpp), settings=replace(self.settings, readers=prepared.readers))
         with SlideStore.create(prepared.path, prepared.slide, prepared.tissue, grid, hold) as store:
             return segment_slide(prepared.slide, store, task, progress)
 

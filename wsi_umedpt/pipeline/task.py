@@ -91,9 +91,8 @@ class SlideTask(Protocol):
         """Parameters of tissue detection, where the user drew no mask."""
         ...
 
-    @property
-    def specs(self) -> Sequence[TileSpec]:
-        """Grids that are laid on every slide, each once."""
+    def specs(self, mpp: float) -> Sequence[TileSpec]:
+        """Return the grids that are laid on a slide of `mpp` um/px, each once."""
         ...
 
     @property

@@ -261,7 +261,7 @@ def _look_for(request: Request, job: SlideJob, progress: AnalysisProgress) -> di
     task = plan_segmentation(request.model, request.heads, compute=ComputeOptions(device=request.device))
     with _prepared(request, job, task, progress) as prepared:
         slide = prepared.slide
-        windows = lay_grid(slide.size, slide.mpp, task.spec, within=prepared.tissue, whole=False)
+        windows = lay_grid(slide.size, slide.mpp, task.on(slide.mpp).spec, within=prepared.tissue, whole=False)
         _check_tiles(windows, request)
         progress.enter(f"Looking for {', '.join(request.heads)}:", windows)
         done = task.run(prepared, _told(progress))
