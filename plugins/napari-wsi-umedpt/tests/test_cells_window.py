@@ -4,14 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QPoint
 from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.store import SlideStore, read_object_scores
 
+from napari_wsi_umedpt.docks import analyse
 from napari_wsi_umedpt.docks.base import frame_of_dock
 from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.layers.run_results import shown_of
+from napari_wsi_umedpt.logic.analysis import ModelChoice
 from napari_wsi_umedpt.opening.load import open_path
+from napari_wsi_umedpt.window.tool_bar import ToolBar
 from napari_wsi_umedpt.window.viewer import add_layers
-from tests.support.cells import cell_store, types
+from tests.support.cells import bare_store, cell_store, types
 from tests.support.hands import BOTH_SCREENS
 
 
@@ -42,6 +47,44 @@ def column(dock, number: int) -> list[str]:
 
 def learned_from(dock, *counts: int) -> bool:
     return dock.taught is not None and [*dock.taught.probe.about["labelled"].values()] == [*counts]
+
+
+def test_cells_are_there_once_they_were_found(hands, planted, tmp_path, told, monkeypatch):
+    """Without nuclei the dock leads to Analyse, where they are ticked, and calls nothing an error; then it is ready."""
+    heads = {"nuclei": "nuclei; try these first", "cells": "blood cells"}
+    monkeypatch.setattr(analyse, "models", lambda: [ModelChoice("model", "about", heads)])
+    path = tmp_path / "planted.zarr"
+    with open_slide(planted.slide) as slide:
+        bare_store(path, slide)
+        add_layers(hands.viewer, open_path(path, pytest.fail, slide=planted.slide))
+        dock = hands.dock("Cells")
+        hands.until(dock.offer.isVisible)
+        hands.click(dock.offer.button)
+        bar = ToolBar.of(hands.window)
+        hands.until(bar.buttons["Analyse"].isChecked)
+        (other,) = hands.window.findChildren(analyse.AnalyseDock)
+        hands.until(lambda: other.chosen_heads == ("nuclei",))
+        cell_store(path, slide)
+    found = [layer for layer in open_path(path, pytest.fail, slide=planted.slide) if shown_of(layer).kind == "objects"]
+    add_layers(hands.viewer, found)
+    hands.click(bar.button("Cells"))
+    hands.until(lambda: dock.slide is not None)
+    hands.wait(100)
+    assert dock.offer.isHidden()
+    assert dock.notice.isHidden()
+    assert told == []
+
+
+def test_a_click_beside_a_cell_means_it(hands, dock, told):
+    """Up to some px of the screen: cells are small, and nobody meets each outline; what is far from all means none."""
+    hands.click(dock.label_button)
+    objects = dock.slide.field.objects
+    corner = hands.on_canvas(*objects.outline[: objects.starts[1]].min(0).tolist())
+    hands.click(corner - QPoint(4, 4))
+    hands.until(lambda: [*dock.labelling.labels] == [0])
+    hands.click(corner - QPoint(60, 60))
+    hands.until(lambda: len(told) == 1)
+    assert [*dock.labelling.labels] == [0]
 
 
 @BOTH_SCREENS

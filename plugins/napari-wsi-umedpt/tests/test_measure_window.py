@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from wsi_umedpt.annotations import read_annotation_file
 from wsi_umedpt.segmentation import find_hotspots, region_rows
 from wsi_umedpt.store import PALETTE, SlideStore, read_objects
 
-from napari_wsi_umedpt.layers.build import KEY
+from napari_wsi_umedpt.layers.build import KEY, show_field
 from napari_wsi_umedpt.logic.annotations import read_annotations
 from napari_wsi_umedpt.logic.snapshot import legend_of
 from napari_wsi_umedpt.opening.load import open_path
@@ -107,6 +108,26 @@ def test_a_region_is_measured_and_counted_as_it_is_drawn_and_edited(hands, dock)
     layer.selected_data = {0}
     layer.remove_selected()
     hands.until(lambda: dock.table.rowCount() == 0)
+
+
+def test_counts_follow_classes_that_are_learned_anew(hands, dock):
+    """What the dock Cells shows after each click is counted, whatever dock is shown; the class stays chosen."""
+    layer = next(one for one in hands.viewer.layers if one.metadata[KEY].kind == "objects")
+    shown = layer.metadata[KEY]
+    dock.label.setCurrentText("stroma")
+    hands.click(dock.find_button)
+    hands.until(lambda: "hotspot" in hands.viewer.layers)
+    hands.dock("Legend")
+    classes = ("mitosis", "stroma")
+    objects = replace(shown.objects.objects, classes=classes, class_index=np.array([0, 0, 1], np.uint8))
+    show_field(layer, replace(shown, classes=classes, objects=shown.objects.of_classes(objects)))
+    assert "hotspot" not in hands.viewer.layers
+    hands.dock("Measure")
+    assert [dock.label.itemText(n) for n in range(dock.label.count())] == [*classes]
+    assert dock.label.currentText() == "stroma"
+    dock.label.setCurrentText("mitosis")
+    hands.click(dock.find_button)
+    hands.until(lambda: dock.found.text().startswith("2 mitosis in"))
 
 
 def test_the_densest_circle_is_found_and_shown(hands, dock, planted):

@@ -1,6 +1,7 @@
 """One slide is shown at a time, and everybody sees which."""
 
 import gc
+import shutil
 import weakref
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_results_of_another_slide_are_asked_about(hands, planted, other):
     answer(hands, "Show their own slide")
     shown(hands, other.slide.name, 5)
     assert stores(hands.viewer) == {"other.zarr"}
+
+
+def test_a_slide_with_results_beside_it_takes_the_place_of_another(hands, planted, other, tmp_path):
+    """Without a question: it is a slide that was opened, and its results come with it."""
+    slide = shutil.copy(other.slide, tmp_path / "other.svs")
+    shutil.copytree(other.store, tmp_path / "out" / "other.zarr")
+    drop(hands, planted.slide)
+    shown(hands, "planted.svs", 1)
+    drop(hands, slide)
+    shown(hands, "other.svs", 5)
+    assert stores(hands.viewer) == {"other.zarr"}
+    hands.dock("Slides and results").open(planted.slide)
+    shown(hands, "planted.svs", 1)
 
 
 def test_two_slides_lie_side_by_side_when_asked_for(hands, planted, other):

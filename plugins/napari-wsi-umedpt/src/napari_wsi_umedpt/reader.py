@@ -44,15 +44,20 @@ def get_reader(path: Any) -> Read | None:
 
 def _is_store_or_slide(path: Path) -> bool:
     from wsi_umedpt.slides import Refused, open_omezarr
-    from wsi_umedpt.store import is_store
 
-    if is_store(path):
+    if _is_store(path):
         return True
     try:
         open_omezarr(path).close()
     except Refused:
         return False  # napari's own reader, or another plugin's, may know it
     return True
+
+
+def _is_store(path: Path) -> bool:
+    from wsi_umedpt.store import is_store
+
+    return is_store(path)
 
 
 def _is_slide(path: Path) -> bool:
@@ -104,7 +109,8 @@ def _beside(path: Path, prepare: "Callable[[], Callable[[], list[LayerTuple]]]")
     if _by_hand():
         from napari_wsi_umedpt.opening.opener import Opener
 
-        Opener.of(napari.current_viewer()).open(prepare, f"Opening {path.name}")
+        results = path.suffix.lower() == ".zarr" and _is_store(path)
+        Opener.of(napari.current_viewer()).open(prepare, f"Opening {path.name}", results=results)
         return _NOTHING
     return _told(lambda: prepare()())
 

@@ -34,11 +34,21 @@ def cell_store(path: Path, slide: Slide, *, vectors: bool = True, seed: int = 0)
     objects.measures[:, 0] = (sides * 0.5) ** 2
     objects.measures[:, 1:] += rng.normal(size=(len(boxes), len(MEASURES) - 1)).astype(np.float32) / 9
     numbers = (rng.normal(size=(len(boxes), DIM)) + 4 * kinds[:, None]).astype(np.float16)
-    mask = TissueMask(np.ones((54, 72), bool), 32, None, "all", {})
-    grid = lay_grid(slide.size, slide.mpp, SPEC, within=mask)
     made_by = {"head": "nuclei", **MADE_BY}
-    with SlideStore.create(path, slide, mask, grid) as store:
+    with _begun(path, slide) as store:
         new = NewVectors(DIM, [numbers], MADE_BY) if vectors else None
         write_objects(store.mirrored("detections") / "nuclei", objects, made_by, new)
         store.commit()
     return path
+
+
+def bare_store(path: Path, slide: Slide) -> Path:
+    """A store in which nothing was looked for; `cell_store` adds the nuclei."""
+    with _begun(path, slide) as store:
+        store.commit()
+    return path
+
+
+def _begun(path: Path, slide: Slide) -> SlideStore:
+    mask = TissueMask(np.ones((54, 72), bool), 32, None, "all", {})
+    return SlideStore.create(path, slide, mask, lay_grid(slide.size, slide.mpp, SPEC, within=mask))

@@ -58,7 +58,7 @@ class AnalyseDock(Dock):
         self._runs = Runs.of(napari_viewer)
         self._models: dict[str, ModelChoice] = {}
         self._slide: Path | None = None
-        self._anew = False
+        self._anew = self._ticks_first = False
         self._build()
         self._runs.changed.connect(self._show_run)
         self._follow_layers(self._slide_changed)
@@ -114,7 +114,6 @@ class AnalyseDock(Dock):
         layout.addWidget(self.embed)
         layout.addLayout(form)
         layout.addStretch(1)
-        self.pinned.setContentsMargins(8, 0, 8, 6)
         self.pinned.addLayout(_row(self.run_button, self.stop_button))
         self.pinned.addWidget(self.bar)
         self.pinned.addWidget(self.words)
@@ -168,8 +167,17 @@ class AnalyseDock(Dock):
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Unchecked)
             self.heads.addItem(item)
+        if self._ticks_first:
+            self.tick_first()
         if not choice.heads:
             self._say_in_list("nothing: this model finds no objects")
+
+    def tick_first(self) -> None:
+        """Tick what is to be tried first, for who came to find nuclei; once models are listed."""
+        self._ticks_first = True
+        if (first := self.heads.item(0)) is not None and first.data(_NAME) is not None:
+            first.setCheckState(Qt.CheckState.Checked)
+            self._ticks_first = False
 
     def _say_in_list(self, words: str) -> None:
         item = QListWidgetItem(words)

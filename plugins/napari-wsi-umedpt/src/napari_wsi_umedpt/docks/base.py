@@ -57,6 +57,7 @@ class Dock(QWidget):
         self._viewer, self._background = napari_viewer, Background(self.tell_error)
         self.notice = Notice(self)
         self.pinned = QVBoxLayout()
+        self.pinned.setContentsMargins(8, 0, 8, 6)
         """Below what is scrolled: what must stay in view."""
         self._keeper = Keeper.of(napari_viewer)
         self._letting_go: list[Callable[[], Any]] = [self._background.forget]
@@ -194,14 +195,16 @@ class Offer(QWidget):
         Its name in the menu Plugins.
     text
         Text of the button.
+    then
+        Called with the dock that was opened.
     """
 
-    def __init__(self, viewer: Any, dock: str, text: str) -> None:
+    def __init__(self, viewer: Any, dock: str, text: str, then: Callable[[Any], Any] = lambda dock: None) -> None:
         super().__init__()
         self.words = QLabel()
         self.words.setWordWrap(True)
         self.button = QPushButton(text)
-        self.button.clicked.connect(lambda *_: open_dock(viewer, dock))
+        self.button.clicked.connect(lambda *_: then(open_dock(viewer, dock)))
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.words)

@@ -94,7 +94,6 @@ class CasesDock(Dock):
         row = QHBoxLayout()
         row.addWidget(before)
         row.addWidget(after)
-        self.pinned.setContentsMargins(8, 0, 8, 6)
         self.pinned.addLayout(state_row)
         self.pinned.addWidget(self.note)
         self.pinned.addLayout(row)

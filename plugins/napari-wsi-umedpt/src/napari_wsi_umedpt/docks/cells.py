@@ -65,6 +65,9 @@ class CellsDock(TeachingDock):
             ("Classify all cases", "Write the classes into the results of the case list's slides", self.classify_all),
         )
 
+    def _prepare_remedy(self, analyse: Any) -> None:
+        analyse.tick_first()
+
     def _open(self, store: Path, choice: Any) -> TeachableCells:
         return open_cells(store, choice)
 
@@ -163,8 +166,9 @@ class CellsDock(TeachingDock):
         tell("\n".join([f"Classified the cells of {len(counts)} of {len(lines)} slides.", *lines[:20]]))
 
     def _choose_export(self) -> None:
+        of = "" if self.slide is None else f"{self.slide.store.slide_id}."  # or the next slide's would take its place
         name, _ = QFileDialog.getSaveFileName(
-            self, "Export cells", self._proposed("cells.geojson.gz"), "QuPath GeoJSON (*.geojson.gz *.geojson)"
+            self, "Export cells", self._proposed(f"{of}cells.geojson.gz"), "QuPath GeoJSON (*.geojson.gz *.geojson)"
         )
         if name:
             self.export(Path(name))

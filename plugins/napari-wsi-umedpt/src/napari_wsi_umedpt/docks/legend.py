@@ -52,7 +52,7 @@ class LegendDock(Dock):
         self._blocks: list[_Block] = []
         self._letting_go.append(self._let_go_of_blocks)
         layout = self._scrolling()
-        self.offer = Offer(napari_viewer, "Analyse", "Find nuclei ...")
+        self.offer = Offer(napari_viewer, "Analyse", "Find nuclei ...", lambda analyse: analyse.tick_first())
         layout.addWidget(self.offer)
         layout.addWidget(self.here)
         layout.addLayout(self._classes)

@@ -24,7 +24,7 @@ from wsi_umedpt.segmentation import HOTSPOT_MM2, Hotspot, RegionCounts, find_hot
 
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.docks.case_report import seen_case
-from napari_wsi_umedpt.layers.build import Place, Shown
+from napari_wsi_umedpt.layers.build import Place, Shown, shown_by
 from napari_wsi_umedpt.layers.measures import HOTSPOT, RULER, hotspot_layer, hotspot_words, ruler_layer, tell_lengths
 from napari_wsi_umedpt.layers.shapes import PASSING, is_being_drawn, layer_meta
 from napari_wsi_umedpt.logic.measuring import Counted, RegionTable, details, layer_regions, row_words, save_tables
@@ -113,7 +113,7 @@ class MeasureDock(Dock):
         self._follow_layers(self._layers_changed)
         self._follow(self._show_tool, napari_viewer.layers.selection.events.active)
         self._objects: Shown | None = None
-        self._counted: list[tuple[Any, Shown]] = []
+        self._counted: list[Any] = []
         """Layers of objects, lowest first."""
         self._letting_go.append(self._forget_layers)
         self._layers_changed()
@@ -202,26 +202,37 @@ class MeasureDock(Dock):
 
     def _layers_changed(self, event: Any = None) -> None:
         self._forget_layers()
-        self._counted = [(layer, shown) for layer, shown in ours(self._viewer) if shown.objects is not None]
-        for layer, _ in self._counted:
+        self._counted = [layer for layer, shown in ours(self._viewer) if shown.objects is not None]
+        for layer in self._counted:
             layer.events.visible.connect(self._objects_changed)
+            layer.events.features.connect(self._classes_changed)
         self._objects_changed()
 
     def _forget_layers(self) -> None:
         while self._counted:
-            self._counted.pop()[0].events.visible.disconnect(self._objects_changed)
+            events = self._counted.pop().events
+            events.visible.disconnect(self._objects_changed)
+            events.features.disconnect(self._classes_changed)
+
+    def _classes_changed(self, event: Any = None) -> None:
+        """Count anew; a circle that states a number of before goes."""
+        if (old := self._passing(HOTSPOT)) is not None:
+            self._viewer.layers.remove(old)
+        self._objects_changed()
 
     def _objects_changed(self, event: Any = None) -> None:
-        found = [shown for layer, shown in self._counted if layer.visible]
+        found = [shown_by(layer) for layer in self._counted if layer.visible]
         objects = found[-1] if found else None
         if objects is not self._objects:
             self._objects, self.hotspot = objects, None
             self.found.setText("")
             classes = objects.classes if objects is not None else ()
             for box, names in ((self.positive, (_NO_CLASS, *classes)), (self.label, classes)):
+                chosen = box.currentText()
                 box.blockSignals(True)
                 box.clear()
                 box.addItems(names)
+                box.setCurrentIndex(max(box.findText(chosen), 0) if names else -1)
                 box.blockSignals(False)
         self._edited()
 

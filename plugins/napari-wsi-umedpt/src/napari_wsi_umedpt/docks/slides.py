@@ -9,7 +9,7 @@ from napari.settings import get_settings
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
 from wsi_umedpt.errors import OptionError
 from wsi_umedpt.slides import slide_suffixes
-from wsi_umedpt.store import SlideStore
+from wsi_umedpt.store import SlideStore, is_store
 
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.layers.build import LayerTuple
@@ -94,6 +94,7 @@ class SlidesDock(Dock):
             f"Opening {path.name}",
             beside=self.beside.isChecked(),
             failed=self.tell_error,
+            results=is_store(path),
         )
 
     def _given_mpp(self) -> float | None:

@@ -21,7 +21,7 @@ from napari_wsi_umedpt.logic.autosave_place import Kept
 from napari_wsi_umedpt.logic.field import current_slide, current_store, go_to_square, pictures_of
 from napari_wsi_umedpt.logic.kept_labels import KeptLabels, read_kept_labels
 from napari_wsi_umedpt.logic.newest import Newest
-from napari_wsi_umedpt.logic.teachable import Taught, save_probe
+from napari_wsi_umedpt.logic.teachable import NothingToTeach, Taught, save_probe
 from napari_wsi_umedpt.logic.tile_labels import write_points
 from napari_wsi_umedpt.opening.opener import to_canvas
 from napari_wsi_umedpt.window.labelling import MOST_CLASSES, Labelling, Session
@@ -59,6 +59,8 @@ class TeachingDock(Dock):
         self.seconds = 0.0
         """Duration of the last fit, from the request to the screen."""
         self._asked: Path | None = None
+        self._failure = ""
+        """Reason why the store that was asked for could not be read; it may hold more when layers come."""
         self._table: list[Colour] = []
         self._colours: Layer | None = None
         self._pictures: Any = None
@@ -95,6 +97,9 @@ class TeachingDock(Dock):
     def _show_colours(self) -> None:
         """Show what was learned."""
 
+    def _prepare_remedy(self, analyse: Any) -> None:
+        """Choose in the dock Analyse what is lacking."""
+
     def _shown_options(self, taught: Taught) -> None:
         """Offer other ways of showing what was learned."""
 
@@ -123,7 +128,7 @@ class TeachingDock(Dock):
         self.options = QFormLayout()
         """Ways of showing what was learned; heirs fill it."""
         self.gallery = Gallery("Least sure of these: label them next", self._go_to)
-        self.offer = Offer(self._viewer, "Analyse", self.remedy)
+        self.offer = Offer(self._viewer, "Analyse", self.remedy, self._prepare_remedy)
         form = QFormLayout()
         form.addRow(self.from_where, self.features)
         layout = self._scrolling()
@@ -147,7 +152,7 @@ class TeachingDock(Dock):
 
     def _layers_changed(self, event: Any = None) -> None:
         store = current_store(self._viewer)
-        if store != self._asked or store is None:
+        if store != self._asked or store is None or self._failure:
             # Once the layers of a slide are all there, and not while others are taken away.
             QTimer.singleShot(0, self._open_store)
         elif self.slide and self._pictures is None:
@@ -156,9 +161,10 @@ class TeachingDock(Dock):
 
     def _open_store(self, choice: Any = None) -> None:
         store = current_store(self._viewer)
-        if store is not None and store == self._asked and choice is None:
+        if store is not None and store == self._asked and choice is None and not self._failure:
             return
         self._forget_slide()
+        known, self._failure = self._failure if store == self._asked else "", ""
         self._asked = store
         lacking = store is None and current_slide(self._viewer) is not None
         self.offer.say(self.lacking if lacking else "")
@@ -182,12 +188,14 @@ class TeachingDock(Dock):
             kept, refused = read_kept_labels(file, home) if home is not None else (KeptLabels(), [])
             return Session(slide, home, file), kept, refused
 
-        self._background.run(read, self._opened, self._cannot_open)
+        self._background.run(read, self._opened, lambda error: self._cannot_open(error, known))
 
-    def _cannot_open(self, error: Exception) -> None:
+    def _cannot_open(self, error: Exception, known: str) -> None:
+        self._failure = str(error)
         self.words.setText("")
         self.offer.say(self.lacking)
-        self.tell_error(error)
+        if not isinstance(error, NothingToTeach) and self._failure != known:
+            self.tell_error(error)
 
     def _opened(self, found: tuple[Session, KeptLabels, list[DataError]]) -> None:
         session, kept, refused = found

@@ -80,16 +80,25 @@ class Field:
                 parts.append(self._order[self._starts[start + first_x] : self._starts[start + last_x + 1]])
         return np.concatenate(parts)
 
-    def at(self, x: float, y: float) -> int | None:
-        """Row of the object whose outline holds a place, the smallest if several do; None if none does."""
-        near = self.within(x, y, x, y)
-        starts = self.objects.starts
-        holding = []
-        for row in near.tolist():
+    def at(self, x: float, y: float, reach: float = 0.0) -> int | None:
+        """Row of the object that a place means; None if there is none.
+
+        Parameters
+        ----------
+        x, y
+            Level-0 px.
+        reach
+            Where no outline holds the place, the nearest one counts that is no further away, level-0 px.
+        """
+        starts, holding, beside = self.objects.starts, [], []
+        for row in self.within(x - reach, y - reach, x + reach, y + reach).tolist():
             ring = self.objects.outline[starts[row] : starts[row + 1]].astype(np.float32)
-            if cv2.pointPolygonTest(ring, (float(x), float(y)), False) >= 0:
-                holding.append((abs(cv2.contourArea(ring)), row))
-        return min(holding)[1] if holding else None
+            inside = cv2.pointPolygonTest(ring, (float(x), float(y)), True)
+            if inside >= 0:
+                holding.append((abs(cv2.contourArea(ring)), row))  # the smallest if several do
+            elif -inside <= reach:
+                beside.append((-inside, row))
+        return min(holding or beside)[1] if holding or beside else None
 
     def draw(self, window: Window) -> Array:
         """Class numbers of a window, objects filled; see `napari_wsi_umedpt.layers.multiscale.Draw`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from wsi_umedpt.annotations import NumberedObject, Point, Region, read_drawn_labels, read_object_labels
-from wsi_umedpt.errors import AnnotationError, StoreError, WsiError
+from wsi_umedpt.errors import AnnotationError, WsiError
 from wsi_umedpt.io import TABLE_SUFFIXES
 from wsi_umedpt.slides import match_slides
 from wsi_umedpt.store import Objects, SlideStore, found_names
@@ -20,7 +20,7 @@ from wsi_umedpt.store import Objects, SlideStore, found_names
 from napari_wsi_umedpt.layers.build import Colour, Place
 from napari_wsi_umedpt.layers.objects import Field
 from napari_wsi_umedpt.logic.annotations import Annotation, write_annotations
-from napari_wsi_umedpt.logic.teachable import Taught, least_sure
+from napari_wsi_umedpt.logic.teachable import NothingToTeach, Taught, least_sure
 from napari_wsi_umedpt.logic.tile_labels import Labels
 from napari_wsi_umedpt.logic.torch_import import importing_networks
 from napari_wsi_umedpt.opening.load import place_of
@@ -68,9 +68,9 @@ class TeachableCells:
         side = _SEEN_UM / self.place.mpp
         return Windows(self.field.objects.centroid.astype(np.float64) - side / 2, side)
 
-    def cell_at(self, x: float, y: float) -> int | None:
-        """Row of the object at a place, level-0 px; None where there is none."""
-        return self.field.at(x, y)
+    def cell_at(self, x: float, y: float, reach: float = 0.0) -> int | None:
+        """Row of the object at a place, or of the nearest within reach, level-0 px; None where there is none."""
+        return self.field.at(x, y, reach)
 
     def objects_of(self, rows: npt.NDArray[np.int64], numbers: Sequence[int], classes: Sequence[str]) -> Objects:
         """Some objects, of other classes; numbers from 0."""
@@ -193,7 +193,7 @@ def open_cells(path: Path, kind: str | None = None) -> TeachableCells:
 
     Raises
     ------
-    StoreError
+    NothingToTeach, StoreError
         If there are none, or nothing is known of them that could be learned from.
     """
     with importing_networks():
@@ -202,7 +202,7 @@ def open_cells(path: Path, kind: str | None = None) -> TeachableCells:
     store = SlideStore.open(path)
     known = found_names(store)
     if not known:
-        raise StoreError(
+        raise NothingToTeach(
             f"{path.name} holds no cells to learn from. Find nuclei first, in the dock Analyse or with: "
             f"wsi-umedpt segment SLIDE -o {path.parent}"
         )

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from wsi_umedpt.annotations import Point
-from wsi_umedpt.errors import ProbeError, StoreError
+from wsi_umedpt.errors import ProbeError
 from wsi_umedpt.slides import TileGrid
 from wsi_umedpt.store import Bag, SlideStore
 
 from napari_wsi_umedpt.layers.build import Colour, Place
 from napari_wsi_umedpt.layers.thin_lines import TileLines
 from napari_wsi_umedpt.logic import tile_labels
-from napari_wsi_umedpt.logic.teachable import Taught, least_sure
+from napari_wsi_umedpt.logic.teachable import NothingToTeach, Taught, least_sure
 from napari_wsi_umedpt.logic.tile_labels import Labels, TileCells
 from napari_wsi_umedpt.logic.torch_import import importing_networks
 from napari_wsi_umedpt.opening.load import place_of
@@ -107,7 +107,7 @@ def open_teachable(path: Path, grid_id: str | None = None, encoder_id: str | Non
 
     Raises
     ------
-    StoreError, ProbeError
+    NothingToTeach, StoreError, ProbeError
         If it holds none, or does not say what made them.
     """
     with importing_networks():
@@ -117,7 +117,7 @@ def open_teachable(path: Path, grid_id: str | None = None, encoder_id: str | Non
     if grid_id is None or encoder_id is None:
         known = features_of(store)
         if not known:
-            raise StoreError(
+            raise NothingToTeach(
                 f"{path.name} holds no features to learn from. Embed the slide first, in the dock Analyse or with: "
                 f"wsi-umedpt embed SLIDE -o {path.parent}"
             )

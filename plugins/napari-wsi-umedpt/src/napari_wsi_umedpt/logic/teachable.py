@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from wsi_umedpt.annotations import Point
-from wsi_umedpt.errors import ProbeError
+from wsi_umedpt.errors import ProbeError, StoreError
 from wsi_umedpt.messages import counted
 from wsi_umedpt.store import SlideStore
 
@@ -30,6 +30,10 @@ _LOOKED_AT = 4096
 _ROUGH = 40
 """Number of tested tiles or cells below which figures are called rough."""
 Chances = npt.NDArray[np.float32]
+
+
+class NothingToTeach(StoreError):
+    """The results hold nothing yet that could be learned from; no fault of theirs."""
 
 
 class Teachable(Protocol):

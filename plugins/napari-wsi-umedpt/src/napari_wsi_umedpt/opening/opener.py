@@ -35,6 +35,7 @@ class _Asked(NamedTuple):
     beside: bool
     below: "Place | None"
     failed: Callable[[Exception], Any]
+    results: bool
 
 
 def by_hand() -> bool:
@@ -72,7 +73,7 @@ class Opener(QObject):
 
     def open(
         self, prepare: Callable[[], Read], doing: str, then: Then = lambda _: None, *, beside: bool = False,
-        below: "Place | None" = None, failed: Callable[[Exception], Any] = tell_error,
+        below: "Place | None" = None, failed: Callable[[Exception], Any] = tell_error, results: bool = False,
     ) -> None:  # fmt: skip
         """Read layers, and show them once what was asked for before is shown.
 
@@ -91,9 +92,11 @@ class Opener(QObject):
         below
             Layers that results belong to: nothing is shown if another slide is looked at by then.
         failed
-            Is told of errors.
+            Called with errors.
+        results
+            Whether results were chosen and not a slide, which comes with its own.
         """
-        self._waiting.append(_Asked(prepare, doing, then, beside, below, failed))
+        self._waiting.append(_Asked(prepare, doing, then, beside, below, failed, results))
         if not self._busy:
             self._next()
 
@@ -127,7 +130,7 @@ class Opener(QObject):
             self._next()
         elif change.instead_of is not None and asked.beside:
             self._show_beside(layers)
-        elif change.instead_of is not None and change.results_only and by_hand():
+        elif change.instead_of is not None and asked.results and by_hand():
             self._ask(asked, change, layers)
         else:
             self._put(asked, change)

@@ -14,8 +14,11 @@ from napari_wsi_umedpt.logic.autosave_place import CELL_LABELS
 from napari_wsi_umedpt.window.clicks import TAKES_CLICKS, on_click
 from napari_wsi_umedpt.window.labelling import Labelling, Session, disconnect
 from napari_wsi_umedpt.window.notifications import tell
+from napari_wsi_umedpt.window.viewer import camera
 
 _LAYER = "labelled cells"
+_REACH_PX = 8
+"""A click beside a cell means it up to so many px of the screen: nobody meets a small outline each time."""
 
 
 class CellLabelling(Labelling):
@@ -129,9 +132,10 @@ class CellLabelling(Labelling):
         if session is None or layer is None or not self.works:
             return
         x, y = session.slide.place.to_slide(np.array(world)).tolist()
-        row = session.slide.cell_at(x, y)
+        place = session.slide.place
+        row = session.slide.cell_at(x, y, _REACH_PX / camera(self._viewer).zoom / place.mpp)
         if row is None:
-            tell("No cell was found there: click into the outline of one.")
+            tell("No cell was found there: click on the outline of one.")
             return
         if self._number:
             self._numbers[row] = self._number

@@ -42,8 +42,6 @@ class Change(NamedTuple, Generic[Item]):
     """Layers to remove before."""
     instead_of: Place | None = None
     """The slide that goes, if what comes is of another."""
-    results_only: bool = False
-    """True if results were opened, and not a slide."""
 
 
 def change_for(viewer: Any, layers: Sequence[Item]) -> Change[Item]:
@@ -61,11 +59,10 @@ def change_for(viewer: Any, layers: Sequence[Item]) -> Change[Item]:
     place = next((shown.place for _, shown in news if _is_of_slide(shown)), None)
     if place is None:
         return Change(list(layers), [])
-    results_only = any(shown.store is not None for _, shown in news)
     current = next((shown.place for _, shown in reversed(there) if _is_of_slide(shown)), None)
     if current is not None and not current.same_slide(place):
         gone = [layer for layer, shown in there if shown.kind != "annotations"]
-        return Change(list(layers), gone, current, results_only)
+        return Change(list(layers), gone, current)
     known = {shown.kind for _, shown in there}
     come, go = [], []
     for layer, shown in news:
@@ -76,7 +73,7 @@ def change_for(viewer: Any, layers: Sequence[Item]) -> Change[Item]:
         else:
             go += [old for old, was in there if same_thing(was, shown) and old not in go]
         come.append(layer)
-    return Change(come, go, None, results_only)
+    return Change(come, go)
 
 
 def same_thing(one: Shown, other: Shown) -> bool:
