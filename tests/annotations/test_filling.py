@@ -101,11 +101,11 @@ def test_outlines_that_took_minutes_take_seconds(tmp_path, ring, share):
     """A spiral of 200,000 corners, a star of 40,000 spikes: as a mask, and as a region of labels."""
     path = tmp_path / "m.geojson"
     path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring.tolist()]}))
-    began = time.monotonic()
+    began = time.process_time()
     mask = mask_from_file(path, (60_000, 60_000), 0.5)
     corners = np.stack(np.meshgrid(np.arange(100) * 600 + 300.0, np.arange(100) * 600 + 300.0), -1).reshape(-1, 2)
     labels, lost = labels_at([Region("a", area_of([[ring]]))], corners)
-    assert time.monotonic() - began < 40, "a quarter of this on a machine that does nothing else"
+    assert time.process_time() - began < 40, "a quarter of this where nothing else runs"
     assert mask.fraction == pytest.approx(share, rel=0.05)
     assert not lost
     assert labels.count("a") / len(labels) == pytest.approx(share, rel=0.2)

@@ -49,7 +49,7 @@ def spread(jobs, out, *, load=bad_slides.load, watcher=None, attempts=2, cluster
         options["attempts"] = attempts
     return spread_slides(
         jobs, partial(load, out, **options), out, Cluster.parse(cluster),
-        limits=Limits(slide_s=20), rules=Rules(attempts=attempts), watcher=watcher,
+        limits=Limits(slide_s=600), rules=Rules(attempts=attempts), watcher=watcher,
     )  # fmt: skip
 
 

@@ -32,9 +32,9 @@ def test_links_that_lead_round_are_followed_once(pattern, tmp_path):
     for folder in (root, root / "deep", root / "deep" / "er"):
         (folder / "up").symlink_to(root)
         (folder / "again").symlink_to(root / "deep")
-    began = time.monotonic()
+    began = time.process_time()
     jobs, failures = list_slides([f"{root}{pattern}"])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert sorted(job.slide_id for job in jobs) == ["a", "b", "c"]
     assert failures == []
 

@@ -306,7 +306,7 @@ def lies_whole(folder: Path) -> list[str]:
 
 
 def wait_for(what) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 200
     while not what():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -319,7 +319,7 @@ def test_what_a_killed_process_left_is_removed(put, slides, tmp_path):
         "import sys, time; from pathlib import Path; from wsi_umedpt.batch.jobs.staging import *\n"
         "from wsi_umedpt.batch.jobs.manifest import SlideJob\n"
         f"with Stage(StageRule(folder=Path({str(folder)!r}))).at_hand(SlideJob(Path({str(slides[0])!r}), 'x')):\n"
-        "    print('there', flush=True); time.sleep(60)\n"
+        "    print('there', flush=True); time.sleep(600)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:

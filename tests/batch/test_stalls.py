@@ -35,27 +35,26 @@ def misbehaving(monkeypatch):
     bad_slides.LET_GO.clear()
     yield
     bad_slides.LET_GO.set()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 200
     while left_behind():  # what comes back after all frees what it holds
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("way", "readers"), [*((way, 1) for way in WAYS), ("sleep-in-tiles", 0)])
-def test_a_slide_that_makes_no_progress_fails_and_the_run_goes_on(way, readers, bad_job, jobs, calm, tmp_path):
-    """In the main process, wherever it hangs; slides around it are as in a calm run; the record says where it was."""
-    out, bad = tmp_path / "out", bad_job(way)
-    task = bad_slides.task(stall_s=1.5, readers=readers)
-    began = time.monotonic()
-    outcomes = run_slides([jobs[0], bad, jobs[1]], task, Batch(out=out))
-    assert time.monotonic() - began < 30
-    assert [o.status for o in outcomes] == ["done", "failed", "done"]
-    assert "made no progress for 1.5 s" in outcomes[1].reason
-    place = {"sleep-in-tissue": "read_thumbnail", "sleep-in-tiles": "slides/tile_"}.get(way, "bad_slides.py")
-    assert place in outcomes[1].traceback, outcomes[1].traceback
-    record = read_record(out, way)
-    assert record is not None
-    assert (record.status, record.failures) == ("failed", 1)
+@pytest.mark.parametrize(("ways", "readers"), [(WAYS, 1), (["sleep-in-tiles"], 0)], ids=["threads", "no-threads"])
+def test_slides_that_make_no_progress_fail_and_the_run_goes_on(ways, readers, bad_job, jobs, calm, tmp_path):
+    """In the main process, wherever they hang; slides around them are as in a calm run; records say where they were."""
+    out = tmp_path / "out"
+    task = bad_slides.task(stall_s=3.0, readers=readers)
+    outcomes = run_slides([jobs[0], *map(bad_job, ways), jobs[1]], task, Batch(out=out))
+    assert [o.status for o in outcomes] == ["done", *["failed"] * len(ways), "done"]
+    for way, outcome in zip(ways, outcomes[1:], strict=False):
+        assert "made no progress for 3 s" in outcome.reason
+        place = {"sleep-in-tissue": "read_thumbnail", "sleep-in-tiles": "slides/tile_"}.get(way, "bad_slides.py")
+        assert place in outcome.traceback, outcome.traceback
+        record = read_record(out, way)
+        assert record is not None
+        assert (record.status, record.failures) == ("failed", 1)
     for job in jobs[:2]:
         assert bad_slides.contents(out / f"{job.slide_id}.zarr") == calm[job.slide_id]
     assert not list(out.glob(".runs/*.claim"))
@@ -92,11 +91,11 @@ def test_segment_gives_up_a_slide_that_hangs(bad_job, tmp_path):
 def test_a_child_that_hangs_is_watched_too(bad_job, jobs, calm, tmp_path):
     """Without a --slide-timeout; the next slide has a child of its own."""
     out = tmp_path / "out"
-    load = partial(bad_slides.load, out, attempts=1, stall_s=1.5)
+    load = partial(bad_slides.load, out, attempts=1, stall_s=3.0)
     isolated = Isolated(load, out, Limits(), Rules(attempts=1))
     outcomes = run_queue([bad_job("sleep-in-tiles"), jobs[0]], isolated, Watcher())
     assert [o.status for o in outcomes] == ["failed", "done"]
-    assert "made no progress for 1.5 s" in outcomes[0].reason
+    assert "made no progress for 3 s" in outcomes[0].reason
     assert bad_slides.contents(out / "s0.zarr") == calm["s0"]
 
 
@@ -137,24 +136,24 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("way", "isolated"), [("sleep-in-tissue", False), ("sleep-in-tissue", True)], ids=str)
 def test_sigterm_acts_within_seconds_on_a_run_that_hangs(way, isolated, bad_job, tmp_path):
-    """The exit code is that of SIGTERM, the claim is given back, and the attempt does not count; in a child too."""
+    """The exit code is that of SIGTERM, the claim is given back, and the attempt does not count; in a child too.
+
+    What hangs would do so for ten minutes.
+    """
     out = tmp_path / "out"
     script = tmp_path / "run.py"
-    slide = str(bad_job(way).path)
-    script.write_text(RUN.format(slide=slide, out=str(out), isolated=isolated))
+    slide = bad_job(way).path
+    script.write_text(RUN.format(slide=str(slide), out=str(out), isolated=isolated))
     with subprocess.Popen([sys.executable, str(script)]) as run:
-        while not (out / ".runs" / "bad.json").exists():
+        while not ((out / ".runs" / "bad.json").exists() and slide.with_suffix(bad_slides.BEGUN).exists()):
             assert run.poll() is None
             time.sleep(0.05)
-        time.sleep(1.0)
-        began = time.monotonic()
         os.kill(run.pid, signal.SIGTERM)
         try:
-            code = run.wait(20)
+            code = run.wait(200)
         finally:
             run.kill()
     assert code == 143
-    assert time.monotonic() - began < 15
     record = read_record(out, "bad")
     assert record is not None
     assert (record.status, record.attempts) == ("stopped", 0)
@@ -166,11 +165,11 @@ def test_work_that_is_slow_but_advances_is_waited_for():
 
     def work(pulse):
         for _ in range(6):
-            time.sleep(0.2)
+            time.sleep(0.5)
             pulse()
         return "whole"
 
-    assert watched(work, stall_s=1.0) == "whole"
+    assert watched(work, stall_s=2.5) == "whole"
 
 
 def test_what_comes_too_late_is_freed_and_a_loop_is_broken_off():
@@ -192,14 +191,12 @@ def test_what_comes_too_late_is_freed_and_a_loop_is_broken_off():
     with pytest.raises(StalledError) as stalled:
         watched(loop, stall_s=0.3)
     assert "in loop" in stalled.value.__notes__[0]
-    until = time.monotonic() + 5
-    while "late" not in freed and time.monotonic() < until:
-        time.sleep(0.05)
-    assert freed in (["late"], [])  # broken off before it came, or freed
+    until = time.monotonic() + 100
     names = lambda: [t.name for t in __import__("threading").enumerate()]  # noqa: E731
     while "reading" in names() and time.monotonic() < until:
         time.sleep(0.05)
     assert "reading" not in names()
+    assert freed in (["late"], [])  # broken off before it came, or freed
 
 
 def test_a_time_without_progress_that_cannot_be_is_refused(tmp_path):

@@ -82,16 +82,22 @@ def test_a_stopped_holder_is_taken_over_and_who_waits_is_told(holder, jobs, calm
     assert bad_slides.contents(tmp_path / "s0.zarr") == calm["s0"]
 
 
-def test_a_holder_that_works_is_waited_for(holder, jobs, tmp_path):
+def test_a_holder_that_works_is_waited_for(holder, jobs, tmp_path, monkeypatch):
     """However long: it renews its claim; who waits is told its process, once."""
+    now = [0.0]
+    for name in ("clock", "awake_clock"):
+        monkeypatch.setattr(leases, name, lambda: now[0])
+    claim = tmp_path / ".runs" / "s0.claim"
     noting = Noting()
     queue = SlideQueue(jobs[:1], noting, tmp_path)
     mine = Claims(tmp_path, lease_s=1)
-    began = time.monotonic()
-    while time.monotonic() - began < 3:
+    for _ in range(4):  # nearly a lease goes by between two renewals
         assert mine.take("s0", tmp_path / "s0.zarr") is None
         queue.settle(jobs[0], None)
-        time.sleep(0.2)
+        renewed = claim.stat().st_mtime_ns
+        while claim.stat().st_mtime_ns == renewed:
+            time.sleep(0.02)
+        now[0] += 0.9
     (told,) = noting.told
     assert told.startswith(f"s0 process {holder.pid} on ")
     assert "stopped" not in told

@@ -83,7 +83,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(slides, tmp_path)
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopped by Ctrl-C. 0 of 1 slide has a whole store." in said
     assert "is kept in" in said

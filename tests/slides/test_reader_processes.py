@@ -195,10 +195,10 @@ def holdings() -> dict[str, int]:
     }
 
 
-def test_300_slides_leave_nothing(tmp_path, readers):
-    """Descriptors, threads, processes and shared memory are as many after 300 slides as after three."""
+def test_many_slides_leave_nothing(tmp_path, readers):
+    """Descriptors, threads, processes and shared memory are as many after 72 slides as after 12."""
     path = tmp_path / "tiny.tif"
-    tifffile.imwrite(path, tissue_image(300, 300)[0], tile=(64, 64), photometric="rgb", compression="deflate")
+    tifffile.imwrite(path, tissue_image(200, 200)[0], tile=(64, 64), photometric="rgb", compression="deflate")
 
     def read(count: int) -> None:
         for n in range(count):
@@ -210,14 +210,20 @@ def test_300_slides_leave_nothing(tmp_path, readers):
                     next(batches)
                     batches.close()
 
-    read(8)
-    before, inside = holdings(), [_holdings_of(pid) for pid in readers.pids]
-    read(300)
-    time.sleep(0.5)
-    assert holdings() == before
-    assert [_holdings_of(pid) for pid in readers.pids] == inside
+    def all_held() -> list[object]:
+        return [holdings(), *map(_holdings_of, readers.pids)]
+
+    read(12)
+    time.sleep(0.5)  # or what is let go just now would count
+    before = all_held()
+    read(60)
+    until = time.monotonic() + 60
+    while all_held() != before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert all_held() == before
+    children = holdings()["children"]
     readers.close()
-    assert holdings()["children"] == before["children"] - 2
+    assert holdings()["children"] == children - 2
 
 
 def _holdings_of(pid: int) -> tuple[int, int]:
@@ -247,7 +253,7 @@ def test_readers_end_with_their_parent(tmp_path, small_svs):
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert pids
         parent.kill()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < until:
         time.sleep(0.1)
     assert not [pid for pid in pids if psutil.pid_exists(pid)]

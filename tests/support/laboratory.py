@@ -102,7 +102,7 @@ class Lab:
         """Start one child per request; returns their process ids."""
         if self._busy:  # a test failed before it waited
             self.wait()
-        line = json.dumps([{"seconds": 100, **request} for request in requests])
+        line = json.dumps([{"seconds": 900, **request} for request in requests])
         assert self._server.stdin
         assert self._server.stdout
         self._server.stdin.write(line.encode() + b"\n")

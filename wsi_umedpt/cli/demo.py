@@ -17,10 +17,6 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     out
         Folder for the store and the pictures.
     """
-    import os
-    import shutil
-    import sys
-
     from wsi_umedpt.cli.embed import embed
     from wsi_umedpt.cli.export import export
     from wsi_umedpt.cli.info import info
@@ -45,8 +41,7 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
     nuclei = out / f"{slide.stem}.geojson.gz"
     if code := export(str(store), out=nuclei):
         return code
-    beside = os.path.relpath(Path(sys.executable).parent)
-    command = "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{beside}/wsi-umedpt"
+    command = as_typed()
     print(
         f"\n{len(bag.features)} tiles of {bag.features.shape[1]} features each, and the nuclei, are in {store}\n"
         f"Look at the pictures:     {pictures[0]} {pictures[1]}\n"
@@ -59,3 +54,12 @@ def demo(*, out: Annotated[Path, Parameter(alias="-o")] = Path("demo-out")) -> i
         f"  {command} --help"
     )
     return 0
+
+
+def as_typed() -> str:
+    """The command as it can be typed here: its name, or its path where it is not on the PATH, as after `make demo`."""
+    import os
+    import shutil
+    import sys
+
+    return "wsi-umedpt" if shutil.which("wsi-umedpt") else f"{os.path.relpath(Path(sys.executable).parent)}/wsi-umedpt"
