@@ -1,11 +1,13 @@
 """The table of encoders in docs/reference/encoders.md, and what each costs on this machine with random weights.
 
 python -m benchmarks.models.cards                       # the table, without times
-python -m benchmarks.models.cards --time phikon uni     # tiles a second, through the encoder and of the network alone
+python -m benchmarks.models.cards --time phikon uni     # a table: tiles/s from pixels, and of the network alone
 python -m benchmarks.models.cards --memory h-optimus-0  # peak memory of loading weights of float16
 """
 
 import argparse
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -54,7 +56,20 @@ def times(name: str) -> str:
     whole = _seconds(lambda: encoder.encode(pixels))
     with torch.inference_mode():
         alone = _seconds(lambda: network(images))
-    return f"{name}: {TILES / whole:.2f} tiles/s, its network alone {TILES / alone:.2f}"
+    return f"| {name} | {TILES / whole:.2f} | {TILES / alone:.2f} | {alone / whole:.2f} |"
+
+
+def where() -> str:
+    """Describe the machine and the table's columns: what stands above the rows of `times`."""
+    import torch
+
+    threads = f"{torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
+    head = "| name | tiles/s | network alone | share |\n|---|---|---|---|"
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return (
+        f"{names[0] if names else platform.machine()}, {threads}, float32, batches of {TILES}, random weights\n\n{head}"
+    )
 
 
 def _seconds(run) -> float:
@@ -121,6 +136,8 @@ def main() -> None:
     if not asked.time and not asked.memory:
         for kind in ("tile", "slide"):
             print(table([card for card in all_cards().values() if card.kind == kind]), end="\n\n")
+    if asked.time:
+        print(where())
     for name in asked.time:
         print(times(name), flush=True)
     for name in asked.memory:

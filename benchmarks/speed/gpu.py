@@ -38,6 +38,7 @@ from wsi_umedpt.models.bundle import load_release, shipped
 from wsi_umedpt.models.cards import DEFAULT_ENCODER
 from wsi_umedpt.models.encoder import Encoder, load_encoder
 from wsi_umedpt.models.engines import DTYPES, Network
+from wsi_umedpt.models.head_spec import object_heads
 from wsi_umedpt.models.weights import load_network
 from wsi_umedpt.pipeline.batch_size import fastest_batch
 from wsi_umedpt.pipeline.embed import encode_slide
@@ -48,7 +49,7 @@ from wsi_umedpt.slides.tile_loader import close_readers, read_tiles
 from wsi_umedpt.slides.tiling import TileGrid, TileSpec, lay_grid
 from wsi_umedpt.slides.tissue import find_tissue
 from wsi_umedpt.store.slide_store import SlideStore
-from wsi_umedpt.tasks.multihead import OnePass, find_heads, object_heads
+from wsi_umedpt.tasks.multihead import OnePass, find_heads
 
 BATCH = 256
 CORES = usable_cores()

@@ -50,11 +50,12 @@ def test_the_list_is_also_for_machines(say):
 
 
 def test_one_is_shown_with_the_way_to_its_weights(say):
-    """What comes from second hand is marked, and the page and the command are printed."""
+    """With what it was compared, and what nothing confirms is marked; the page and the command are printed."""
     code, out, _ = say("encoders", "show", "UNI2")
     assert code == 0
     assert "uni2-h (uni2, uni_v2, uni-v2)" in out
-    assert "mpp: 0.5 (second hand)" in out
+    assert "compared_with: https://" in out
+    assert "unconfirmed" not in out
     assert "asked for on its page: https://huggingface.co/MahmoodLab/UNI2-h" in out
     assert "hf auth login" in out
     assert "-m uni2-h@weights.safetensors" in out
@@ -66,6 +67,7 @@ def test_one_is_shown_with_the_way_to_its_weights(say):
     [
         ("musk", "This project does not build it: "), ("conch-v1.5", "add --trust-remote-code"),
         ("phikon", "pip install 'wsi-umedpt[transformers]'"), ("retccl", "-m retccl@FILE"),
+        ("retccl", "mpp: 1.0 (unconfirmed)"),
         ("mean", "It needs no download"), ("umedpt_lite0.v1", "--heads nuclei"),
     ],
 )  # fmt: skip
@@ -100,6 +102,28 @@ def test_a_name_that_is_none_is_answered_at_once(say, monkeypatch):
     code, _, err = say("embed", "nowhere.svs", "-o", "out", "-m", "virchow3")
     assert code == 1
     assert "Did you mean virchow, virchow2?" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("mean", "mean as the slide encoder"), ("titan", "encoder of tiles (conch-v1.5)"), ("musk", "cannot be built here")],
+)
+def test_what_embeds_no_tiles_is_answered_at_once(say, monkeypatch, name, said):
+    """With what to do; also before torch is imported."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = say("embed", "nowhere.svs", "-o", "out", "-m", name)
+    assert code == 1
+    assert said in err
+
+
+def test_a_list_imports_no_torch(say, monkeypatch):
+    """It is data; what gates mean is said below it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, out, _ = say("encoders", "--gated")
+    assert code == 0
+    assert "    request: weights to be asked for on its page" in out
+    assert "--heads nuclei_dsb" in say("encoders", "--open")[1]
+    assert say("encoders", "check", "mean")[0] == 0
 
 
 def test_what_is_not_built_here_is_not_converted():

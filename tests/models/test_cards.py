@@ -197,6 +197,15 @@ def test_a_user_adds_a_card(folder):
     assert find_card("uni").dim == 192
 
 
+def test_a_card_names_what_confirms_it():
+    """Addresses that can be opened; what nothing confirms is marked, or was not looked for."""
+    cards = all_cards().values()
+    assert all(address.startswith("https://") for card in cards for address in card.compared_with)
+    assert {card.name for card in cards if not card.compared_with and not card.unverified} <= OURS
+
+
+OURS = {"efficientnet_lite0.imagenet", "mean"}
+
 WRONG = {
     "key": (("dim", "dimm"), r"no key 'dimm'; did you mean 'dim'"),
     "type": (("dim = 192", 'dim = "192"'), "dim is a whole number"),

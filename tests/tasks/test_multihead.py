@@ -10,10 +10,10 @@ from wsi_umedpt.models.backbones import FeaturePyramid
 from wsi_umedpt.models.bundle import load_release
 from wsi_umedpt.models.encoder import load_encoder
 from wsi_umedpt.models.fixed_norm import Decoder, collect_statistics
-from wsi_umedpt.models.head_spec import HeadSpec
+from wsi_umedpt.models.head_spec import HeadSpec, object_heads
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
 from wsi_umedpt.tasks import load_heads, make_task
-from wsi_umedpt.tasks.multihead import MAP_STRIDES, OnePass, find_heads, object_heads
+from wsi_umedpt.tasks.multihead import MAP_STRIDES, OnePass, find_heads
 
 SPEC = ModelSpec(backbone="convnext_atto", norm="layernorm", dim=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 HEADS = (

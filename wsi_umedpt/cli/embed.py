@@ -130,10 +130,10 @@ def embed(
         Print what would be done, and do nothing; neither the device nor the weights of an encoder with a card need be
         there.
     """
-    from wsi_umedpt.models.names import parse_name, trusting
+    from wsi_umedpt.models.names import check_tile_encoder, trusting
 
     for name in model:  # a name that is none is said before torch is imported, which takes seconds
-        parse_name(name)
+        check_tile_encoder(name)
     if trust_remote_code:
         model = tuple(map(trusting, model))
     slides_by = _slide_encoder(slide_encoder, out, heads)

@@ -1,5 +1,6 @@
 """`wsi-umedpt encoders`: what tiles can be embedded with, how to get it, and importing what others published."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ encoders = cyclopts.App(name="encoders", help="List the encoders that can be nam
 _SHOWN = (
     "about", "kind", "library", "architecture", "arguments", "pooling", "dim", "parameters", "mpp", "accepts_mpp",
     "size_px", "resize_px", "crop_px", "interpolation", "mean", "std", "precision", "licence", "gate", "source",
-    "repository", "file", "revision", "sha256", "tiles_from", "citation",
+    "repository", "file", "revision", "sha256", "tiles_from", "citation", "compared_with",
 )  # fmt: skip
 _GATES = {
     "open": "to be downloaded by anybody", "click": "to be downloaded once its terms are accepted on its page",
@@ -74,6 +75,9 @@ def list_encoders(
             say(f"    --heads {head}: {finds}")
     for card in chosen:
         say(f"{card.name}: {_short(card)}")
+    for gate in ("open", "click", "request"):
+        if any(card.gate == gate for card in chosen):
+            say(f"    {gate}: weights {_GATES[gate]}")
     if kind in (None, "tile"):
         say("umedpt:FILE.json: a UMedPT model that you trained (wsi-umedpt pretrain) or imported (encoders import)")
         say("timm:NAME[?ARGUMENT=VALUE&..][@FILE], timm:hf-hub:OWNER/NAME: any model of timm; no um/px: use --tile-mpp")
@@ -84,12 +88,14 @@ def list_encoders(
 
 
 def _heads(release: str) -> dict[str, str]:
-    """Heads of a release that ships which show objects, and what each finds."""
-    from wsi_umedpt.models.bundle import release_heads
-    from wsi_umedpt.models.weights import release_path
-    from wsi_umedpt.tasks.multihead import object_heads
+    """Heads of a release that ships which show objects, and what each finds; torch, which takes seconds, stays out."""
+    from wsi_umedpt.config import build_known
+    from wsi_umedpt.models.cards import RELEASES
+    from wsi_umedpt.models.head_spec import HeadSpec, object_heads
 
-    return dict(object_heads(release_heads(release_path(release))))
+    path = RELEASES / f"{release}.json"
+    heads = json.loads(path.read_text(encoding="utf-8"))["heads"]
+    return object_heads(build_known(HeadSpec, head, str(path)) for head in heads)
 
 
 def _short(card: "EncoderCard") -> str:
@@ -133,7 +139,7 @@ def show(name: str, /, *, as_json: AsJson = False) -> None:
         return
     say(card.name + (f" ({', '.join(card.aliases)})" if card.aliases else ""))
     for key in (key for key in _SHOWN if key in said):
-        mark = " (second hand)" if key in card.unverified else ""
+        mark = " (unconfirmed)" if key in card.unverified else ""
         say(f"    {key}: {_plain(said[key])}{mark}")
     for head, finds in _heads(name).items() if shipped else ():
         say(f"    --heads {head}: {finds}")
@@ -199,6 +205,9 @@ def check(name: str, /) -> int:
         if card.why_not:
             say(f"{card.name}: {card.why_not}")
             return 1
+        if card.kind == "slide":
+            say(f"{card.name}: it has no weights; wsi-umedpt embed slide.svs -o out --slide-encoder {card.name}")
+            return 0
         if card.repository:
             from wsi_umedpt.models.hub import WEIGHTS, cached
 

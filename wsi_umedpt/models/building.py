@@ -101,7 +101,8 @@ def check_timm_name(name: str) -> None:
     """Refuse a name that is none of timm's models."""
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
-        raise EncoderError(f"timm has no model {name!r}. Near: {', '.join(near) or 'none'}.")
+        hint = f" Near: {', '.join(near)}." if near else ""
+        raise EncoderError(f"timm has no model {name!r}.{hint}")
 
 
 def meant_arguments(card: EncoderCard) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`HeadSpec`: what a head of the shared model predicts, as configs and releases say it."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,10 @@ Kind = Literal[
     "regression",
     "survival",
 ]
+BORDER = "border"
+"""Class of the lines between objects that touch."""
+BOXES = "_boxes"
+"""Ending of the name of a head for detection that goes with one for segmentation."""
 _CLASSES = 100_000
 _LETTERS = 1000
 
@@ -54,3 +59,17 @@ class HeadSpec:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON can hold them; `bags` only where it is true."""
         return {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "bags" or v}
+
+
+def object_heads(heads: Iterable[HeadSpec]) -> dict[str, str]:
+    """List the heads of a release that show objects (those of `tasks.multihead.find_heads`), and what each finds."""
+    specs = {head.name: head for head in heads}
+    pixels = [n for n, spec in specs.items() if spec.kind == "segmentation"]
+    boxes = [n for n, spec in specs.items() if spec.kind == "detection" and n.removesuffix(BOXES) not in pixels]
+    return {name: _finds(specs[name]) for name in pixels + boxes}
+
+
+def _finds(spec: HeadSpec) -> str:
+    classes = [name for name in spec.classes if name not in ("background", BORDER)]
+    at = f", {spec.mpp:g} um/px" if spec.mpp else ""
+    return (spec.about or ", ".join(classes)) + at

@@ -108,7 +108,7 @@ def fetch(repository: str, files: Sequence[str], revision: str = "", *, called: 
     revision
         A commit, a branch or a tag; empty for the newest.
     called
-        The encoder, for messages.
+        The encoder, for messages; empty where a file alone does not replace the repository.
 
     Raises
     ------
@@ -123,8 +123,7 @@ def fetch(repository: str, files: Sequence[str], revision: str = "", *, called: 
                 return there
             raise EncoderError(
                 f"the hub does not answer from this machine, and its cache here does not hold {repository}"
-                f"{f' at revision {revision}' if revision else ''}. Download {files[0]} elsewhere, and name it: "
-                f"{called}@FILE."
+                f"{f' at revision {revision}' if revision else ''}. {_elsewhere(repository, files[0], called)}"
             )
         for file in files:
             try:
@@ -135,7 +134,7 @@ def fetch(repository: str, files: Sequence[str], revision: str = "", *, called: 
                 raise EncoderError(_why(error, repository, revision)) from None
     raise EncoderError(
         f"{repository}{f' at revision {revision}' if revision else ''} has no file {' or '.join(files)}: it was moved "
-        f"or renamed. See https://huggingface.co/{repository}/tree/main, and name a file: {called}@FILE."
+        f"or renamed. See https://huggingface.co/{repository}/tree/main, and name a file: {called or 'NAME'}@FILE."
     )
 
 
@@ -144,6 +143,16 @@ def _fetched(found: str) -> Fetched:
     at = path.parts.index("snapshots") + 1 if "snapshots" in path.parts else 0
     blob = path.resolve().name
     return Fetched(path, path.parts[at] if at else "", blob if _SHA256.fullmatch(blob) else "")
+
+
+def _elsewhere(repository: str, file: str, called: str) -> str:
+    """What to do where the hub does not answer."""
+    if not called:
+        return f"Where it does, type: hf download {repository}; then copy the cache ({constants.HF_HUB_CACHE}) here."
+    return (
+        f"Download {file} elsewhere, from https://huggingface.co/{repository} (which may ask you to accept terms), and "
+        f"name it: {called}@FILE."
+    )
 
 
 def _why(error: Exception, repository: str, revision: str) -> str:

@@ -100,6 +100,28 @@ def trusting(text: str) -> str:
     return f"{left}{'&' if '?' in left else '?'}trust_remote_code=true{at}{file}"
 
 
+def check_tile_encoder(text: str) -> None:
+    """Refuse a name that is none, is of a slide encoder, or is of one that is not built here; without torch.
+
+    Raises
+    ------
+    EncoderError
+        With what to do instead.
+    """
+    asked = parse_name(text)
+    if asked.source != "card":
+        return
+    card = find_card(asked.name)
+    if card.kind == "slide":
+        of = " or ".join(card.tiles_from) or "any"
+        raise EncoderError(
+            f"{card.name} makes one vector of a slide's tiles, and embeds no tiles itself: name an encoder of tiles "
+            f"({of}), and {card.name} as the slide encoder"
+        )
+    if card.why_not:
+        raise EncoderError(f"{card.name} cannot be built here: {card.why_not}")
+
+
 def _of_a_card(text: str) -> Asked:
     left, _, file = text.partition("@")
     name, _, said = left.partition("?")

@@ -239,7 +239,7 @@ def _of_repository(card: EncoderCard, asked: Asked) -> tuple[EncoderCard, Fetche
     """Facts of a repository about a timm model: architecture, arguments, and preprocessing."""
     repository = asked.name.partition(":")[2]
     revision = str(asked.options.get("revision", ""))
-    described = fetch(repository, ("config.json",), revision)
+    described = fetch(repository, ("config.json",), revision, called="")
     try:
         said = json.loads(described.path.read_bytes())
         architecture, config = str(said["architecture"]), dict(said.get("pretrained_cfg") or {})

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazily(
         "TaskResult": "pipeline.task",
         "encode_slide": "pipeline.embed",
         "find_heads": "tasks.multihead",
-        "object_heads": "tasks.multihead",
+        "object_heads": "models.head_spec",
         "plan_embedding": "pipeline.plan",
         "plan_segmentation": "pipeline.plan",
         "segment_slide": "pipeline.segment",

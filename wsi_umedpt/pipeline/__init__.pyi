@@ -1,3 +1,4 @@
+from wsi_umedpt.models.head_spec import object_heads as object_heads
 from wsi_umedpt.pipeline.case_report import CaseContents as CaseContents
 from wsi_umedpt.pipeline.case_report import write_case_report as write_case_report
 from wsi_umedpt.pipeline.embed import EmbedTask as EmbedTask
@@ -12,4 +13,3 @@ from wsi_umedpt.pipeline.task import SlideTask as SlideTask
 from wsi_umedpt.pipeline.task import TaskResult as TaskResult
 from wsi_umedpt.tasks.multihead import OnePass as OnePass
 from wsi_umedpt.tasks.multihead import find_heads as find_heads
-from wsi_umedpt.tasks.multihead import object_heads as object_heads

@@ -13,12 +13,13 @@ from wsi_umedpt.errors import EncoderError
 from wsi_umedpt.models.bundle import load_release
 from wsi_umedpt.models.cards import DEFAULT_ENCODER
 from wsi_umedpt.models.encoder import Encoder, describe_encoder, load_encoder, pick_device
+from wsi_umedpt.models.head_spec import object_heads
 from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.pipeline.embed import EmbedTask
 from wsi_umedpt.pipeline.segment import FeaturesToo, SegmentTask, window_spec
 from wsi_umedpt.settings import ComputeOptions, RunSettings, TileOptions, TissueParameters
 from wsi_umedpt.slides.tiling import TileSpec
-from wsi_umedpt.tasks.multihead import MAP_STRIDES, OnePass, find_heads, object_heads
+from wsi_umedpt.tasks.multihead import MAP_STRIDES, OnePass, find_heads
 
 OVERLAP_PX = 64
 """Overlap of windows, where their distance is not given."""

@@ -6,7 +6,7 @@ not depend on the window that it was seen in; embeddings are those of the encode
 `models.engines` runs an encoder.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ from wsi_umedpt.models.bundle import Release
 from wsi_umedpt.models.engines import CPU_BATCH, DTYPES, PartDone, Pixels
 from wsi_umedpt.models.fixed_norm import Decoder, collect_statistics
 from wsi_umedpt.models.folding import folded
-from wsi_umedpt.models.head_spec import HeadSpec
+from wsi_umedpt.models.head_spec import BORDER as BORDER
+from wsi_umedpt.models.head_spec import BOXES
 from wsi_umedpt.models.umedpt import UMedPT
 from wsi_umedpt.store.objects import TileBoxes
 from wsi_umedpt.tasks import load_heads
@@ -29,8 +30,6 @@ from wsi_umedpt.tasks.base import Task
 from wsi_umedpt.tasks.detection import BoxOutputs, Detection
 from wsi_umedpt.tasks.segmentation import Segmentation
 
-BORDER = "border"
-_BOXES = "_boxes"
 MAP_STRIDES = (8, 16, 32)
 """Strides of the encoder's maps that objects' vectors are means of."""
 CALIBRATION_PX = 128
@@ -81,22 +80,8 @@ def find_heads(release: Release, names: Sequence[str]) -> list[ObjectHeads]:
     return [_object_heads(name, heads) for name in dict.fromkeys(names)]
 
 
-def object_heads(heads: Iterable[HeadSpec]) -> dict[str, str]:
-    """List the heads that `find_heads` knows of a release, and what each finds, in words."""
-    specs = {head.name: head for head in heads}
-    pixels = [n for n, spec in specs.items() if spec.kind == "segmentation"]
-    boxes = [n for n, spec in specs.items() if spec.kind == "detection" and n.removesuffix(_BOXES) not in pixels]
-    return {name: _finds(specs[name]) for name in pixels + boxes}
-
-
-def _finds(spec: HeadSpec) -> str:
-    classes = [name for name in spec.classes if name not in ("background", BORDER)]
-    at = f", {spec.mpp:g} um/px" if spec.mpp else ""
-    return (spec.about or ", ".join(classes)) + at
-
-
 def _object_heads(name: str, heads: dict[str, Task]) -> ObjectHeads:
-    head, boxes = heads.get(name), heads.get(name + _BOXES)
+    head, boxes = heads.get(name), heads.get(name + BOXES)
     if isinstance(head, Detection):
         return ObjectHeads(name, head.spec.classes, False, None, head, head.spec.mpp)
     if not isinstance(head, Segmentation) or head.spec.kind != "segmentation":

@@ -109,8 +109,10 @@ class EncoderCard:
     why_not: str = ""
     """Reason why this project does not build it; empty where it does."""
     citation: str = ""
+    compared_with: tuple[str, ...] = ()
+    """Addresses of what its makers publish, and of other tools that build it, with which its fields were compared."""
     unverified: tuple[str, ...] = ()
-    """Fields that come from second hand, not from its makers."""
+    """Fields that nothing of `compared_with` states."""
     weights_sha256: str | None = None
     """Expected sha256 over the weights (see `weights.weights_sha256`); None where it is not known beforehand."""
     model: dict[str, Any] | None = None
@@ -233,6 +235,10 @@ def find_card(name: str) -> EncoderCard:
     spelled = {alias.lower(): card for card in known.values() for alias in (card.name, *card.aliases)}
     if name.lower() in spelled:
         return spelled[name.lower()]
+    if ":" in name:
+        raise EncoderError(
+            f"{name} is named by what it is, and has no card: `wsi-umedpt encoders` lists those that have"
+        )
     raise EncoderError(f"there is no encoder {name!r}. {_nearest(name, [*spelled, *release_names()])}")
 
 
