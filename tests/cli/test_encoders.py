@@ -106,7 +106,11 @@ def test_a_name_that_is_none_is_answered_at_once(say, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("mean", "mean as the slide encoder"), ("titan", "encoder of tiles (conch-v1.5)"), ("musk", "cannot be built here")],
+    [
+        ("mean", "mean as the slide encoder"),
+        ("titan", "encoder of tiles (conch-v1.5)"),
+        ("musk", "cannot be built here"),
+    ],
 )
 def test_what_embeds_no_tiles_is_answered_at_once(say, monkeypatch, name, said):
     """With what to do; also before torch is imported."""
