@@ -146,7 +146,7 @@ def _fetched(found: str) -> Fetched:
 
 
 def _elsewhere(repository: str, file: str, called: str) -> str:
-    """What to do where the hub does not answer."""
+    """Advice where the hub does not answer."""
     if not called:
         return f"Where it does, type: hf download {repository}; then copy the cache ({constants.HF_HUB_CACHE}) here."
     return (
