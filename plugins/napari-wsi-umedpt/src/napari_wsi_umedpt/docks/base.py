@@ -128,7 +128,7 @@ class Dock(QWidget):
         ]
 
     def _hide_others(self) -> None:
-        """Where a bar says which docks there are, be the only one in their place."""
+        """Be the only dock in their place, where a bar says which docks there are."""
         frame, bar = frame_of_dock(self), ToolBar.of(self.window())
         if bar is None or frame is None or frame.isFloating() or not self.in_tabs:
             return

@@ -88,7 +88,7 @@ class Field:
         x, y
             Level-0 px.
         reach
-            Where no outline holds the place, the nearest one counts that is no further away, level-0 px.
+            Distance, level-0 px; where no outline holds the place, the nearest one counts that is no further away.
         """
         starts, holding, beside = self.objects.starts, [], []
         for row in self.within(x - reach, y - reach, x + reach, y + reach).tolist():

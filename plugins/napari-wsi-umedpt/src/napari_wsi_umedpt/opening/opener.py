@@ -94,7 +94,7 @@ class Opener(QObject):
         failed
             Called with errors.
         results
-            Whether results were chosen and not a slide, which comes with its own.
+            True if results were chosen and not a slide, which comes with its own.
         """
         self._waiting.append(_Asked(prepare, doing, then, beside, below, failed, results))
         if not self._busy:

@@ -30,7 +30,7 @@ class Tool(NamedTuple):
     dock
         Its name in the menu Plugins.
     does
-        What it is for, as an entry of a menu.
+        Purpose, as an entry of a menu.
     """
 
     tab: str
@@ -83,6 +83,6 @@ class ToolBar(QToolBar):
             button.setChecked(shown)
 
     def button(self, tab: str) -> QWidget:
-        """What is clicked on to show a dock."""
+        """Button that shows a dock."""
         button: QWidget = self.widgetForAction(self.buttons[tab])
         return button
