@@ -18,7 +18,7 @@ def save_model(folder: Path, shared: UMedPT, tasks: Mapping[str, nn.Module]) -> 
         tensors |= {f"heads.{name}.{k}": v.half() for k, v in task.state_dict().items()}
     about = {
         "schema": 1, "kind": "umedpt", "name": "tiny.v1", "model": shared.spec.to_dict(), "mpp": 0.5,
-        "heads": [task.spec.to_dict() for task in tasks.values()], "licence": "none",
+        "dim": shared.vector_dim, "heads": [task.spec.to_dict() for task in tasks.values()], "licence": "none",
     }  # fmt: skip
     path = folder / "tiny.v1.json"
     checkpoint.save(path, tensors, about)

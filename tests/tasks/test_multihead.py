@@ -1,5 +1,7 @@
 """One pass of a shared model gives what its encoder and its heads give, each run alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,20 @@ def test_vectors_are_the_encoders(path, tiles, outputs):
     expected = load_encoder(f"umedpt:{path}").encode(tiles)
     assert outputs.vectors.dtype == np.float32
     np.testing.assert_allclose(outputs.vectors, expected, atol=1e-5)
+
+
+def test_vectors_of_maps_are_the_encoders(tmp_path, tiles):
+    """Where an embedding is the means of maps, too: it has another length, and is not squeezed."""
+    torch.manual_seed(0)
+    shared = UMedPT(replace(SPEC, vector="maps")).eval()
+    torch.nn.init.uniform_(shared.spread, 0.5, 2)
+    made = save_model(tmp_path, shared, {"regions": make_task(HEADS[2], shared.vector_dim)})
+    release = load_release(made)
+    model = OnePass(release, find_heads(release, ["regions"]), size_px=SIDE)
+    model.calibrate(tiles[:1])
+    found = model.submit(tiles[:3])().vectors
+    assert found.shape == (3, shared.vector_dim) != (3, SPEC.dim)
+    np.testing.assert_allclose(found, load_encoder(f"umedpt:{made}").encode(tiles[:3]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["nuclei", "regions"])

@@ -55,6 +55,9 @@ def test_a_release_carries_the_grouper(begun, reference):
     assert {head.name for head in release.heads if head.bags} == {"slides", "time"}
     own = release.shared.state_dict()
     assert all(torch.equal(value, own[f"grouper.{key}"]) for key, value in grouper.state_dict().items())
+    begin = initial_model(replace(begun, initial="")).grouper
+    moved = {k: float((v - begin.state_dict()[k]).abs().max()) for k, v in grouper.state_dict().items()}
+    assert moved["gates.weight"] > 1e-3, "it was trained"
     _, card = load_network(f"umedpt:{path}")
     assert "grouper" not in card.model
     for width, tasks in ((5, begun.task), (0, tuple(t for t in begun.task if not t.bags))):

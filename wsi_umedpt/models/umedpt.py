@@ -175,6 +175,13 @@ class UMedPT(nn.Module):
         height, width = images.shape[2:]
         return Features(pyramid._replace(stride32=squeezed), vector, (height, width), pyramid.stride32)
 
+    def vectors(self, pyramid: FeaturePyramid) -> torch.Tensor:
+        """Embeddings, (image, vector_dim), of images whose pyramid the encoder gave."""
+        if self.spec.vector == "maps":
+            return self.map_means(pyramid)
+        vectors: torch.Tensor = self.squeezer(pyramid.stride32)[1]
+        return vectors
+
     def map_means(self, pyramid: FeaturePyramid) -> torch.Tensor:
         """Standardised means of the encoder's maps of strides 8, 16 and 32, (image, vector_dim)."""
         means = torch.cat([one.mean((2, 3)) for one in pyramid[1:]], 1)
@@ -182,6 +189,4 @@ class UMedPT(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embed normalised images: float (image, 3, h, w) to (image, vector_dim)."""
-        if self.spec.vector == "maps":
-            return self.map_means(self.pyramid(images))
-        return self.features(images).vector
+        return self.vectors(self.pyramid(images))

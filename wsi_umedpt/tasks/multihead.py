@@ -187,7 +187,7 @@ class OnePass:
     def _run(self, tiles: torch.Tensor) -> _Raw:
         shared, size = self._shared, (tiles.shape[1], tiles.shape[2])
         raw = shared.pyramid(shared.normalised(tiles.permute(0, 3, 1, 2)))
-        _, vectors = shared.squeezer(raw.stride32)
+        vectors = shared.vectors(raw)
         maps = {name: decoder(raw) for name, decoder in self._decoders.items()}
         chances, boxes, finite = {}, {}, {}
         for h in self.heads:

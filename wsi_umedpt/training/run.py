@@ -169,7 +169,8 @@ def _begin(config: PretrainConfig, data: list[TaskData], device: str, rank: int)
         tasks.append(task.to(device).train())
     t = config.training
     encoder = [p for p in shared.encoder.parameters() if p.requires_grad]
-    rest = [p for part in (shared.squeezer, shared.pixels, shared.boxes, *tasks) for p in part.parameters()]
+    others = [part for part in shared.children() if part is not shared.encoder]
+    rest = [p for part in (*others, *tasks) for p in part.parameters()]
     groups = [{"params": encoder, "factor": t.encoder_lr_factor}, {"params": rest, "factor": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=t.lr, weight_decay=t.weight_decay)
     distiller = Distiller(kept_near(config, shared).to(device), t.distil) if t.distil else None
