@@ -120,6 +120,16 @@ def test_what_embeds_no_tiles_is_answered_at_once(say, monkeypatch, name, said):
     assert said in err
 
 
+def test_offline_weights_that_are_not_here_are_missed_at_once(say, monkeypatch):
+    """The page that has them is named, and the form that takes a file; a dry run needs none."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, _, err = say("embed", "nowhere.svs", "-o", "out", "-m", "uni2-h")
+    assert code == 1
+    assert "from https://huggingface.co/MahmoodLab/UNI2-h" in err
+    assert "uni2-h@FILE" in err
+
+
 def test_a_list_imports_no_torch(say, monkeypatch):
     """It is data; what gates mean is said below it."""
     monkeypatch.setitem(sys.modules, "torch", None)

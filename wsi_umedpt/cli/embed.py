@@ -134,6 +134,11 @@ def embed(
 
     for name in model:  # a name that is none is said before torch is imported, which takes seconds
         check_tile_encoder(name)
+    if not dry_run and not (spread and spread.dask):  # workers may have what this machine has not
+        from wsi_umedpt.models.hub import check_at_hand
+
+        for name in model:
+            check_at_hand(name)
     if trust_remote_code:
         model = tuple(map(trusting, model))
     slides_by = _slide_encoder(slide_encoder, out, heads)

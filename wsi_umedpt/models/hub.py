@@ -25,6 +25,8 @@ from huggingface_hub.errors import (
 
 from wsi_umedpt.errors import FULL_DISK, EncoderError, StalledError
 from wsi_umedpt.io.stalls import watched
+from wsi_umedpt.models.cards import find_card
+from wsi_umedpt.models.names import parse_name
 
 ANSWER_S = 5.0
 """Seconds that the hub has to answer; names of machines are looked up within them, too."""
@@ -121,10 +123,7 @@ def fetch(repository: str, files: Sequence[str], revision: str = "", *, called: 
         if not answers:
             if there := cached(repository, files, revision):
                 return there
-            raise EncoderError(
-                f"the hub does not answer from this machine, and its cache here does not hold {repository}"
-                f"{f' at revision {revision}' if revision else ''}. {_elsewhere(repository, files[0], called)}"
-            )
+            raise _not_here(repository, files[0], revision, called)
         for file in files:
             try:
                 return _fetched(hf_hub_download(repository, file, revision=revision or None))
@@ -145,13 +144,38 @@ def _fetched(found: str) -> Fetched:
     return Fetched(path, path.parts[at] if at else "", blob if _SHA256.fullmatch(blob) else "")
 
 
-def _elsewhere(repository: str, file: str, called: str) -> str:
-    """Advice where the hub does not answer."""
-    if not called:
-        return f"Where it does, type: hf download {repository}; then copy the cache ({constants.HF_HUB_CACHE}) here."
-    return (
+def check_at_hand(text: str) -> None:
+    """Refuse an encoder whose weights are not in the cache while the hub does not answer; without torch.
+
+    Raises
+    ------
+    EncoderError
+        With what to do.
+    """
+    asked = parse_name(text)
+    if asked.source != "card" or asked.file:
+        return
+    card = find_card(asked.name)
+    if not card.repository or card.library not in ("timm", "transformers"):
+        return
+    files, revision = (card.file,) if card.file else WEIGHTS, str(asked.options.get("revision", card.revision))
+    if cached(card.repository, files, revision) is None:
+        with asked_where_it_answers() as answers:
+            if not answers:
+                raise _not_here(card.repository, files[0], revision, card.name)
+
+
+def _not_here(repository: str, file: str, revision: str, called: str) -> EncoderError:
+    """Error where the hub does not answer, with what to do."""
+    at = f" at revision {revision}" if revision else ""
+    do = (
         f"Download {file} elsewhere, from https://huggingface.co/{repository} (which may ask you to accept terms), and "
         f"name it: {called}@FILE."
+        if called
+        else f"Where it does, type: hf download {repository}; then copy the cache ({constants.HF_HUB_CACHE}) here."
+    )
+    return EncoderError(
+        f"the hub does not answer from this machine, and its cache here does not hold {repository}{at}. {do}"
     )
 
 
