@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import chdir, closing
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,8 +76,10 @@ SAVED = (1280, 720)
 COLOURS = ((160, 96), (64, 64), (32, 48), (24, 40))
 """Of tissue, and of small things."""
 MOST_BYTES = 130_000
-GAP_PX = 12
-"""Between docks of a sheet."""
+SMALLER = 0.75
+"""Of a picture's width and height, where few colours are not enough: many nuclei have many edges."""
+GAP_PX, ACROSS = 12, 5
+"""Between docks of a sheet, and docks in a row of it."""
 MOST_S = 900.0
 """After which what did not come does not come."""
 
@@ -201,19 +204,21 @@ class Scene:
 
 
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures of docks in two rows."""
+    """Pictures of docks in rows of five."""
     width, height = max(one.width for one in pictures), max(one.height for one in pictures)
-    across = -(-len(pictures) // 2)
-    sheet = Image.new("RGB", (across * (width + GAP_PX) - GAP_PX, 2 * (height + GAP_PX) - GAP_PX), "white")
+    across = min(ACROSS, len(pictures))
+    down = -(-len(pictures) // across)
+    sheet = Image.new("RGB", (across * (width + GAP_PX) - GAP_PX, down * (height + GAP_PX) - GAP_PX), "white")
     for n, one in enumerate(pictures):
         sheet.paste(one, (n % across * (width + GAP_PX), n // across * (height + GAP_PX)))
     return sheet
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Save a picture with as many colours as a small file has room for."""
-    for of_tissue, of_small_things in COLOURS:
-        few_colours(image, of_tissue, of_small_things).save(path, optimize=True)
+    """Save a picture with as many colours, and as large, as a small file has room for."""
+    smaller = image.resize([round(SMALLER * length) for length in image.size], Image.Resampling.LANCZOS)
+    for one, (of_tissue, of_small_things) in product((image, smaller), COLOURS):
+        few_colours(one, of_tissue, of_small_things).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             break
     print(path)
@@ -351,9 +356,7 @@ def cells(scene: Scene) -> None:
 def alike(scene: Scene) -> None:
     """A tile of epidermis, and the tiles that look most like it."""
     scene.open(results())
-    dock = scene.dock("Find alike")
-    dock.find(POINTS["Epidermis"][3])
-    until(lambda: dock.found and not dock._reading.busy)
+    search(scene)
 
 
 def classifier(scene: Scene) -> None:
@@ -391,15 +394,18 @@ def docks(scene: Scene) -> None:
     """Every dock with what it holds."""
     scene.open(results())
     scene.add_to_sheets(scene.docks["Navigator"])
-    for make in (ask, judge, label):
+    for make in (ask, judge, label, search):
         scene.add_to_sheets(make(scene))
-    for name in ("Legend", "Slides and results"):
+    for name in ("Legend", "Slides and results", "Stains", "Two slides"):
         scene.add_to_sheets(scene.dock(name))
     scene.viewer.layers.clear()
     pause()
-    scene.open()
-    for make in (draw, review):
+    scene.open(segmented())
+    for make in (click_cells, draw, count):
         scene.add_to_sheets(make(scene))
+    scene.viewer.layers.clear()
+    pause()
+    scene.add_to_sheets(review(scene))
 
 
 def press(dock: Dock, text: str) -> None:
@@ -452,6 +458,14 @@ def click_cells(scene: Scene) -> Any:
         labels |= dict.fromkeys(apart.argmin(0).tolist(), name)
     dock.labelling.label(labels)
     until(lambda: dock.taught is not None)
+    return dock
+
+
+def search(scene: Scene) -> Any:
+    """Look for what is like a tile of epidermis."""
+    dock = scene.dock("Find alike")
+    dock.find(POINTS["Epidermis"][3])
+    until(lambda: dock.found and not dock._reading.busy)
     return dock
 
 

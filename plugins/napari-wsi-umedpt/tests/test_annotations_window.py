@@ -180,7 +180,7 @@ def test_what_is_drawn_is_found_again(hands, dock, store, planted):
     hands.press("r")
     rectangle(hands, TWO)
     hands.until(lambda: len(kept(store)) == 2)
-    assert "Saved by itself" in dock.words.text()
+    assert "Saved as you draw" in dock.words.text()
     before = [np.array(shape) for shape in layer_of(hands).data]
     hands.viewer.layers.clear()
     hands.wait(200)
@@ -266,5 +266,5 @@ def test_the_dock_says_where_drawings_are_saved(hands, planted):
     hands.viewer.reset_view()
     hands.click(dock.tools["add_polygon"])
     hands.draw(ONE)
-    hands.until(lambda: dock.words.text() == "Saved by itself in\nyour data folder")
+    hands.until(lambda: dock.words.text() == "Saved as you draw, in\nyour data folder")
     assert dock.words.toolTip().endswith(".annotations.geojson")

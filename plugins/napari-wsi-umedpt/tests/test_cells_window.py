@@ -170,6 +170,8 @@ def test_the_next_slide_is_classified_and_corrected(hands, dock, other, tmp_path
     hands.until(lambda: any("Classified the cells of 1 of 1 slides" in one.message for one in told))
     chances, _ = read_object_scores(SlideStore.open(second), "cells")
     assert np.array_equal(chances, dock.taught.chances)
+    dock.labelling.name_classes(["Mitosis", "Other"])  # on this slide
+    hands.until(lambda: dock.words.text().endswith("Of classes that other slides have: 50 Tumor."))
 
 
 def test_a_slide_without_cells_leads_to_their_search(hands, planted):

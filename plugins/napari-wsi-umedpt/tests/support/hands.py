@@ -157,6 +157,8 @@ class Hands:
     def dock(self, name: str) -> Dock:
         """Open a dock by its name in the menu Plugins, in the place of the others."""
         dock = open_dock(self.viewer, name)
+        self.until(lambda: dock.isVisible() and dock._size_before is None and self.window.isAncestorOf(dock))
+        self.until(lambda: self.window.rect().contains(QRect(dock.mapTo(self.window, QPoint(0, 0)), dock.size())))
         self.wait(150)
         return dock
 

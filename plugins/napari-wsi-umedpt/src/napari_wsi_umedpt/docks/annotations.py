@@ -77,7 +77,7 @@ class AnnotationsDock(Dock):
         self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # names may be long
         self.words.setTextFormat(Qt.TextFormat.PlainText)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.bounds = QCheckBox("Positions in files as QuPath has them")
+        self.bounds = QCheckBox("Files for QuPath: count from what was scanned")
         self.bounds.setChecked(True)
         self.bounds.setToolTip(
             "Some scanners state which part of a slide they scanned (MRXS, SCN), and QuPath shows that part alone.\n"
@@ -243,9 +243,9 @@ class AnnotationsDock(Dock):
         if trouble:
             self.words.setText(f"NOT SAVED, save it yourself:\n{trouble}")
         elif where:
-            self.words.setText(f"Saved by itself in\n{self._place_of_file(Path(where))}")
+            self.words.setText(f"Saved as you draw, in\n{self._place_of_file(Path(where))}")
         else:
-            self.words.setText("What is drawn is saved by itself.\n")
+            self.words.setText("Regions are saved as you draw them.\n")
         self.words.setToolTip(trouble or where)
 
     def _place_of_file(self, path: Path) -> str:

@@ -102,7 +102,10 @@ class CellsDock(TeachingDock):
         objects, colours = slide.classified(taught), tuple(self._table)
         field = slide.field.of_classes(objects)
         numbers = np.bincount(objects.class_index, minlength=len(objects.classes)).tolist()
-        self.classes.show_counts(dict(zip(objects.classes, numbers, strict=True)), 1)
+        counts = dict(zip(objects.classes, numbers, strict=True))
+        self.classes.show_counts(counts, 1)
+        if unlisted := [f"{n:,} {name}" for name, n in counts.items() if n and name not in self.classes.names]:
+            self.words.setText(f"{taught.words} Of classes that other slides have: {', '.join(unlisted)}.")
         shown = Shown(
             "objects", slide.place, slide.store.path, NAME, objects.classes, colours, objects=field,
             tissue_mm2=slide.tissue_mm2, about={"scores": NAME},
