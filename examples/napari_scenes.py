@@ -66,6 +66,8 @@ RULER = [(1090, 1090), (1290, 1150)]
 """Ends of a line, level-0 px."""
 NUCLEUS = (1171, 1128)
 """What is clicked on, level-0 px."""
+BESIDE = (1230, 1180)
+"""Where a nucleus is drawn, level-0 px."""
 BORDER = (1090, 1500)
 """Where epidermis ends, level-0 px."""
 RESULTS, MODEL = Path("CMU-1-Small-Region.zarr"), Path("toy/model.json")
@@ -292,6 +294,29 @@ def corrected(scene: Scene) -> None:
     middle = current_place(scene.viewer).to_world(np.array(NUCLEUS))
     layer.selected_data = {int(np.argmin([np.linalg.norm(corners.mean(0) - middle) for corners in layer.data]))}
     dock.choose_class("Immune cells")
+
+
+def correct(scene: Scene) -> None:
+    """Nuclei in view, put right in a frame, and what the head learned from them."""
+    scene.viewer.open_sample(PLUGIN, "demo")
+    pause()
+    look_at(scene, 40)
+    dock = scene.dock("Annotations")
+    panel = dock.correcting
+    dock.correct_button.setChecked(True)
+    until(lambda: panel.heads.count() > 0)
+    panel.correct()
+    layer = scene.viewer.layers.selection.active
+    middles = np.array([corners.mean(0) for corners in layer.data[1:]])
+    layer.selected_data = {1 + int(row) for row in np.argsort(middles[:, 0])[:3]}
+    layer.remove_selected()
+    around = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    ring = np.array(BESIDE) + 16 * np.stack([np.cos(around), np.sin(around)], 1)
+    layer.add_polygons(current_place(scene.viewer).to_world(ring))
+    panel.learn()
+    until(lambda: panel.lesson is not None)
+    pause()
+    panel.parentWidget().parentWidget().parentWidget().verticalScrollBar().setValue(10_000)
 
 
 def annotations(scene: Scene) -> None:
@@ -526,6 +551,7 @@ SCENES = {
     "overview": overview, "nuclei": nuclei, "corrected": corrected, "annotations": annotations, "fewshot": fewshot,
     "measure": measure, "cells": cells, "alike": alike, "classifier": classifier, "analyse": analyse,
     "closing": closing_it, "cases": cases, "docks": docks, "stains": stains, "keys": keys, "linked": linked,
+    "correct": correct,
 }  # fmt: skip
 
 

@@ -10,17 +10,21 @@ import torch
 from tests.support.command_line import run_here
 from tests.support.painted_slides import Painted, paint_nuclei
 from tests.support.released_models import save_model
+from wsi_umedpt.datasets.samples import IGNORED
 from wsi_umedpt.errors import AnnotationError, EncoderError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.io import checkpoint
 from wsi_umedpt.models.bundle import load_release
 from wsi_umedpt.models.head_spec import HeadSpec
 from wsi_umedpt.models.umedpt import ModelSpec, UMedPT
-from wsi_umedpt.pipeline.correct import CorrectedField, correct_head, fields_of, save_head
+from wsi_umedpt.pipeline.correct import CorrectedField, correct_head, fields_of, read_windows, save_head
+from wsi_umedpt.pipeline.lesson import Corrections, Lesson
+from wsi_umedpt.pipeline.task import Progress
 from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.store.objects_io import read_objects
 from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.tasks import load_heads, make_task
+from wsi_umedpt.tasks.multihead import find_heads
 
 FIELD = Box(64, 64, 600, 400)
 
@@ -60,6 +64,9 @@ def test_corrections_raise_f1_on_windows_that_were_left_out(painted, release, tm
         lesson = correct_head(slide, painted.tissue(), [field], load_release(release), "nuclei")
     assert lesson.windows == 6
     assert lesson.after > lesson.before + 0.2
+    assert lesson.better
+    assert "better than before" in lesson.words
+    assert lesson.corrections.added > 20
     save_head(tmp_path / "mine.json", release, lesson.head, "nuclei", lesson)
     heads = load_heads(load_release(tmp_path / "mine.json"))
     assert set(heads) == {"nuclei", "two", "mine"}
@@ -69,6 +76,60 @@ def test_corrections_raise_f1_on_windows_that_were_left_out(painted, release, tm
     assert (said["from"], said["f1_after"]) == ("nuclei", lesson.after)
     with pytest.raises(EncoderError, match="NAME being none of"):
         save_head(tmp_path / "nuclei.json", release, lesson.head, "nuclei", lesson)
+
+
+@pytest.mark.parametrize(
+    ("corrections", "after", "gain", "said"),
+    [
+        (
+            Corrections(20, 3, 2),
+            0.8,
+            (0.02, 0.2),
+            "25 corrections: 20 added, 3 removed, 2 reshaped. It finds nuclei better",
+        ),
+        (Corrections(20), 0.72, (-0.02, 0.2), "not shown to be better: the difference may be chance"),
+        (Corrections(20), 0.6, (-0.2, -0.01), "It is not better than before"),
+        (Corrections(3), 0.8, (0.02, 0.2), "These are few: correct 20 or more. It finds nuclei better"),
+        (Corrections(20), None, None, "Not tested: the region is too small"),
+    ],
+)
+def test_a_lesson_says_plainly_what_it_gained(corrections, after, gain, said):
+    """Better, maybe by chance, not better, few corrections, not tested."""
+    lesson = Lesson(
+        head=None, windows=6, objects=60, corrections=corrections, before=0.7, after=after, gain=gain, seconds=1.0
+    )
+    assert said in lesson.words
+
+
+def test_overlapping_fields_teach_and_test_each_place_once(painted, release):
+    """What is known in one window is known in no other; objects of both fields are there."""
+    rings = outlines(painted)
+    fields = [
+        CorrectedField(box=Box(64, 64, 200, 150), outlines=rings),
+        CorrectedField(box=Box(64, 64, 300, 150), outlines=rings),
+    ]
+    loaded = load_release(release)
+    with open_slide(painted.path) as slide:
+        windows = read_windows(slide, painted.tissue(), fields, (loaded, find_heads(loaded, ["nuclei"])[0]))
+    known = sum(int((one != IGNORED).sum()) for one in windows.true)
+    assert known == 300 * 150
+    steps = []
+    with open_slide(painted.path) as slide, pytest.raises(KeyboardInterrupt):
+        correct_head(slide, painted.tissue(), fields, loaded, "nuclei", progress=_Stops(steps))
+    assert steps == [1, 2]
+
+
+class _Stops(Progress):
+    """Stops at the second step."""
+
+    def __init__(self, steps: list[int]) -> None:
+        self._steps = steps
+
+    def tiles_done(self, done: int, total: int) -> None:
+        """Note the step."""
+        self._steps.append(done)
+        if len(self._steps) > 1:
+            raise KeyboardInterrupt
 
 
 def test_what_cannot_be_taught_is_refused_in_words(painted, release):
@@ -91,7 +152,8 @@ def test_the_command_teaches_a_head_that_segment_takes(painted, release, tmp_pat
     drawn.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     said = run_here("correct", painted.path, "-c", drawn, "--head", "nuclei", "-m", f"umedpt:{release}", "-o", mine)
     assert said.returncode == 0, said.stderr
-    assert "F1 before" in said.stdout
+    assert "added" in said.stdout
+    assert "F1" in said.stdout
     said = run_here("segment", painted.path, "-o", tmp_path / "out", "-m", f"umedpt:{mine}", "--heads", "mine")
     assert said.returncode == 0, said.stderr
     objects, _ = read_objects(SlideStore.open(tmp_path / "out" / "nuclei.zarr"), "mine")

@@ -23,8 +23,9 @@ def correct(
     """Teach a head by corrected outlines, and save it as one of your own.
 
     Draw a region of the class Corrected in QuPath or napari, put right every nucleus in it (add, remove, reshape), and
-    export both. The head's last layer learns in seconds; F1 of objects before, and after on parts of the regions that
-    were left out, is printed and kept in the file. The new head is called as the file is.
+    export both; the dock Draw of napari does all of it. The head's last layer learns in seconds; F1 of objects before,
+    and after on parts of the regions that were left out, is printed and kept in the file. The new head is called as
+    the file is.
 
     Examples
     --------
@@ -50,7 +51,7 @@ def correct(
         Count annotations from the corner of the slide's bounds; see `probe fit`.
     """
     from wsi_umedpt.annotations.reading import read_annotation_file
-    from wsi_umedpt.models.bundle import load_release
+    from wsi_umedpt.models.bundle import load_release, release_card
     from wsi_umedpt.models.cards import DEFAULT_ENCODER
     from wsi_umedpt.models.weights import release_path
     from wsi_umedpt.pipeline.correct import correct_head, fields_of, save_head
@@ -61,10 +62,10 @@ def correct(
     with open_slide(slide) as opened:
         drawn = read_annotation_file(corrections, opened.corner, origin_of(bounds)).annotations
         fields = fields_of([(one.name, one.geometry) for one in drawn if one.shape == "area"], field)
-        lesson = correct_head(opened, find_tissue(opened), fields, load_release(path), head)
+        mpp = release_card(path).mpp
+        lesson = correct_head(opened, find_tissue(opened), fields, load_release(path), head, mpp=mpp)
     save_head(out, path, lesson.head, head, lesson)
-    after = "not measured, as there is one window only" if lesson.after is None else f"{lesson.after:.3f}"
     say(f"{lesson.objects} objects in {lesson.windows} windows, {lesson.seconds:.1f} s")
-    say(f"F1 before: {lesson.before:.3f}; after, on windows that were left out: {after}")
+    say(lesson.words)
     say(f"{out}: use it with -m umedpt:{out} --heads {out.stem}")
     return 0

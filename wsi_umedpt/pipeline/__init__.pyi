@@ -1,8 +1,13 @@
 from wsi_umedpt.models.head_spec import object_heads as object_heads
 from wsi_umedpt.pipeline.case_report import CaseContents as CaseContents
 from wsi_umedpt.pipeline.case_report import write_case_report as write_case_report
+from wsi_umedpt.pipeline.correct import CorrectedField as CorrectedField
+from wsi_umedpt.pipeline.correct import correct_head as correct_head
+from wsi_umedpt.pipeline.correct import fields_of as fields_of
+from wsi_umedpt.pipeline.correct import save_head as save_head
 from wsi_umedpt.pipeline.embed import EmbedTask as EmbedTask
 from wsi_umedpt.pipeline.embed import encode_slide as encode_slide
+from wsi_umedpt.pipeline.lesson import Lesson as Lesson
 from wsi_umedpt.pipeline.plan import plan_embedding as plan_embedding
 from wsi_umedpt.pipeline.plan import plan_segmentation as plan_segmentation
 from wsi_umedpt.pipeline.prepare import PreparedSlide as PreparedSlide

@@ -5,12 +5,13 @@ convolution of 3 x 3 from the decoder's 16 channels to classes. It begins where 
 is fitted to all pixels of the fields at once, in seconds on one core. Fields are cut into windows; F1 after the
 lesson is of windows that were left out of the fit.
 
-Read top to bottom: `CorrectedField`, `Lesson`, `correct_head`, `save_head`.
+Read top to bottom: `CorrectedField`, `correct_head`, `save_head`; what is learned and measured is in `pipeline.lesson`.
 """
 
-import copy
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -20,32 +21,28 @@ import numpy.typing as npt
 import torch
 
 from wsi_umedpt.annotations.annotation import Geometry
-from wsi_umedpt.datasets.samples import IGNORED, Batch
-from wsi_umedpt.datasets.targets import class_mask
+from wsi_umedpt.datasets.samples import IGNORED
 from wsi_umedpt.errors import AnnotationError, EncoderError, SlideError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.io import checkpoint
 from wsi_umedpt.messages import counted
 from wsi_umedpt.models.bundle import Release
+from wsi_umedpt.pipeline.lesson import FOLDS, Learning, Lesson, Numbers, Steps, Windows
 from wsi_umedpt.pipeline.segment import calibration_tiles
-from wsi_umedpt.segmentation.watershed import separate
+from wsi_umedpt.pipeline.task import Progress
 from wsi_umedpt.slides.slide import Slide
 from wsi_umedpt.slides.tiling import TileSpec
 from wsi_umedpt.slides.tissue import TissueMask
-from wsi_umedpt.tasks.instances import panoptic_quality
-from wsi_umedpt.tasks.multihead import BORDER, OnePass, find_heads
+from wsi_umedpt.tasks.multihead import ObjectHeads, OnePass, find_heads
 from wsi_umedpt.tasks.segmentation import Segmentation
 
 WINDOW_PX, MARGIN_PX = 256, 32
 """Side of the part of a window that is learned from, and of its surroundings on each side."""
-_FOLDS = 5
-_PULL = 1e-2
-"""Penalty on the squared distance to the head as it was; fixed, and chosen by no figure."""
-_ROUNDS = 40
 _MIN_UM2 = 10.0
 """Objects of less area are dropped, as in `wsi-umedpt segment`."""
 
-Numbers = npt.NDArray[np.int32]
+_Window = tuple[float, float, Box]
+"""Corner of a window, level-0 px, and the part of a field that it is to be learned from."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,22 +53,6 @@ class CorrectedField:
     """Level-0 px."""
     outlines: Sequence[npt.NDArray[np.floating]]
     """(corner, 2) of each object, level-0 px; those that reach into the field count as far as they lie in it."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Lesson:
-    """Result of teaching a head."""
-
-    head: Segmentation
-    """Taught on all windows."""
-    windows: int
-    objects: int
-    """Number of objects in the fields, those cut by windows counted in each."""
-    before: float
-    """F1 of the objects (IoU over 0.5) by the head as it was."""
-    after: float | None
-    """F1 on windows that were left out of the fit; None where there is one window only."""
-    seconds: float
 
 
 def fields_of(areas: Sequence[tuple[str, Geometry]], field: str) -> list[CorrectedField]:
@@ -95,7 +76,7 @@ def fields_of(areas: Sequence[tuple[str, Geometry]], field: str) -> list[Correct
             f"there is no region of the class {field!r}: draw one around what was corrected, and put right all in it"
         )
     parts = [part for name, area in areas if name != field for part in getattr(area, "geoms", [area])]
-    outlines = [np.array(part.exterior.coords[:-1]) for part in parts]
+    outlines = [np.array(part.exterior.coords[:-1]) for part in parts if part.geom_type == "Polygon"]
     return [
         CorrectedField(
             box=Box(int(left), int(top), int(right) - int(left), int(bottom) - int(top)),
@@ -113,7 +94,7 @@ def correct_head(
     head: str,
     *,
     mpp: float | None = None,
-    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Lesson:
     """Teach the last layer of a head by corrected fields of a slide.
 
@@ -128,9 +109,9 @@ def correct_head(
     head
         Name of a head for segmentation that finds one class of objects.
     mpp
-        um/px of the windows; by default those that the head was trained at.
-    device
-        Device of the networks.
+        Resolution that the release states for its encoder, um/px, for heads that state none; by default 0.5.
+    progress
+        Told of the steps of the lesson; an exception raised there ends it.
 
     Returns
     -------
@@ -145,94 +126,71 @@ def correct_head(
         If no field lies on the slide.
     """
     began = perf_counter()
+    steps = Steps(progress or Progress())
+    learning = Learning(read_windows(slide, tissue, fields, _teachable(release, head), mpp=mpp, steps=steps), steps)
+    return learning.lesson(began)
+
+
+def _teachable(release: Release, head: str) -> tuple[Release, ObjectHeads]:
     (of,) = find_heads(release, [head])
     if of.pixels is None or len(of.classes) != 1:
         raise EncoderError(
             f"head {head} finds {', '.join(of.classes)}; corrections teach heads for segmentation with one class"
         )
-    scale = (mpp or of.mpp or TileSpec.mpp) / slide.mpp
-    windows = [window for one in fields for window in _windows(one.box, scale)]
+    return release, of
+
+
+def read_windows(
+    slide: Slide,
+    tissue: TissueMask,
+    fields: Sequence[CorrectedField],
+    model: tuple[Release, ObjectHeads],
+    *,
+    mpp: float | None = None,
+    steps: Steps | None = None,
+) -> Windows:
+    """Read fields as windows: what the head reads of each, and its true objects.
+
+    Parameters
+    ----------
+    slide, tissue, fields, mpp
+        As `correct_head` takes them.
+    model
+        Model, and one of its heads.
+    steps
+        Told of each window.
+
+    Raises
+    ------
+    SlideError
+        If no field lies on the slide.
+    """
+    release, of = model
+    # As `segment` does: a head's own resolution, or that of a coarser slide; the encoder's where the head states none.
+    scale = max(of.mpp / slide.mpp, 1.0) if of.mpp else (mpp or TileSpec.mpp) / slide.mpp
+    windows = _windows_over(fields, scale)
     if not windows:
         raise SlideError(f"none of {counted(len(fields), 'field')} of corrections has an area")
-    size = WINDOW_PX + 2 * MARGIN_PX
-    model = OnePass(release, [replace(of, boxes=None)], size_px=size, device=device)
-    model.calibrate(calibration_tiles(slide, tissue, TileSpec(size_px=size, mpp=scale * slide.mpp)))
-    pixels = np.stack([_pixels(slide, window, scale, size) for window in windows])
-    embedded = model.embed_pixels(pixels)
-    true = np.stack([_instances(fields, window, scale, size) for window in windows])
+    size, steps = WINDOW_PX + 2 * MARGIN_PX, steps or Steps(Progress())
+    steps.expect(len(windows))
+    one_pass = OnePass(release, [of], size_px=size)
+    one_pass.calibrate(calibration_tiles(slide, tissue, TileSpec(size_px=size, mpp=scale * slide.mpp)))
+    seen, centres = [], []
+    for window in windows:
+        pixels = _pixels(slide, window, scale, size)[None]
+        seen.append(one_pass.embed_pixels(pixels))
+        boxes = one_pass.submit(pixels)().boxes[of.name][0].xyxy if of.boxes else None
+        centres.append(None if boxes is None else (boxes[:, :2] + boxes[:, 2:]) / 2)
+        steps.one()
+    true = np.stack([_instances(fields, windows, at, scale, size) for at in range(len(windows))])
     known = [k for k in range(len(windows)) if (true[k] != IGNORED).any()]
-    if not known:
+    if not known or of.pixels is None:
         raise SlideError("no field of corrections lies on the slide")
-    embedded, true = embedded[known], true[known]
-    learning = _Learning(of.pixels, embedded, true, round(_MIN_UM2 / (scale * slide.mpp) ** 2))
-    return Lesson(
-        head=learning.fit(np.arange(len(true))), windows=len(true),
-        objects=sum(len(np.unique(one[one > 0])) for one in true), before=learning.before(),
-        after=learning.held_out(), seconds=perf_counter() - began,
+    return Windows(
+        head=of.pixels, embedded=torch.cat([seen[k] for k in known]), true=true[known],
+        centres=[centres[k] for k in known], parts=[windows[k][2] for k in known],
+        min_px=max(1, round(_MIN_UM2 / (scale * slide.mpp) ** 2)),
     )  # fmt: skip
-
-
-class _Learning:
-    """Windows of one slide, and a head that is fitted to some of them."""
-
-    def __init__(self, head: Segmentation, embedded: torch.Tensor, true: Numbers, min_px: int) -> None:
-        self._head, self._embedded, self._true, self._min_px = head, embedded, true, max(1, min_px)
-        classes = head.spec.classes
-        masks = [class_mask(one, classes, instances=True) for one in true]
-        self._masks = torch.from_numpy(np.stack(masks))
-
-    def fit(self, rows: npt.NDArray[np.int64]) -> Segmentation:
-        """Fit a copy of the head to some windows."""
-        taught = copy.deepcopy(self._head).train().requires_grad_(True)
-        start = [p.detach().clone() for p in taught.parameters()]
-        some, masks = self._embedded[rows], self._masks[rows]
-        batch = Batch(images=torch.empty(0), masks=masks)
-        size = (masks.shape[1], masks.shape[2])
-        descent = torch.optim.LBFGS(taught.parameters(), max_iter=_ROUNDS, line_search_fn="strong_wolfe")
-
-        def loss() -> torch.Tensor:
-            descent.zero_grad()
-            held = sum(((p - q) ** 2).sum() for p, q in zip(taught.parameters(), start, strict=True))
-            value: torch.Tensor = taught.loss_of(taught.logits(some, size), batch) + _PULL * held
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        descent.step(loss)  # type: ignore[no-untyped-call]
-        return taught.eval().requires_grad_(False)
-
-    def before(self) -> float:
-        """F1 of the head as it was, over all windows."""
-        return self._f1([(self._head, np.arange(len(self._true)))])
-
-    def held_out(self) -> float | None:
-        """F1 over all windows, each by a head that was fitted without it; None where there is one only."""
-        count = len(self._true)
-        if count < 2:
-            return None
-        fold = np.arange(count) % min(_FOLDS, count)
-        return self._f1([(self.fit(np.flatnonzero(fold != k)), np.flatnonzero(fold == k)) for k in np.unique(fold)])
-
-    def _f1(self, parts: Sequence[tuple[Segmentation, npt.NDArray[np.int64]]]) -> float:
-        """F1 of all objects together."""
-        hits, objects = 0.0, 0
-        for head, rows in parts:
-            for row in rows.tolist():
-                true, found = self._true[row], self._found(head, row)
-                there = [_numbered(np.where(one > 0, one, 0)) for one in (true, np.where(true == IGNORED, 0, found))]
-                both = sum(int(one.max(initial=0)) for one in there)
-                if both:
-                    hits += panoptic_quality(there[0], there[1]).detection * both / 2
-                    objects += both
-        return 2 * hits / objects if objects else float("nan")
-
-    @torch.no_grad()
-    def _found(self, head: Segmentation, row: int) -> Numbers:
-        size = self._true.shape[1:]
-        chances = head.logits(self._embedded[row : row + 1], (size[0], size[1])).softmax(1)[0].cpu().numpy()
-        border = head.spec.classes[-1] == BORDER
-        front = ((1 - chances[0]) * 255).round().astype(np.uint8)
-        inner = (chances[1] * 255).round().astype(np.uint8) if border else front
-        return separate(front, inner, min_px=self._min_px)
 
 
 def save_head(path: Path, release: Path, head: Segmentation, of: str, lesson: Lesson) -> None:
@@ -270,7 +228,7 @@ def save_head(path: Path, release: Path, head: Segmentation, of: str, lesson: Le
             f"heads.{name}_boxes.{key}": v for key, v in checkpoint.tensors_under(tensors, f"heads.{boxes}").items()
         }
     taught = {"from": of, "windows": lesson.windows, "objects": lesson.objects}
-    taught |= {"f1_before": lesson.before, "f1_after": lesson.after}
+    taught |= {"corrections": lesson.corrections._asdict(), "f1_before": lesson.before, "f1_after": lesson.after}
     kept = {key: value for key, value in about.items() if key not in ("tensors", "tensors_sha256", "sha256")}
     said = {**kept, "name": name, "heads": [*about["heads"], *added], "taught": taught}
     checkpoint.save(path, {**tensors, **new}, said)
@@ -282,27 +240,42 @@ def _meet(ring: npt.NDArray[np.floating], bounds: tuple[float, float, float, flo
     return bool((low <= bounds[2:]).all() and (high >= bounds[:2]).all())
 
 
-def _windows(box: Box, scale: float) -> list[tuple[float, float, Box]]:
-    """Windows over a field: the corner of each, level-0 px, and the part of the field that it is to be learned from."""
-    step, margin, found = WINDOW_PX * scale, MARGIN_PX * scale, []
-    for top in np.arange(box.y, box.y + box.height, step).tolist():
-        for left in np.arange(box.x, box.x + box.width, step).tolist():
-            right, bottom = min(left + step, box.x + box.width), min(top + step, box.y + box.height)
-            part = Box(round(left), round(top), round(right - left), round(bottom - top))
-            found.append((left - margin, top - margin, part))
+def _windows(box: Box, scale: float, most_px: int) -> list[_Window]:
+    """Windows over a field, of parts of at most so many px."""
+    margin, found = MARGIN_PX * scale, []
+    across, down = (max(1, math.ceil(side / (most_px * scale) - 1e-6)) for side in (box.width, box.height))
+    columns, rows = (
+        np.linspace(start, start + side, count + 1).round().astype(int).tolist()
+        for start, side, count in ((box.x, box.width, across), (box.y, box.height, down))
+    )
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(columns):
+            if right > left and bottom > top:
+                found.append((left - margin, top - margin, Box(left, top, right - left, bottom - top)))
     return found
 
 
-def _pixels(slide: Slide, window: tuple[float, float, Box], scale: float, size: int) -> npt.NDArray[np.uint8]:
+def _windows_over(fields: Sequence[CorrectedField], scale: float) -> list[_Window]:
+    """Windows over all fields; smaller parts where there would be too few to leave some out."""
+    for most_px in (WINDOW_PX, WINDOW_PX // 2):
+        found = [window for one in fields for window in _windows(one.box, scale, most_px)]
+        if len(found) >= FOLDS:
+            break
+    return found
+
+
+def _pixels(slide: Slide, window: _Window, scale: float, size: int) -> npt.NDArray[np.uint8]:
     x, y, _ = window
     side = round(size * scale)
     read = slide.read(Box(round(x), round(y), side, side), slide.mpp * side / size, upsample=True)
     return np.ascontiguousarray(read[:size, :size])
 
 
-def _instances(fields: Sequence[CorrectedField], window: tuple[float, float, Box], scale: float, size: int) -> Numbers:
-    """Number of the object at each pixel of a window, 0 for none, and `IGNORED` beside the field."""
-    x, y, part = window
+def _instances(
+    fields: Sequence[CorrectedField], windows: Sequence[_Window], at: int, scale: float, size: int
+) -> Numbers:
+    """Number of the object at each pixel of a window, 0 for none; `IGNORED` beside its part, and in earlier parts."""
+    x, y, part = windows[at]
     out = np.zeros((size, size), np.int32)
     number = 0
     for one in fields:
@@ -312,15 +285,19 @@ def _instances(fields: Sequence[CorrectedField], window: tuple[float, float, Box
                 continue
             number += 1
             cv2.fillPoly(out, [np.round((corners - 0.5) * 16).astype(np.int32)], number, cv2.LINE_8, 4)
-    left, top = (part.x - x) / scale, (part.y - y) / scale
-    right, bottom = left + part.width / scale, top + part.height / scale
+
+    def place(of: Box) -> tuple[slice, slice]:
+        left, top = (of.x - x) / scale, (of.y - y) / scale
+        right, bottom = left + of.width / scale, top + of.height / scale
+        rows, columns = (
+            slice(round(max(top, 0)), max(0, round(bottom))),
+            slice(round(max(left, 0)), max(0, round(right))),
+        )
+        return rows, columns
+
     inside = np.zeros((size, size), bool)
-    inside[round(max(top, 0)) : round(bottom), round(max(left, 0)) : round(right)] = True
+    inside[place(part)] = True
+    for _, _, earlier in windows[:at]:  # fields may overlap: what is tested must not have been learned from
+        inside[place(earlier)] = False
     out[~inside] = IGNORED
     return out
-
-
-def _numbered(labels: Numbers) -> Numbers:
-    """The same objects, numbered 1, 2, ... without gaps."""
-    numbers, which = np.unique(labels, return_inverse=True)
-    return (which.reshape(labels.shape) + (0 if numbers[0] == 0 else 1)).astype(np.int32)

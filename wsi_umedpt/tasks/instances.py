@@ -41,15 +41,21 @@ class Panoptic(NamedTuple):
 
 def panoptic_quality(true: Labels, found: Labels) -> Panoptic:
     """Panoptic quality of one class (Kirillov et al., CVPR 2019, eq. 1); nan if there is nothing in either."""
-    shared, true_sizes, found_sizes = _overlaps(true, found)
-    unions = true_sizes[:, None] + found_sizes[None] - shared
-    iou = shared / np.maximum(unions, 1)
+    iou = instance_iou(true, found)
     hits = iou[iou > 0.5]  # at most one a row and column, as instances do not overlap
-    total = len(true_sizes) + len(found_sizes)
+    total = sum(iou.shape)
     if not total:
         return Panoptic(float("nan"), float("nan"), float("nan"))
     detection, segmentation = 2 * len(hits) / total, float(hits.mean()) if len(hits) else 0.0
     return Panoptic(detection * segmentation, detection, segmentation)
+
+
+def instance_iou(true: Labels, found: Labels) -> npt.NDArray[np.float64]:
+    """IoU of each true instance with each found one, (true, found); numbered from 1 without gaps."""
+    shared, true_sizes, found_sizes = _overlaps(true, found)
+    unions = true_sizes[:, None] + found_sizes[None] - shared
+    iou: npt.NDArray[np.float64] = shared / np.maximum(unions, 1)
+    return iou
 
 
 def _overlaps(

@@ -1,6 +1,7 @@
 """How long docks that learn or judge take, on 20,000 tiles and 500,000 cells: opening, a region that moves, a fit.
 
     xvfb-run -a -s "-screen 0 1600x1200x24 +extension GLX" python -m benchmarks.docks [classifier] [fewshot] [cells]
+        [--repeats 9]
 
 Features are random, 1,280 numbers a tile and 472 a cell; the classifier is gated attention as `mil train` builds it, 12
 networks.
@@ -34,7 +35,6 @@ from napari_wsi_umedpt.window.viewer import add_layers, camera
 
 TILES, DIM, NETWORKS = 142, 1280, 12
 SPEC = TileSpec(size_px=16, mpp=0.5)
-REPEATS = 9
 CELLS_ACROSS, CELL_DIM = 708, 472
 DOCKS = ("classifier", "fewshot", "cells")
 
@@ -104,7 +104,9 @@ def until(true) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("docks", nargs="*", choices=[*DOCKS, []], default=[*DOCKS])
-    docks = parser.parse_args().docks
+    parser.add_argument("--repeats", type=int, default=9)
+    asked = parser.parse_args()
+    docks, repeats = asked.docks, asked.repeats
     folder = Path(tempfile.mkdtemp())
     store = make_store(folder)
     if "cells" in docks:
@@ -114,16 +116,16 @@ def main() -> None:
     add_layers(viewer, open_path(store, print, slide=folder / "many.svs"))
     print(f"{torch.get_num_threads()} threads")
     if "classifier" in docks:
-        _classifier(viewer, make_model(folder / "model.json", store))
+        _classifier(viewer, make_model(folder / "model.json", store), repeats)
     if "fewshot" in docks:
-        _fewshot(viewer)
+        _fewshot(viewer, repeats)
     if "cells" in docks:
-        _cells(viewer)
+        _cells(viewer, repeats)
     viewer.close()
     WorkerBase.await_workers()  # or Python ends them as they work, and itself
 
 
-def _classifier(viewer, model: Path) -> None:
+def _classifier(viewer, model: Path, repeats: int) -> None:
     began = time.perf_counter()
     from napari_wsi_umedpt.docks.classifier import ClassifierDock
 
@@ -137,7 +139,7 @@ def _classifier(viewer, model: Path) -> None:
     place, side = dock.classifier.place, TILES * SPEC.size_px
     for share in (0.02, 0.25, 0.5):
         took, worked = [], []
-        for n in range(REPEATS):
+        for n in range(repeats):
             low, high = 10.0 + n, 10 + n + side * share**0.5
             corners = place.to_world(np.array([[low, low], [high, low], [high, high], [low, high]]))
             before, cpu = dock.judgement, time.process_time()
@@ -150,20 +152,23 @@ def _classifier(viewer, model: Path) -> None:
         print(f"region of {share:.0%} left out, {dock.judgement.tiles} tiles judged: {words}")
 
 
-def _fewshot(viewer) -> None:
+def _fewshot(viewer, repeats: int) -> None:
     from napari_wsi_umedpt.docks.few_shot import FewShotDock
 
-    _teach(viewer, FewShotDock, TILES**2)
+    _teach(viewer, FewShotDock, TILES**2, repeats)
 
 
-def _cells(viewer) -> None:
+def _cells(viewer, repeats: int) -> None:
     from napari_wsi_umedpt.docks.cells import CellsDock
 
-    camera(viewer).zoom *= 10  # as many cells are in view as on a slide of that many
-    _teach(viewer, CellsDock, CELLS_ACROSS**2)
+    print("all cells in view")
+    _teach(viewer, CellsDock, CELLS_ACROSS**2, repeats)
+    camera(viewer).zoom *= 10
+    print("a hundredth of them in view")
+    _teach(viewer, CellsDock, CELLS_ACROSS**2, repeats)
 
 
-def _teach(viewer, kind, things: int) -> None:
+def _teach(viewer, kind, things: int, repeats: int) -> None:
     began = time.perf_counter()
     dock = kind(viewer)
     viewer.window.add_dock_widget(dock)
@@ -172,7 +177,7 @@ def _teach(viewer, kind, things: int) -> None:
     rng = np.random.default_rng(0)
     for count in (10, 50, 200):
         took, worked = [], []
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             rows = rng.choice(things, count, replace=False).tolist()
             before, cpu = dock.taught, time.process_time()
             dock.labelling.label({row: ("Tumor", "Other")[n % 2] for n, row in enumerate(rows)})

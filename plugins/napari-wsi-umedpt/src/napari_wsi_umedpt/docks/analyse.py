@@ -26,13 +26,11 @@ from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.layers.shapes import draw_next, draw_one, layer_meta
 from napari_wsi_umedpt.logic.analysis import Analysed, ModelChoice, Request, models, own_model, region_of
 from napari_wsi_umedpt.logic.annotations import shapes_layer
-from napari_wsi_umedpt.logic.field import current_slide, current_store, seen_channels
-from napari_wsi_umedpt.logic.navigation import viewport_of
+from napari_wsi_umedpt.logic.field import current_slide, seen_channels, seen_part
 from napari_wsi_umedpt.logic.regions import drawn_areas
-from napari_wsi_umedpt.opening.load import RESULTS
 from napari_wsi_umedpt.window.notifications import tell
 from napari_wsi_umedpt.window.runs import Run, Runs
-from napari_wsi_umedpt.window.viewer import add_layers, camera, canvas_size
+from napari_wsi_umedpt.window.viewer import add_layers, camera
 
 WHOLE, FIELD, DRAWN = "whole slide", "visible field", "drawn regions"
 _OWN = "own model ..."
@@ -61,6 +59,7 @@ class AnalyseDock(Dock):
         self._anew = self._ticks_first = False
         self._build()
         self._runs.changed.connect(self._show_run)
+        self._runs.model_made.connect(self.add_model)
         self._follow_layers(self._slide_changed)
         self._slide_changed()
         # Once the dock is drawn: while the system loads torch, it lets nobody load what is first drawn.
@@ -198,11 +197,7 @@ class AnalyseDock(Dock):
             self._slide, self._anew = path, False
             self._show_run()
         if path is not None:
-            self.folder.setText(self._runs.folders.get(path) or self._proposed(path))
-
-    def _proposed(self, slide: Path) -> str:
-        store = current_store(self._viewer)
-        return str(slide.parent / RESULTS if store is None else store.parent)
+            self.folder.setText(self._runs.folder_of(path))
 
     def _keep_folder(self, text: str) -> None:
         if self._slide is not None:
@@ -271,15 +266,7 @@ class AnalyseDock(Dock):
         if where == WHOLE:
             return ()
         if where == FIELD:
-            seen = camera(self._viewer)
-            viewport = viewport_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(self._viewer), place)
-            left, top = max(viewport.x, 0), max(viewport.y, 0)
-            right, bottom = (
-                min(viewport.x + viewport.width, place.size[0]),
-                min(viewport.y + viewport.height, place.size[1]),
-            )
-            if left >= right or top >= bottom:
-                raise OptionError("nothing of the slide is in view")
+            left, top, right, bottom = seen_part(self._viewer, place)
             return region_of([[(left, top), (right, top), (right, bottom), (left, bottom)]])
         layer = self._region_layer()
         areas = [] if layer is None else [area for _, area in drawn_areas(layer.data, layer_meta(layer), place)]

@@ -26,6 +26,7 @@ from wsi_umedpt.store import PALETTE
 
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.docks.class_list import swatch
+from napari_wsi_umedpt.docks.correcting import CorrectPanel
 from napari_wsi_umedpt.layers.build import Colour, Place, shown_by
 from napari_wsi_umedpt.layers.shapes import PASSING, Rgb, classify, colour_of, draw_next, layer_meta
 from napari_wsi_umedpt.logic.annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
@@ -45,6 +46,7 @@ _TOOLS = (
     ("Freehand", "add_polygon_lasso", "Draw around it with the button held"),
     ("Rectangle", "add_rectangle", "Drag from corner to corner"),
     ("Ellipse", "add_ellipse", "Drag from corner to corner of the box around it"),
+    ("Reshape", "direct", "Click on a shape, then drag its corners"),
 )
 """Words, napari's modes, and what each does."""
 _TOOLS_ACROSS = 3
@@ -103,6 +105,14 @@ class AnnotationsDock(Dock):
         layout.addLayout(file_row)
         layout.addWidget(self.bounds)
         layout.addWidget(self.words)
+        self.correcting = CorrectPanel(napari_viewer, self)
+        self.correcting.hide()
+        self.correct_button = QPushButton("Correct and learn")
+        self.correct_button.setCheckable(True)
+        self.correct_button.setToolTip("Nuclei that you put right teach the head that found them")
+        self.correct_button.toggled.connect(self.correcting.setVisible)
+        layout.addWidget(self.correct_button)
+        layout.addWidget(self.correcting)
         layout.addStretch(1)
         self._chosen = self.classes.currentText()
         self._follow(self._layer_chosen, napari_viewer.layers.selection.events.active)

@@ -216,12 +216,14 @@ class ImagePyramid(Sequence[Level]):
 def display_scales(size: tuple[int, int]) -> list[int]:
     """Level-0 px per px of each level: powers of two, until no side is over `COARSEST_PX`.
 
+    There are two at least: napari takes one level alone for no pyramid.
+
     Examples
     --------
     >>> display_scales((2000, 700)), display_scales((300, 200))
-    ([1, 2, 4], [1])
+    ([1, 2, 4], [1, 2])
     """
-    scales = [1]
+    scales = [1, 2]
     while max(size) > COARSEST_PX * scales[-1]:
         scales.append(scales[-1] * 2)
     return scales

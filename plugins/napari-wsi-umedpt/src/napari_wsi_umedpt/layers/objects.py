@@ -22,7 +22,9 @@ from napari_wsi_umedpt.layers.thin_lines import BITS, LINE_OFFSETS
 _CELL_PX = 512
 """Side of a cell of the index, level-0 px: some dozen nuclei."""
 _DOTS_FROM = 16
-"""Level-0 px per px from which objects are dots: there a nucleus is a pixel or two."""
+"""Level-0 px per px from which objects are dots, if not before: there a nucleus is a pixel or two."""
+_DOT_PX = 2
+"""Side of an object, px, from which down it is a dot."""
 _FILLED_FROM = 4
 """Level-0 px per px from which outlines would leave nothing of an object free."""
 _FILL = ((0.5, 0.5),)
@@ -38,6 +40,8 @@ class Field:
         self.objects = objects
         self._boxes = objects.boxes()  # (object, 4) left, top, right, bottom
         sides = self._boxes[:, 2:] - self._boxes[:, :2]
+        typical = float(np.median(sides.max(axis=1))) if len(objects) else 0.0
+        self._dots_from = min(_DOTS_FROM, max(2.0, typical / _DOT_PX))
         # An object is listed where its middle is; those whose middle lies outside a window, and which reach into
         # it, are found by looking further around. Few are so large that it would cost the others: they are apart.
         self._reach = float(np.quantile(sides.max(axis=1), 0.999)) / 2 + 1 if len(objects) else 1.0
@@ -102,7 +106,7 @@ class Field:
 
     def draw(self, window: Window) -> Array:
         """Class numbers of a window, objects filled; see `napari_wsi_umedpt.layers.multiscale.Draw`."""
-        return self._dots(window) if window.scale >= _DOTS_FROM else self._polygons(window, filled=True)
+        return self._dots(window) if window.scale >= self._dots_from else self._polygons(window, filled=True)
 
     def outline(self, window: Window) -> Array:
         """The same, but where objects are large enough only their outlines are drawn."""

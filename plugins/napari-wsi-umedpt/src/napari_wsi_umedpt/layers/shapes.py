@@ -23,6 +23,8 @@ Rgb = tuple[float, float, float]
 FACE_ALPHA = 0.15
 CLASS, ID = "class", "id"
 """Columns of the features."""
+CORRECTED = "Corrected"
+"""Class of the fields in which every outline is right; `wsi-umedpt correct` knows it by this name."""
 PASSING = "wsi_umedpt_passing"
 """Flag in the metadata of layers that are not worth keeping."""
 NOT_YET = ("adding", "changing", "removing")

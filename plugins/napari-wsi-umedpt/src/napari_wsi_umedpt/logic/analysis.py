@@ -7,6 +7,7 @@ store of its own, named by what was drawn, beside its outline as GeoJSON. The sa
 Read top to bottom: `Request` (the order), `AnalysisProgress` (its state, and the way to stop it), `analyse`, `models`.
 """
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from wsi_umedpt.errors import OptionError, StoreError
+from wsi_umedpt.errors import OptionError, StoreError, WsiError
 from wsi_umedpt.messages import counted, duration
 from wsi_umedpt.settings import ComputeOptions
 from wsi_umedpt.slides import ChannelChoice, SlideJob, TileGrid, default_id
 
 from napari_wsi_umedpt.logic.annotations import Annotation, write_annotations
+from napari_wsi_umedpt.logic.corrections import OF_SLIDES, own_heads
 from napari_wsi_umedpt.logic.napari_shapes import Ring
 from napari_wsi_umedpt.logic.torch_import import importing_networks
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from wsi_umedpt.pipeline import PreparedSlide, Progress, SlideTask, TaskResult
 
 _DIGITS = 8
-_OF_SLIDES = ("microscopy", "fluorescence", "")
-"""Modalities of heads that are offered; others are of X-rays and tomography."""
 
 
 class AnalysisStopped(BaseException):
@@ -345,13 +345,18 @@ class ModelChoice:
 
 
 def models() -> list[ModelChoice]:
-    """Models that come with the package; takes seconds the first time, as networks are imported."""
+    """Models that come with the package, and those of the user's; takes seconds at first, as networks are imported."""
     with importing_networks():
         import wsi_umedpt.tasks.multihead  # noqa: F401
         from wsi_umedpt.models import all_cards, release_card, shipped
 
     found = [ModelChoice(name, release_card(path).about, heads_of(path)) for name, path in shipped().items()]
-    return [*found, *(ModelChoice(card.name, card.about) for card in all_cards().values() if card.comes_with_us)]
+    found += [ModelChoice(card.name, card.about) for card in all_cards().values() if card.comes_with_us]
+    for path in own_heads():
+        with contextlib.suppress(WsiError):  # what is damaged is said once somebody opens it by name
+            heads = {name: words for name, words in heads_of(path).items() if name == path.stem}
+            found.append(ModelChoice(f"umedpt:{path}", release_card(path).about, heads))
+    return found
 
 
 def own_model(path: Path) -> ModelChoice:
@@ -377,4 +382,4 @@ def heads_of(path: Path) -> dict[str, str]:
 
     heads = release_heads(path)
     modality = {head.name: head.modality for head in heads}
-    return {name: words for name, words in object_heads(heads).items() if modality[name] in _OF_SLIDES}
+    return {name: words for name, words in object_heads(heads).items() if modality[name] in OF_SLIDES}

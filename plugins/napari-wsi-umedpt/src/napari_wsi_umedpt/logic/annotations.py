@@ -36,6 +36,7 @@ from wsi_umedpt.messages import noun
 from wsi_umedpt.store import PALETTE, whole_file
 
 from napari_wsi_umedpt.layers.build import KEY, UNITS, Colour, LayerTuple, Place, Shown, objects_layer
+from napari_wsi_umedpt.layers.shapes import CORRECTED
 from napari_wsi_umedpt.logic.napari_shapes import Ring, box_of_ellipse, ellipse_ring, one_line, rings_of
 from napari_wsi_umedpt.logic.navigation import Viewport
 
@@ -201,11 +202,19 @@ def shapes_layer(found: Sequence[Annotation], place: Place, name: str = "annotat
         # Else what is drawn next takes those of the last shape: its id, and with it its place among the parts.
         **({"feature_defaults": _OF_NEW} if rows else {}),
         # The names of hundreds of nuclei would hide them; their colours say the class.
-        **({} if rows and all(one.kind in FOUND_KINDS for one in rows) else {"text": {**_TEXT}}),
+        **(
+            {}
+            if rows and all(one.kind in FOUND_KINDS or one.name == CORRECTED for one in rows)
+            else {"text": {**_TEXT}}
+        ),
         "units": UNITS,
         "metadata": {KEY: Shown("annotations", place, name=name)},
     }
     return shapes, {**meta, **({} if shapes else {"ndim": 2})}, "shapes"
+
+
+def _unnamed(one: Annotation) -> bool:
+    return one.kind in FOUND_KINDS or one.name == CORRECTED
 
 
 def _drawn_again(one: Annotation, part: tuple[Ring, ...], place: Place) -> tuple[Ring, str]:

@@ -22,7 +22,8 @@ from napari_wsi_umedpt.layers.build import LayerTuple, Place
 from napari_wsi_umedpt.layers.run_results import Status, layers_of
 from napari_wsi_umedpt.logic.analysis import Analysed, AnalysisProgress, Request, analyse, kept_of
 from napari_wsi_umedpt.logic.background import Background
-from napari_wsi_umedpt.logic.field import current_slide
+from napari_wsi_umedpt.logic.field import current_slide, current_store
+from napari_wsi_umedpt.opening.load import RESULTS
 from napari_wsi_umedpt.opening.opener import Opener, window_of
 from napari_wsi_umedpt.window.closing import Closing
 from napari_wsi_umedpt.window.notifications import tell_error, words_of
@@ -73,10 +74,13 @@ class Runs(QObject):
 
     changed = Signal()
     """Signal of progress, and of the begin and end of a run."""
+    model_made = Signal(object)
+    """Path of a model that was made in this window, to be chosen from now on."""
 
     def __init__(self, viewer: Any) -> None:
         window = window_of(viewer)
         super().__init__(window)
+        self._viewer = getattr(viewer, "__wrapped__", viewer)
         self.current: Run | None = None
         self.last: dict[Path, Run] = {}
         """Last run by the slide's path, ended or not."""
@@ -97,6 +101,11 @@ class Runs(QObject):
         """Runs of a viewer's window."""
         found: Runs | None = window_of(viewer).findChild(cls)
         return found or cls(viewer)
+
+    def folder_of(self, slide: Path) -> str:
+        """Folder of a slide's results: as chosen, or that of the results that are looked at, or one beside it."""
+        store = current_store(self._viewer)
+        return self.folders.get(slide) or str(slide.parent / RESULTS if store is None else store.parent)
 
     def start(self, request: Request) -> Run:
         """Begin a run, or go on with what it was stopped in; there must be none at work."""

@@ -1,7 +1,7 @@
 """Notices what is drawn: every edit of a layer of annotations, once it is done, as what there was and what there is.
 
 napari tells of an edit in several events, some before it is done and some while the hand still moves. Those of one turn
-of the event loop are one edit here. What napari leaves of shapes that were given up is taken away (`_drawn`).
+of the event loop are one edit here. What napari leaves of shapes that were given up is taken away (`layers.shapes`).
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_wsi_umedpt.layers.build import KEY, Place, Shown, shown_by
+from napari_wsi_umedpt.layers.corrections import leave_field, take_places
 from napari_wsi_umedpt.layers.shapes import (
     NOT_YET,
     Drawing,
@@ -58,6 +59,8 @@ class ShapeWatch(QObject):
         self._changed: dict[Shapes, None] = {}
         self._modes: dict[Shapes, str] = {}
         self._interrupted: dict[Shapes, str] = {}
+        self._putting = False
+        """True while a drawing is put back, as it was."""
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.timeout.connect(self.settle)
@@ -87,6 +90,8 @@ class ShapeWatch(QObject):
             if mode := self._interrupted.pop(layer, ""):
                 interrupted(layer, mode)
             tidied(layer, len(before))
+            if not self._putting and layer.mode.startswith(_DRAWING):
+                take_places(layer, len(before))
             if layer.mode.startswith(_DRAWING) and layer.selected_data:
                 # What napari leaves selected was not chosen: a class that is chosen now is of the next shape.
                 layer.selected_data = set()
@@ -101,7 +106,9 @@ class ShapeWatch(QObject):
         """Put a drawing into a layer; it counts as any other edit."""
         drawing.put(layer)
         show_next(layer)
+        self._putting = True
         self.settle()
+        self._putting = False
 
     # ---- layers ----
 
@@ -140,6 +147,7 @@ class ShapeWatch(QObject):
             one.connect(self._touched)
         # Selecting a shape makes its colour that of the next one.
         layer.selected_data.events.items_changed.connect(partial(_next_again, layer))
+        layer.selected_data.events.items_changed.connect(leave_field(layer))
         self._zoomed.start()
 
     def _touched(self, event: Any) -> None:
