@@ -10,7 +10,8 @@ process, take over 20 seconds, leave files open, or leave a store that is not wh
 exit code is 1 if one did; the last line is JSON.
 
 `--structure` uses instead what tests/support/slide_structures.py knows: tags, planes, offsets, counts, directories,
-ratios, DICOM totals and OME-Zarr metadata changed on purpose, about 2,900 files (of which every `--every`-th). There a
+ratios, DICOM totals, OME-Zarr metadata, directories of CZI and heads of JPEG 2000 and JPEG-LS changed on purpose, about
+5,500 files (of which every `--every`-th). There a
 mutant may not take over 10 seconds or 1 GB, end its process, raise another exception, have a level of another shape, or
 show pixels that are neither OpenSlide's nor tifffile's where one of them reads it.
 """
@@ -23,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from PIL import Image
 
 from tests.support.laboratory import Lab
 from tests.support.slide_formats import FORMATS as TESTED
+from tests.support.slide_formats import Format
 from tests.support.slide_mutants import mutant
 from tests.support.slide_structures import KINDS as STRUCTURES
 from tests.support.slide_structures import mutations_of, prepared
@@ -50,14 +51,16 @@ def _strips(path: Path, image: Pixels) -> None:
     tifffile.imwrite(path, image, photometric="rgb", compression="deflate", rowsperstrip=64, metadata=None, **scale)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Path, Pixels], Any]]] = {
+FORMATS = {
     **TESTED,
-    "svs-rgb": ("h.svs", lambda path, image: write_pyramid(path, image, tile=128, colour="rgb", tables=False)),
-    "dicom": ("i.dcm", _dicom),
-    "flat-tiff": ("j.tif", _strips),
-    "jpeg": ("k.png", lambda path, image: Image.fromarray(image).save(path, "JPEG")),  # the suffix gives it a scale
+    "svs-rgb": Format("h.svs", lambda path, image: write_pyramid(path, image, tile=128, colour="rgb", tables=False)),
+    "dicom": Format("i.dcm", _dicom),
+    "flat-tiff": Format("j.tif", _strips),
+    "jpeg": Format(
+        "k.png", lambda path, image: Image.fromarray(image).save(path, "JPEG")
+    ),  # the suffix gives it a scale
 }
-_NO_TILED_TAGS = {"dicom", "flat-tiff"}
+_NO_TILED_TAGS = {"flat-tiff"}
 """Formats in which there is no tiled page whose tags could lie: every third mutation is left out."""
 
 
@@ -65,14 +68,15 @@ def run_format(
     lab: Lab, kind: str, each: int, seed: int, folder: Path, keep: Path | None
 ) -> tuple[Counter[str], list[str]]:
     """Use all mutants of a format; how many behaved in which way, and what was wrong."""
-    name, write = FORMATS[kind]
+    name, write, channels, *_ = FORMATS[kind]
     place = folder / kind
     scratch, log = place / "scratch", place / "log"
     scratch.mkdir(parents=True)
     original = place / name
     write(original, tissue_image(768, 768)[0])
     todo = [n for n in range(3 * each) if kind not in _NO_TILED_TAGS or n % 3][:each]
-    request = {"task": "use_mutants", "original": str(original), "seed": seed, "scratch": str(scratch), "log": str(log)}
+    request = {"task": "use_mutants", "original": str(original), "seed": seed, "channels": channels}
+    request |= {"scratch": str(scratch), "log": str(log)}
     counts: Counter[str] = Counter()
     wrong: list[tuple[int, str]] = []
     while todo:
@@ -101,14 +105,15 @@ def run_format(
 
 def run_structures(lab: Lab, kind: str, every: int, folder: Path) -> tuple[Counter[str], list[str]]:
     """Use the structural mutants of a kind; how many behaved in which way, and what was wrong."""
-    name, write = STRUCTURES[kind]
+    name, write, channels, *_ = STRUCTURES[kind]
     place = folder / f"structure-{kind}"
     scratch, log = place / "scratch", place / "log"
     scratch.mkdir(parents=True)
     original = place / name
     write(original)
     todo = list(range(0, len(mutations_of(original)), every))
-    request = {"task": "use_structures", "original": str(original), "scratch": str(scratch), "log": str(log)}
+    request = {"task": "use_structures", "original": str(original), "channels": channels}
+    request |= {"scratch": str(scratch), "log": str(log)}
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     while todo:

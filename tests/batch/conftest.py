@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import bad_slides
+from tests.support.channel_slides import planes, write_ome_channels
 from wsi_umedpt.batch.run import run_slides
 from wsi_umedpt.io.remote import Remote
+from wsi_umedpt.slides.channels import ChannelChoice
 from wsi_umedpt.slides.slide_job import SlideJob
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
@@ -41,6 +43,29 @@ def calm(slides, tmp_path_factory) -> dict[str, dict[str, bytes]]:
         outcomes = run_slides([SlideJob(path, path.stem) for path in slides], *bad_slides.plan(out))
     assert [o.status for o in outcomes] == ["done"] * len(slides)
     return {o.job.slide_id: bad_slides.contents(out / f"{o.job.slide_id}.zarr") for o in outcomes}
+
+
+@pytest.fixture(scope="session")
+def dark_jobs(tmp_path_factory) -> list[SlideJob]:
+    """Two slides of fluorescence, of three channels and of a window of one; a third lacks what is asked for."""
+    folder = tmp_path_factory.mktemp("fluorescence")
+    write_ome_channels(folder / "three.ome.tif", planes(size=(1300, 1200)))
+    write_ome_channels(folder / "one.ome.tif", planes(2, "uint8", (1300, 1200)), ("DAPI", "CD3"))
+    write_ome_channels(folder / "lacking.ome.tif", planes(2, "uint8"), ("DAPI", "CD3"))
+    asked = {"three": "CD8,DAPI,PanCK", "one": "CD3:5-90", "lacking": "DAPI,CD3,CD8"}
+    return [SlideJob(folder / f"{n}.ome.tif", n, channels=ChannelChoice.parse(a)) for n, a in asked.items()]
+
+
+@pytest.fixture(scope="session")
+def calm_dark(dark_jobs, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """Their stores, of an undisturbed run in one process, but for the one that lacks a channel."""
+    out = tmp_path_factory.mktemp("calm-dark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_umedpt.store.slide_store.CHUNK_ROWS", bad_slides.CHUNK)
+        outcomes = run_slides(dark_jobs, *bad_slides.plan(out))
+    assert [o.status for o in outcomes] == ["done", "done", "failed"]
+    assert all(o.tiles for o in outcomes[:2])
+    return {o.job.slide_id: bad_slides.contents(out / f"{o.job.slide_id}.zarr") for o in outcomes[:2]}
 
 
 @pytest.fixture

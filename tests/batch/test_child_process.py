@@ -21,6 +21,7 @@ from wsi_umedpt.batch.executors.child_process import Isolated, Limits
 from wsi_umedpt.batch.executors.slide_queue import run_queue
 from wsi_umedpt.errors import EncoderError, SpreadError
 from wsi_umedpt.slides.slide_job import SlideJob
+from wsi_umedpt.store.slide_store import SlideStore
 
 LIMITS = Limits(slide_s=3000, memory_gb=1.5)
 
@@ -66,6 +67,17 @@ def test_a_slide_that_misbehaves_costs_itself(way, reason, frame, bad_job, jobs,
         assert bad_slides.contents(out / f"{job.slide_id}.zarr") == calm[job.slide_id]
     assert not (out / f"{way}.zarr").exists()
     assert not list(out.glob(".runs/*.claim"))
+
+
+def test_chosen_channels_are_seen_in_the_child_too(dark_jobs, calm_dark, tmp_path):
+    """Percentiles and windows, recorded alike; a slide that lacks a channel fails alone, and says which it has."""
+    out = tmp_path / "out"
+    outcomes = run_queue(dark_jobs, isolated(out), Watcher())
+    assert [o.status for o in outcomes] == ["done", "done", "failed"]
+    assert "its channels are 0 DAPI, 1 CD3" in outcomes[2].reason
+    for name, expected in calm_dark.items():
+        assert bad_slides.contents(out / f"{name}.zarr") == expected
+    assert [one.name for one in SlideStore.open(out / "three.zarr").channels] == ["CD8", "DAPI", "PanCK"]
 
 
 def test_a_slide_is_tried_again_and_then_given_up(bad_job, jobs, tmp_path):

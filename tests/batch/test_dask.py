@@ -76,6 +76,15 @@ def test_workers_that_are_killed_lose_nothing(jobs, bad_job, calm, tmp_path):
     assert {p.suffix for p in out.glob(".runs/*")} == {".json"}
 
 
+def test_chosen_channels_travel_to_the_workers(dark_jobs, calm_dark, tmp_path):
+    """With the slides that they are of: the same bytes as one process gives; which one lacks is said."""
+    outcomes = spread(dark_jobs, tmp_path, attempts=1)
+    assert [o.status for o in outcomes] == ["done", "done", "failed"]
+    assert "its channels are 0 DAPI, 1 CD3" in outcomes[2].reason
+    for name, expected in calm_dark.items():
+        assert bad_slides.contents(tmp_path / f"{name}.zarr") == expected
+
+
 def test_what_cannot_be_loaded_ends_the_run(jobs, tmp_path):
     """Not once for every slide."""
     with pytest.raises(EncoderError, match="no such encoder"):

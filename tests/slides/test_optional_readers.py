@@ -1,5 +1,6 @@
 """Formats that an extra opens: the library's own pixels, the scale of the file, and what is said without the extra."""
 
+import struct
 import sys
 
 import numpy as np
@@ -9,7 +10,9 @@ from tests.support.channel_slides import odd_slide
 from wsi_umedpt.errors import ChannelError, SlideError, UnsupportedSlideError
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.slides import reader_processes
+from wsi_umedpt.slides.readers.base import ContentRefused, Refused
 from wsi_umedpt.slides.readers.czi import layers, open_czi
+from wsi_umedpt.slides.readers.czi_directory import check_czi
 from wsi_umedpt.slides.readers.wsidicom import open_wsidicom
 from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.slides.tile_loader import close_readers, read_tiles
@@ -18,6 +21,8 @@ from wsi_umedpt.testing import tissue_image, write_dicom
 
 RGB, _ = tissue_image(700, 600)
 CORNER = (-100, 50)
+EMPTY_CZI = (b"ZISRAWFILE".ljust(84, b"\0") + struct.pack("<q", 600)).ljust(600, b"\0")
+EMPTY_CZI += struct.pack("<16sqq", b"ZISRAWDIRECTORY", 128, 128) + bytes(128)
 NAMES = {0: "DAPI", 1: "CD3", 2: "CD8"}
 
 
@@ -109,6 +114,31 @@ def test_a_czi_that_is_cut_short_fails_with_a_reason(tmp_path, libczi, kept):
         pass
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "error", "reason"),
+    [
+        pytest.param(28, 2**31 - 1, ContentRefused, "damaged", id="axes"),
+        pytest.param(-1, 2**31 - 1, ContentRefused, "lists a channel of number 2,147,483,647", id="channel"),
+        pytest.param(32 + 16, 0, Refused, "stored without pixels", id="stored-size"),
+    ],
+)
+def test_a_directory_that_lies_is_refused_before_it_is_believed(tmp_path, libczi, at, value, error, reason):
+    """Of the first, libCZI crashes; of the second, it never comes back; of the third, OpenSlide crashes."""
+    path = write_czi(libczi, tmp_path / "a.czi", RGB[None, :, :, ::-1])
+    check_czi(path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"DV", data.index(b"ZISRAWDIRECTORY"))
+    (axes,) = struct.unpack_from("<i", data, entry + 28)
+    names = [data[entry + 32 + 20 * n : entry + 33 + 20 * n] for n in range(axes)]
+    assert names[0] == b"X"
+    place = entry + (at if at > 0 else 32 + 20 * names.index(b"C") + 4)
+    data[place : place + 4] = struct.pack("<i", value)
+    path.write_bytes(data)
+    with pytest.raises(error, match=reason) as refused:
+        check_czi(path)
+    assert refused.type is error
+
+
 def test_layers_of_a_pyramid_are_levels_where_they_cover_the_slide():
     """Overlap at full resolution counts twice there; a layer of one scene alone is none."""
     full = [(1.0, 110.0)] * 10
@@ -120,7 +150,7 @@ def test_layers_of_a_pyramid_are_levels_where_they_cover_the_slide():
 @pytest.mark.parametrize(
     ("name", "begin", "module", "extra"),
     [
-        pytest.param("a.czi", b"ZISRAWFILE" + bytes(500), "pylibCZIrw", "czi", id="czi"),
+        pytest.param("a.czi", EMPTY_CZI, "pylibCZIrw", "czi", id="czi"),
         pytest.param("a.dcm", None, "wsidicom", "dicom", id="dicom"),
     ],
 )

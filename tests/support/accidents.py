@@ -69,12 +69,14 @@ def embed(
     readers: int = 1,
     start_after: float = 0.0,
     watcher: Any = None,
+    channels: str = "",
 ) -> list[dict[str, Any]]:
     """Embed slides, given as (path, id), and say what became of each."""
     time.sleep(start_after)
     from wsi_umedpt.batch.run import Batch, run_slides
     from wsi_umedpt.pipeline.embed import EmbedTask
     from wsi_umedpt.settings import RunSettings
+    from wsi_umedpt.slides.channels import choices
     from wsi_umedpt.slides.slide_job import SlideJob
     from wsi_umedpt.slides.tiling import TileSpec
     from wsi_umedpt.store import slide_store
@@ -84,7 +86,8 @@ def embed(
     spec = TileSpec(size_px=TILE, mpp=0.5, stride_px=stride)
     settings = RunSettings(batch_size=8, readers=readers)
     task = EmbedTask(encoders=made, tile_specs=[spec] * len(made), settings=settings)
-    jobs = [SlideJob(Path(path), slide_id) for path, slide_id in slides]
+    shown = choices(channels) if channels else ()
+    jobs = [SlideJob(Path(path), slide_id, channels=shown) for path, slide_id in slides]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcomes = run_slides(jobs, task, Batch(out=Path(out)), watcher)
@@ -252,7 +255,9 @@ def embed_limited(limit: int, **request: Any) -> list[dict[str, Any]]:
     return embed(**request)
 
 
-def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log: str) -> list[dict[str, Any]]:
+def use_mutants(
+    original: str, seed: int, numbers: list[int], scratch: str, log: str, channels: str = ""
+) -> list[dict[str, Any]]:
     """Use one mutant of a slide after the other, and say how each behaved; `log` holds the last one begun."""
     import logging
     import resource
@@ -261,8 +266,10 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     results = []
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    assert _use(Path(original)) == "pixels"
-    assert _embed_mutant(Path(original), Path(scratch) / "out") == ""  # also starts the threads that zarr keeps
+    assert _use(Path(original), channels) == "pixels"
+    assert (
+        _embed_mutant(Path(original), Path(scratch) / "out", channels) == ""
+    )  # also starts the threads that zarr keeps
     for number in numbers:
         Path(log).write_text(str(number))
         signal.alarm(20)
@@ -272,8 +279,8 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
         result = {
             "number": number,
             "what": what,
-            "how": _use(path),
-            "store": _embed_mutant(path, Path(scratch) / "out"),
+            "how": _use(path, channels),
+            "store": _embed_mutant(path, Path(scratch) / "out", channels),
         }
         result["seconds"] = time.perf_counter() - began
         if len(os.listdir("/proc/self/fd")) > before:
@@ -284,7 +291,9 @@ def use_mutants(original: str, seed: int, numbers: list[int], scratch: str, log:
     return results
 
 
-def use_structures(original: str, numbers: list[int], scratch: str, log: str) -> list[dict[str, Any]]:
+def use_structures(
+    original: str, numbers: list[int], scratch: str, log: str, channels: str = ""
+) -> list[dict[str, Any]]:
     """Use some of the mutants of `mutations_of`, and say how each behaved; `log` holds the last one begun."""
     import logging
 
@@ -296,12 +305,12 @@ def use_structures(original: str, numbers: list[int], scratch: str, log: str) ->
         Path(log).write_text(str(number))
         signal.alarm(20)
         path, what = prepared(Path(original), number, Path(scratch))
-        results.append({"number": number, "what": what, **judge(path)})
+        results.append({"number": number, "what": what, **judge(path, channels)})
     signal.alarm(0)
     return results
 
 
-def _use(path: Path) -> str:
+def _use(path: Path, channels: str) -> str:
     from wsi_umedpt.errors import WsiError
     from wsi_umedpt.slides.slide import open_slide
     from wsi_umedpt.slides.tile_loader import read_tiles
@@ -311,7 +320,7 @@ def _use(path: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_slide(path, mpp=0.5 if path.suffix == ".png" else None) as slide:
+            with open_slide(path, mpp=0.5 if path.suffix == ".png" else None, channels=channels or ()) as slide:
                 mask = find_tissue(slide)
                 grids = [
                     lay_grid(slide.size, slide.mpp, TileSpec(size_px=TILE, mpp=mpp), within=mask) for mpp in (0.5, 2.0)
@@ -319,7 +328,10 @@ def _use(path: Path) -> str:
                 bad = 0
                 for grid in grids:
                     for batch in read_tiles(slide, grid, readers=0):
-                        if batch.pixels.shape[1:] != (TILE, TILE, 3) or not (batch.pixels[~batch.ok] == 255).all():
+                        if (
+                            batch.pixels.shape[1:] != (TILE, TILE, 3)
+                            or not (batch.pixels[~batch.ok] == slide.blank).all()
+                        ):
                             return "wrong pixels"
                         bad += int((~batch.ok).sum())
         return f"pixels, {bad} tiles not ok" if bad else "pixels"
@@ -332,7 +344,7 @@ def _use(path: Path) -> str:
         return f"ESCAPED {type(error).__name__}: {error} ({at})"
 
 
-def _embed_mutant(path: Path, out: Path) -> str:
+def _embed_mutant(path: Path, out: Path, channels: str) -> str:
     import shutil
 
     from wsi_umedpt.store.verify import problems_of
@@ -340,7 +352,7 @@ def _embed_mutant(path: Path, out: Path) -> str:
     if path.suffix == ".png":
         return ""
     shutil.rmtree(out, ignore_errors=True)
-    outcome = embed([[str(path), "m"]], str(out))[0]
+    outcome = embed([[str(path), "m"]], str(out), channels=channels)[0]
     stores = list(out.glob("*.zarr"))
     if outcome["status"] == "failed":
         return f"PARTIAL {stores}" if stores else ""

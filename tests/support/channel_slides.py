@@ -14,12 +14,12 @@ _SCALE = {"PhysicalSizeX": MPP, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": MPP
 
 
 def odd_slide(name: str) -> Path:
-    """A real file out of the folder that WSI_UMEDPT_ODD_SLIDES names; skips where it is not there."""
-    folder = os.environ.get("WSI_UMEDPT_ODD_SLIDES", "")
-    path = Path(folder) / name
-    if not folder or not path.is_file():
-        pytest.skip(f"needs {name} in the folder of real odd slides that WSI_UMEDPT_ODD_SLIDES names")
-    return path
+    """A real file of an odd kind; skips where neither `WSI_UMEDPT_ODD_SLIDES` nor the shared data have it."""
+    repository = Path(__file__).parents[2]
+    folder = Path(os.environ.get("WSI_UMEDPT_ODD_SLIDES") or repository.parent / "shared" / "data" / "odd_slides")
+    if not (folder / name).is_file():
+        pytest.skip(f"needs {name}, a real odd slide, in {folder} or in the folder that WSI_UMEDPT_ODD_SLIDES names")
+    return folder / name
 
 
 def planes(count: int = 4, dtype: str = "uint16", size: tuple[int, int] = (700, 600)) -> np.ndarray:

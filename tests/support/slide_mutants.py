@@ -7,6 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+_TIFF = (".svs", ".tif", ".qptiff")
+
 
 def mutant(original: Path, seed: int, number: int, scratch: Path) -> tuple[Path, str]:
     """The `number`-th way to damage a slide: a file, or one file inside a folder."""
@@ -23,7 +25,7 @@ def mutant(original: Path, seed: int, number: int, scratch: Path) -> tuple[Path,
     else:
         shutil.copyfile(original, path)
         target = path
-        if original.suffix != ".png" and number % 3 == 0:
+        if original.suffix in _TIFF and number % 3 == 0:
             return path, _mutate_tag(target, rng, number // 3)
     return path, f"{target.relative_to(scratch)}: {_mutate_bytes(target, rng)}"
 

@@ -1,6 +1,7 @@
 """A slide that is not in colour: its channels are layers, and what is seen of them is what is analysed."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ import tifffile
 from napari.components import ViewerModel
 from napari.layers import Layer
 from wsi_umedpt.errors import OptionError
-from wsi_umedpt.slides import slide_channels
+from wsi_umedpt.slides import open_slide, slide_channels
 
 from napari_wsi_umedpt.layers.build import shown_by
 from napari_wsi_umedpt.logic.analysis import AnalysisProgress, Request, analyse
 from napari_wsi_umedpt.logic.field import seen_channels
 from napari_wsi_umedpt.opening.load import open_path, open_with_results
 from napari_wsi_umedpt.reader import get_reader
+from tests.support.hands import Hands
+from tests.support.planted import NUCLEUS, SIZE, make_store, squares
+from tests.test_one_slide import drop
 
 NAMES = ["DAPI", "CD3", "CD8", "PanCK"]
 
@@ -31,7 +35,10 @@ def stored() -> np.ndarray:
 @pytest.fixture(scope="module")
 def fluorescence(stored, tmp_path_factory):
     """An OME-TIFF of four channels."""
-    path = tmp_path_factory.mktemp("fluorescence") / "slide.ome.tif"
+    return write_fluorescence(tmp_path_factory.mktemp("fluorescence") / "slide.ome.tif", stored)
+
+
+def write_fluorescence(path: Path, stored: np.ndarray) -> Path:
     metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "Channel": {"Name": NAMES}}
     tifffile.imwrite(path, stored, metadata=metadata, photometric="minisblack", tile=(128, 128), compression="lzw")
     return path
@@ -79,3 +86,33 @@ def test_what_is_seen_is_what_is_analysed(fluorescence, tmp_path):
     opened = open_with_results(path, pytest.fail)
     assert opened[0][1]["rgb"]
     assert opened[0][1]["metadata"]["wsi_umedpt"].slide.channels == chosen
+
+
+def names_of(hands: Hands) -> list[str]:
+    return [layer.name for layer in hands.viewer.layers]
+
+
+def test_channels_lie_in_the_slides_order_whatever_comes(hands, planted, tmp_path):
+    """First of the file lowest, below results; as they were after another slide; what is moved is told in its order."""
+    stored = np.zeros((4, SIZE[1], SIZE[0]), np.uint16)
+    stored[:, 400:900, 400:1200] = np.array([2000, 1000, 500, 250])[:, None, None]
+    path = write_fluorescence(tmp_path / "slide.ome.tif", stored)
+    (tmp_path / "results").mkdir()
+    with open_slide(path, channels="DAPI") as slide:
+        store = make_store(tmp_path / "results" / "slide.zarr", slide, squares([NUCLEUS], [1]))
+    in_order = [f"slide {name}" for name in NAMES]
+    drop(hands, path)
+    hands.until(lambda: names_of(hands) == in_order)
+    drop(hands, store)
+    hands.until(lambda: len(hands.viewer.layers) > len(NAMES))
+    hands.wait(150)
+    assert names_of(hands)[: len(NAMES)] == in_order
+    drop(hands, planted.slide)
+    hands.until(lambda: not set(in_order) & set(names_of(hands)))
+    drop(hands, path)
+    hands.until(lambda: names_of(hands)[: len(NAMES)] == in_order)
+    hands.keep_picture("channels")
+    layers = hands.viewer.layers
+    layers[f"slide {NAMES[3]}"].visible = False
+    layers.move(layers.index(f"slide {NAMES[2]}"), 0)  # as somebody drags it below the others
+    assert [one.name for one in seen_channels(hands.viewer)] == ["CD8", "DAPI", "CD3"]

@@ -12,6 +12,7 @@ from wsi_umedpt.io.registry import Registry
 from wsi_umedpt.slides.readers.any_tiff import open_tiff
 from wsi_umedpt.slides.readers.base import AnyReader, ContentRefused, OpenReader, Reader, Refused
 from wsi_umedpt.slides.readers.czi import open_czi
+from wsi_umedpt.slides.readers.czi_directory import check_czi, is_czi
 from wsi_umedpt.slides.readers.dicom import check_dicom, is_dicom
 from wsi_umedpt.slides.readers.image import ImageReader
 from wsi_umedpt.slides.readers.multifile import parts, strange_part
@@ -46,6 +47,8 @@ def _open_openslide(path: Path) -> Reader:
     if path.is_file() and is_dicom(path):
         for part in parts(path):
             check_dicom(part)
+    if path.is_file() and is_czi(path):
+        check_czi(path)
     return OpenSlideReader(path)
 
 
