@@ -6,8 +6,8 @@ Usage: python -m benchmarks.faults.mutations [--each 130] [--seed 1] [--formats 
 Slides of every format that we can write are damaged in every way that tests/support/slide_mutants.py knows
 (bytes flipped, cut, zeroed; tags and JSON that lie about sizes), by a seed that the tests do not use. A mutant
 may give pixels, unreadable tiles, or an error of ours. What it may not: raise any other exception, end its
-process, take over 20 seconds, leave files open, or leave a store that is not whole. `--keep` keeps those that did. The
-exit code is 1 if one did; the last line is JSON.
+process, take over 20 seconds of CPU time, leave files open, or leave a store that is not whole. `--keep` keeps those
+that did. The exit code is 1 if one did; the last line is JSON.
 
 `--structure` uses instead what tests/support/slide_structures.py knows: tags, planes, offsets, counts, directories,
 ratios, DICOM totals, OME-Zarr metadata, directories of CZI and heads of JPEG 2000 and JPEG-LS changed on purpose, about
@@ -91,7 +91,7 @@ def run_format(
             todo = todo[len(batch) :]
             continue
         died = int(log.read_text())
-        counts["timeout" if answer.code == -signal.SIGALRM else "crash"] += 1
+        counts["timeout" if -answer.code in (signal.SIGALRM, signal.SIGPROF) else "crash"] += 1
         wrong.append((died, f"its process ended with {answer.code}"))
         todo.remove(died)  # those before it are in no answer, and are used again
     for number, _ in wrong:
@@ -127,7 +127,7 @@ def run_structures(lab: Lab, kind: str, every: int, folder: Path) -> tuple[Count
             todo = todo[len(batch) :]
             continue
         died = int(log.read_text())
-        counts["timeout" if answer.code == -signal.SIGALRM else "crash"] += 1
+        counts["timeout" if -answer.code in (signal.SIGALRM, signal.SIGPROF) else "crash"] += 1
         _, what = prepared(original, died, scratch)
         wrong.append(f"{kind} {died} ({what}): its process ended with {answer.code}")
         todo.remove(died)

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.support.jpeg2000_slides import write_rgb, write_ycbcr
 from wsi_umedpt.errors import PixelError, SlideError, UnsupportedSlideError
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.slides.readers.direct import SlowPathWarning
+from wsi_umedpt.slides.readers.direct import SlowPathWarning, compared_before
 from wsi_umedpt.slides.slide import fingerprint, open_slide
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
@@ -94,6 +94,10 @@ def test_wrong_colour_tag_falls_back_loudly(tmp_path):
         slide = open_slide(path)
     with slide:
         assert slide.reader == "openslide"
+    with compared_before(), open_slide(path) as slide:  # as a reader does of a slide that its parent reads directly
+        assert slide.reader == "tiff"
+    with pytest.warns(SlowPathWarning, match="differs by up to"):
+        open_slide(path).close()
 
 
 def test_one_damaged_tile_does_not_spoil_the_next_read(tmp_path):

@@ -349,9 +349,9 @@ def _instead(value: Any) -> Iterator[tuple[str, Any]]:
 
 def judge(path: Path, channels: str = "") -> dict[str, Any]:
     """Open, read and compare one slide: how it went, and what is wrong with that (empty if nothing)."""
-    before, began = _peak(), time.perf_counter()
+    before, began = _peak(), time.process_time()
     how, wrong = _read(path, channels)
-    seconds, grown = time.perf_counter() - began, _peak() - before
+    seconds, grown = time.process_time() - began, _peak() - before
     wrong += [f"took {seconds:.1f} s"] if seconds > SLOW_S else []
     wrong += [f"took {grown / 2**20:.0f} MB"] if grown > MOST_BYTES else []
     return {"how": how, "wrong": wrong, "seconds": seconds}

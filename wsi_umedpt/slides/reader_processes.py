@@ -245,7 +245,7 @@ class Reading(Iterator[TileBatch]):
         self._advanced = time.monotonic()
         self._closed = False
         self.header: dict[str, Any] = {
-            "job": number, "path": str(slide.path.absolute()), "size": list(slide.size),
+            "job": number, "path": str(slide.path.absolute()), "size": list(slide.size), "reader": slide.reader,
             "mpp": slide.mpp if slide.mpp_source == "user" else None,
             "channels": [one.to_dict() for one in slide.channels], "batch_size": order.batch_size, "slots": slots,
             "grids": [{"spec": grid.spec.to_dict(), "side": grid.side} for grid in order.grids],

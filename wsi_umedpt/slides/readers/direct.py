@@ -4,8 +4,10 @@ The two are compared when a slide is opened, on tiles of every level. A differen
 error: the slide is then read through OpenSlide, and a warning says so and why.
 """
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,22 @@ _DIRECT = (JPEG, tifffile.COMPRESSION.APERIO_JP2000_RGB, APERIO_YCBCR)
 """Compressions of tiles that are decoded here: JPEG, and Aperio's JPEG 2000 (33005 and 33003)."""
 
 
+_compared: ContextVar[bool] = ContextVar("compared", default=False)
+"""True where another process has compared the slide that is opened, and reads it directly."""
+
+
 class SlowPathWarning(UserWarning):
     """A slide that should take the fast path does not; it is read through OpenSlide."""
+
+
+@contextlib.contextmanager
+def compared_before() -> Iterator[None]:
+    """Open a slide that another process, which reads it directly, has compared: it need not be done again."""
+    token = _compared.set(True)
+    try:
+        yield
+    finally:
+        _compared.reset(token)
 
 
 def faster(path: Path, levels: Sequence[Sequence[Directory]] | None, reference: OpenSlideReader) -> Reader:
@@ -56,7 +72,7 @@ def faster(path: Path, levels: Sequence[Sequence[Directory]] | None, reference: 
     except Exception:  # noqa: BLE001 - a damaged tag can fail anywhere in tifffile; OpenSlide reads what it opened
         return reference
     try:
-        reason = _difference(reader, reference)
+        reason = None if _compared.get() else _difference(reader, reference)
     except BaseException:
         reader.close()
         reference.close()
