@@ -26,6 +26,7 @@ from wsi_umedpt.errors import (
     WsiError,
 )
 from wsi_umedpt.geometry import Box
+from wsi_umedpt.models.weights import read_weights  # here: what torch takes is none of a test's memory
 from wsi_umedpt.slides.slide import open_slide
 
 MOST_BYTES = 700 << 20
@@ -209,8 +210,6 @@ def test_packed_geojson(tmp_path, inside, monkeypatch):
 )
 def test_headers_of_safetensors(tmp_path, header):
     """A header that claims more than the file holds is refused; so are tensors that do."""
-    from wsi_umedpt.models.weights import read_weights
-
     path = tmp_path / "w.safetensors"
     path.write_bytes(header)
     with pytest.raises(EncoderError):
