@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from wsi_umedpt.mil.similar import TileIndex, _Slide, _unit_vectors
+from wsi_umedpt.mil.similar import TileIndex, _Slide, unit_vectors
 
 COUNT = 20
 
@@ -138,7 +138,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     raw = features(asked.tiles, asked.dim)
-    vectors, _, cpu = timed(partial(_unit_vectors, [raw]))
+    vectors, _, cpu = timed(partial(unit_vectors, [raw]))
     del raw
     across = int(np.ceil(asked.tiles**0.5))
     n = np.arange(asked.tiles)

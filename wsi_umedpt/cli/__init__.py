@@ -47,7 +47,7 @@ app = cyclopts.App(
 )
 _COMMANDS = (
     "demo", "info", "embed", "segment", "tissue", "status", "report", "verify", "picture", "view", "heatmap", "export",
-    "encoders", "probe", "similar", "correct", "mil", "pretrain", "doctor",
+    "encoders", "probe", "similar", "map", "correct", "mil", "pretrain", "doctor",
 )  # fmt: skip
 for name in _COMMANDS:
     app.command(f"wsi_umedpt.cli.{name}:{name}", name=name)  # imported once it is asked for

@@ -4,6 +4,7 @@ import re
 from dataclasses import fields
 
 from wsi_umedpt.cli.options import SpreadOptions, flag_of
+from wsi_umedpt.mil.map_settings import MapSettings
 from wsi_umedpt.settings import ComputeOptions, RunSettings, TileOptions, TissueParameters
 
 _SHORT = {"out": "-o", "encoder_id": "-m"}
@@ -22,7 +23,7 @@ _SETTINGS = {
     *_SHORT,
     *(
         field.name
-        for of in (TileOptions, TissueParameters, RunSettings, ComputeOptions, SpreadOptions)
+        for of in (TileOptions, TissueParameters, RunSettings, ComputeOptions, SpreadOptions, MapSettings)
         for field in fields(of)
     ),
 }

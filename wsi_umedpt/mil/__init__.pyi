@@ -8,6 +8,9 @@ from wsi_umedpt.mil.evaluation.report_data import headlines as headlines
 from wsi_umedpt.mil.evaluation.report_data import report_run as report_run
 from wsi_umedpt.mil.evaluation.tested import in_testing as in_testing
 from wsi_umedpt.mil.evaluation.tested import tested_of as tested_of
+from wsi_umedpt.mil.feature_map import FeatureMap as FeatureMap
+from wsi_umedpt.mil.feature_map import map_slides as map_slides
+from wsi_umedpt.mil.feature_map import map_tiles as map_tiles
 from wsi_umedpt.mil.inference.forecast import Forecast as Forecast
 from wsi_umedpt.mil.inference.interactive import Judgement as Judgement
 from wsi_umedpt.mil.inference.interactive import LiveSlide as LiveSlide
@@ -17,6 +20,10 @@ from wsi_umedpt.mil.inference.slide_model import UNLIKE as UNLIKE
 from wsi_umedpt.mil.inference.slide_model import SlideModel as SlideModel
 from wsi_umedpt.mil.linear_probe import Probe as Probe
 from wsi_umedpt.mil.linear_probe import fit_probe as fit_probe
+from wsi_umedpt.mil.map_layout import MapStoppedError as MapStoppedError
+from wsi_umedpt.mil.map_layout import Watch as Watch
+from wsi_umedpt.mil.map_layout import has_umap as has_umap
+from wsi_umedpt.mil.map_settings import MapSettings as MapSettings
 from wsi_umedpt.mil.networks.attention import PooledNetwork as PooledNetwork
 from wsi_umedpt.mil.networks.base import SlideNetwork as SlideNetwork
 from wsi_umedpt.mil.networks.factory import build_network as build_network

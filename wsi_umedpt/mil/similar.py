@@ -117,7 +117,7 @@ class TileIndex:
                 done(number)
         if not count:
             raise MilError("there are no tiles to search: no slide has readable ones")
-        return cls(slides, _unit_vectors(parts), np.concatenate(places), np.concatenate(rows))
+        return cls(slides, unit_vectors(parts), np.concatenate(places), np.concatenate(rows))
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -283,7 +283,7 @@ def find_similar(
     return index.similar(rows, count)
 
 
-def _unit_vectors(parts: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float16]:
+def unit_vectors(parts: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float16]:
     """Features of slides, one behind the other, standardised over all of them and of length 1."""
     dim = parts[0].shape[1]
     count, mean, variance = moments((part[block] for part in parts for block in blocks(*part.shape)), dim)

@@ -3,6 +3,10 @@ from wsi_umedpt.plotting.legend import LegendGroup as LegendGroup
 from wsi_umedpt.plotting.legend import with_legend as with_legend
 from wsi_umedpt.plotting.objects import object_sheet as object_sheet
 from wsi_umedpt.plotting.regions import region_picture as region_picture
+from wsi_umedpt.plotting.scatter import PointColours as PointColours
+from wsi_umedpt.plotting.scatter import colours_of_names as colours_of_names
+from wsi_umedpt.plotting.scatter import colours_of_values as colours_of_values
+from wsi_umedpt.plotting.scatter import draw_points as draw_points
 from wsi_umedpt.plotting.sheets import overview as overview
 from wsi_umedpt.plotting.sheets import pca_colours as pca_colours
 from wsi_umedpt.plotting.sheets import save as save

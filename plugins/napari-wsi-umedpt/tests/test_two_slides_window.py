@@ -1,5 +1,6 @@
 """Two slides side by side, linked by three clicks on each."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,13 +10,14 @@ from wsi_umedpt.testing import write_pyramid
 
 from napari_wsi_umedpt.logic.registration import rigid
 from napari_wsi_umedpt.opening.load import open_path
-from napari_wsi_umedpt.window.viewer import add_layers, camera
+from napari_wsi_umedpt.window.clicks import on_click
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, look_at, on_slide, turn_of
 from napari_wsi_umedpt.window.window import window_beside
 from tests.support.hands import MONITOR, Hands
-from tests.support.planted import MPP, picture
+from tests.support.planted import MPP, SIZE, TUMOUR, TUMOUR_COLOUR, picture
 
-SHIFT = 200, 120
-"""By which the other slide's tissue lies further right and down, level-0 px."""
+ONTO = cv2.getRotationMatrix2D((1150, 850), 30, 1) + np.array([[0, 0, 120], [0, 0, 60]])
+"""From this slide to the other, (2, 3), level-0 px: its tissue is turned by 30 degrees, and lies elsewhere."""
 CORNERS = [(1000, 400), (1400, 400), (1400, 800)]
 """Of the square of tumour, level-0 px."""
 
@@ -46,9 +48,20 @@ def test_points_that_say_nothing_are_refused():
         rigid(np.zeros((3, 2)), np.arange(6.0).reshape(3, 2) * 50)
 
 
+def overlap(*viewers) -> float:
+    """Share of the tumour on the canvases of two windows, around their middles, that is in both."""
+    masks = []
+    for viewer in viewers:
+        pixels = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
+        height, width = (side // 2 for side in pixels.shape[:2])
+        middle = pixels[height - 250 : height + 250, width - 180 : width + 180]
+        masks.append(np.abs(middle - TUMOUR_COLOUR).max(axis=2) < 40)
+    return float((masks[0] & masks[1]).sum() / max((masks[0] | masks[1]).sum(), 1))
+
+
 def test_two_windows_move_together_after_three_clicks_on_each(hands, planted, tmp_path, qtbot, told):
-    """The other goes where this one goes, shifted as the tissue is, at the same zoom; and the other way around."""
-    moved = np.roll(picture(), (SHIFT[1], SHIFT[0]), axis=(0, 1))
+    """The other is turned as this one lies, goes where this one goes, at the same zoom; and the other way around."""
+    moved = cv2.warpAffine(picture(), ONTO, SIZE, borderValue=(240, 240, 240))
     other = write_pyramid(tmp_path / "moved.svs", moved, mpp=MPP)
     add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
     dock = hands.dock("Two slides")
@@ -64,21 +77,35 @@ def test_two_windows_move_together_after_three_clicks_on_each(hands, planted, tm
     hands.until(lambda: "3 of 3 on this slide, 0 of 3" in dock.words.text())
     right = Hands(beside, qtbot, MONITOR)
     for x, y in CORNERS:
-        right.click(right.on_canvas(x + SHIFT[0], y + SHIFT[1]))
+        right.click(right.on_canvas(*(ONTO @ (x, y, 1)).tolist()))
     hands.until(lambda: dock.link is not None)
-    hands.keep_picture("two-slides")
-    assert "Linked" in dock.words.text()
-    assert dock.link.registration.residual_um < 3
-    um = np.array(SHIFT[::-1]) * MPP
-    assert dock.link.registration.shift == pytest.approx(um, abs=20)
+    assert "turned on the screen by" in dock.words.text()
+    found = dock.link.registration
+    assert found.residual_um < 3
+    assert abs(found.degrees) == pytest.approx(30, abs=0.5)
     seen, follows = camera(hands.viewer), camera(beside)
-    seen.center, seen.zoom = (0, 300.0, 600.0), 1.5
-    expected = dock.link.registration.to_second(np.array([300.0, 600.0]))
-    assert np.array(follows.center[-2:]) == pytest.approx(expected)
+    middle = np.array(TUMOUR).reshape(2, 2).mean(axis=0)
+    look_at(hands.viewer, current_place(hands.viewer).to_world(middle))
+    seen.zoom = 1.5
     assert follows.zoom == 1.5
-    follows.center = (0, 400.0, 500.0)
-    assert np.array(seen.center[-2:]) == pytest.approx(dock.link.registration.to_first(np.array([400.0, 500.0])))
+    assert follows.center[-2:] == seen.center[-2:]
+    expected = current_place(beside).to_world((ONTO @ (*middle, 1))[None])[0]
+    assert on_slide(beside, follows.center[-2:]) == pytest.approx(expected, abs=2)
+    # What is seen is the same, not only where it is: the square stands upright in both.
+    hands.until(lambda: overlap(hands.viewer, beside) > 0.95)
+    hands.keep_picture("two-slides")
+    right.keep_picture("two-slides-beside")
+    # A click there is at the place of its own slide, and the other way around the first follows.
+    clicked = []
+    beside.mouse_drag_callbacks.append(on_click(clicked.append))
+    at = (ONTO @ (1100, 500, 1)).tolist()
+    right.click(right.on_canvas(*at))
+    assert current_place(beside).to_slide(np.array(clicked)) == pytest.approx(np.array([at]), abs=3)
+    look_at(beside, current_place(beside).to_world(np.array(at)))
+    assert current_place(hands.viewer).to_slide(np.array(seen.center[-2:])) == pytest.approx([1100, 500], abs=3)
     hands.click(dock.unlink_button)
+    assert turn_of(beside) == pytest.approx(np.eye(3))
+    assert current_place(beside).to_slide(np.array(follows.center[-2:])) == pytest.approx(at, abs=3)
     follows.center = (0, 10.0, 20.0)
     assert seen.center[-1] != 20.0
     hands.click(dock.lie_button)

@@ -21,7 +21,7 @@ from qtpy.QtGui import QGuiApplication, QImage
 from qtpy.QtWidgets import QApplication, QMainWindow, QWidget
 
 from napari_wsi_umedpt.docks.base import Dock, open_dock
-from napari_wsi_umedpt.window.viewer import camera, canvas_size, current_place
+from napari_wsi_umedpt.window.viewer import camera, canvas_size, current_place, turn_of
 
 LAPTOP, MONITOR = (1280, 720), (1920, 1080)
 """(width, height) of screens."""
@@ -89,7 +89,8 @@ class Hands:
 
     def on_canvas(self, x: float, y: float) -> QPoint:
         """Where on the screen a place of the slide is, level-0 px."""
-        world = current_place(self.viewer).to_world(np.array([x, y]))
+        turn = turn_of(self.viewer)  # a linked slide is
+        world = turn[:2, :2] @ current_place(self.viewer).to_world(np.array([x, y])) + turn[:2, 2]
         seen = camera(self.viewer)
         down, right = (world - np.array(seen.center[-2:])) * seen.zoom + np.array(canvas_size(self.viewer)) / 2
         return self.canvas.mapToGlobal(QPoint(round(right), round(down)))

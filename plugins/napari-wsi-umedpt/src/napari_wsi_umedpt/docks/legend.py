@@ -24,10 +24,9 @@ from napari_wsi_umedpt.layers.build import Place
 from napari_wsi_umedpt.logic.annotations import objects_in, shapes_layer
 from napari_wsi_umedpt.logic.field import current_slide, current_store, mark_object
 from napari_wsi_umedpt.logic.legend import Entry, Legend, has_legend, object_outline_at, what_is_at
-from napari_wsi_umedpt.logic.navigation import viewport_of
 from napari_wsi_umedpt.window.clicks import does_something, on_click
 from napari_wsi_umedpt.window.notifications import tell
-from napari_wsi_umedpt.window.viewer import add_layers, camera, canvas_size, current_place, ours
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, field_of, ours
 
 _NOT_LISTED = ("slide", "thumbnail", "mark")
 _LAST = {"heatmap": 1, "features": 2, "tiles": 3, "tissue": 4}
@@ -190,7 +189,7 @@ class _Block(QWidget):
 
     def _edit(self, legend: Legend) -> None:
         what, seen = legend.what, camera(self._viewer)
-        viewport = viewport_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(self._viewer), what.place)
+        viewport = field_of(self._viewer, what.place)
         try:
             found = objects_in(what, viewport, [entry.colour for entry in legend.entries()])
         except WsiError as error:

@@ -37,6 +37,7 @@ from napari_wsi_umedpt.window.viewer import (
     camera,
     canvas_size,
     current_place,
+    look_at,
     ours,
     same_selected,
 )
@@ -301,8 +302,7 @@ class MeasureDock(Dock):
         self._go_to(place, middle.x, middle.y)
 
     def _go_to(self, place: Place, x: float, y: float) -> None:
-        seen = camera(self._viewer)
-        seen.center = (*seen.center[:-2], *place.to_world(np.array([x, y])).tolist())
+        look_at(self._viewer, place.to_world(np.array([x, y])))
 
     # ---- hotspots ----
 

@@ -27,10 +27,10 @@ from wsi_umedpt.errors import OptionError, WsiError
 
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.layers.build import Place
-from napari_wsi_umedpt.logic.navigation import MAGNIFICATIONS, magnification_of, parse_place, viewport_of, zoom_of
+from napari_wsi_umedpt.logic.navigation import MAGNIFICATIONS, magnification_of, parse_place, zoom_of
 from napari_wsi_umedpt.logic.snapshot import check_picture, legend_of, save_snapshot
 from napari_wsi_umedpt.window.notifications import tell
-from napari_wsi_umedpt.window.viewer import camera, canvas_size, current_place, field_title, ours, seen_pixels
+from napari_wsi_umedpt.window.viewer import camera, current_place, field_of, field_title, look_at, ours, seen_pixels
 
 _FRAME = QColor(220, 0, 0)
 _BUTTON_PX = 44
@@ -118,8 +118,7 @@ class NavigatorDock(Dock):
         """Put a place into the middle of the field; level-0 px."""
         place = current_place(self._viewer)
         if place is not None:
-            seen = camera(self._viewer)
-            seen.center = (*seen.center[:-2], *place.to_world(np.array([x, y])).tolist())
+            look_at(self._viewer, place.to_world(np.array([x, y])))
 
     def _go(self) -> None:
         place = current_place(self._viewer)
@@ -136,7 +135,7 @@ class NavigatorDock(Dock):
         if place is None:
             self.magnification.setText("")
             return
-        viewport = viewport_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(self._viewer), place)
+        viewport = field_of(self._viewer, place)
         middle = f"x {viewport.x + viewport.width / 2:,.0f}  y {viewport.y + viewport.height / 2:,.0f} px"
         self.magnification.setText(f"<b>{magnification_of(seen.zoom):.3g}x</b>&nbsp;&nbsp; {middle}")
         self.overview.show_frame(QRectF(viewport.x, viewport.y, viewport.width, viewport.height))

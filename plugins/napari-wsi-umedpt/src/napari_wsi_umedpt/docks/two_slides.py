@@ -13,7 +13,7 @@ from napari_wsi_umedpt.layers.measures import PAIRS, pairs_layer
 from napari_wsi_umedpt.logic.registration import Rigid, as_they_lie, rigid
 from napari_wsi_umedpt.window.linked_views import Link, open_viewers, viewer_beside
 from napari_wsi_umedpt.window.notifications import tell
-from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, ours, same_selected
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, on_slide, ours, same_selected
 
 _PAIRS = 3
 _MOVED_PX = 4
@@ -77,7 +77,7 @@ class TwoSlidesDock(Dock):
             tell(_NO_OTHER)
             return
         self.unlink()
-        middles = [np.array(camera(one).center[-2:]) for one in (self._viewer, other)]
+        middles = [on_slide(one, camera(one).center[-2:]) for one in (self._viewer, other)]
         self._link(other, as_they_lie(*middles))
 
     def unlink(self) -> None:
@@ -111,8 +111,8 @@ class TwoSlidesDock(Dock):
             yield
         near = max(abs(a - b) for a, b in zip(start, event.pos, strict=True)) <= _MOVED_PX
         if near and event.button == 1 and len(self.points[number]) < _PAIRS:
-            y, x = event.position[-2:]
-            self.points[number].append((float(y), float(x)))
+            y, x = on_slide(viewer, event.position[-2:]).tolist()
+            self.points[number].append((y, x))
             self._mark(viewer, self.points[number])
             self._tell_count()
             if min(map(len, self.points)) == _PAIRS:
@@ -142,7 +142,7 @@ class TwoSlidesDock(Dock):
         how = "as they lie"
         if registration.residual_um is not None:
             apart = f"the points lie {registration.residual_um:.1f} um apart (root mean square)"
-            how = f"turned by {registration.degrees:.1f} degrees; {apart}"
+            how = f"turned on the screen by {registration.degrees:.1f} degrees; {apart}"
         self.words.setText(f"Linked: {how}. Where one window goes, the other follows.")
 
     def _tell_count(self) -> None:

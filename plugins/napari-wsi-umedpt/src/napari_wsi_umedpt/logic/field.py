@@ -15,13 +15,13 @@ from napari_wsi_umedpt.layers.multiscale import Report
 from napari_wsi_umedpt.layers.shapes import PASSING
 from napari_wsi_umedpt.logic.navigation import Viewport, viewport_of
 from napari_wsi_umedpt.logic.tile_pictures import Squares, TilePictures
-from napari_wsi_umedpt.window.viewer import camera, canvas_size, ours, same_selected
+from napari_wsi_umedpt.window.viewer import camera, canvas_size, look_at, ours, same_selected
 
 _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
 _SEEN = 0.3
 """... to this."""
-_MARK, _OBJECT = "the tile", "the object"
+_MARK, _OBJECT, ASKED = "the tile", "the object", "the tile asked about"
 _MARK_PX = 3.0
 
 
@@ -116,8 +116,18 @@ def go_to_square(viewer: Any, place: Place, squares: Squares, row: int) -> None:
     seen, height = camera(viewer), canvas_size(viewer)[0]
     if side_um * seen.zoom < _SMALLEST_SEEN * height:
         seen.zoom = _SEEN * height / side_um
-    seen.center = (*seen.center[:-2], *((low + high) / 2).tolist())
+    look_at(viewer, (low + high) / 2)
     _mark(viewer, place, "rectangle", np.stack([low, high]), _MARK)
+
+
+def mark_asked(viewer: Any, place: Place, square: Square | None) -> None:
+    """Draw a line around the tile that is asked about, in place of the one before; None takes it away."""
+    if square is None:
+        if (found := _marked(viewer, ASKED)) is not None:
+            found.visible = False
+        return
+    corners = place.to_world(np.stack([square.xy[0], square.xy[0] + square.side]))
+    _mark(viewer, place, "rectangle", corners, ASKED, "cyan")
 
 
 def mark_object(viewer: Any, place: Place, outline: Any) -> None:
@@ -132,7 +142,7 @@ def _marked(viewer: Any, name: str) -> Any:
     return next((layer for layer, shown in ours(viewer) if shown.kind == "mark" and shown.name == name), None)
 
 
-def _mark(viewer: Any, place: Place, kind: str, corners: Any, name: str) -> None:
+def _mark(viewer: Any, place: Place, kind: str, corners: Any, name: str, colour: str = "yellow") -> None:
     width = _MARK_PX / camera(viewer).zoom
     if (layer := _marked(viewer, name)) is not None:
         # Another layer would take napari longer.
@@ -146,7 +156,7 @@ def _mark(viewer: Any, place: Place, kind: str, corners: Any, name: str) -> None
                 [corners],
                 shape_type=kind,
                 name=name,
-                edge_color="yellow",
+                edge_color=colour,
                 face_color="transparent",
                 edge_width=width,
                 opacity=1.0,

@@ -66,7 +66,7 @@ class Viewport:
     height: float
 
 
-def viewport_of(center: tuple[float, float], zoom: float, canvas: tuple[int, int], place: Place) -> Viewport:
+def viewport_of(center: tuple[float, float], zoom: float, canvas: tuple[float, float], place: Place) -> Viewport:
     """Viewport of a camera.
 
     Parameters

@@ -33,6 +33,13 @@ class Rigid:
         """Places of the first slide on the second."""
         return np.asarray(places, np.float64) @ self.turn.T + self.shift
 
+    @property
+    def matrix_to_first(self) -> npt.NDArray[np.float64]:
+        """(3, 3) from (y, x, 1) on the second slide to the first."""
+        out = np.eye(3)
+        out[:2, :2], out[:2, 2] = self.turn.T, -self.turn.T @ self.shift
+        return out
+
     def to_first(self, places: Places) -> Places:
         """Places of the second slide on the first."""
         return (np.asarray(places, np.float64) - self.shift) @ self.turn

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
+from napari_wsi_umedpt.window.viewer import on_slide
+
 LEFT, RIGHT = 1, 2
 TAKES_CLICKS = "wsi_umedpt_takes_clicks"
 """In a layer's metadata: whether clicks, while it is the active one, are for it alone."""
@@ -11,7 +13,7 @@ _MOVED_PX = 4
 
 
 def on_click(call: Callable[[tuple[float, float]], None], button: int = LEFT) -> Callable[..., Generator[None]]:
-    """Make one of a viewer's `mouse_drag_callbacks`, which calls with the place, (y, x) um, of each click."""
+    """Make one of a viewer's `mouse_drag_callbacks`, which calls with the place, (y, x) um on the slide, of a click."""
 
     def pressed(viewer: Any, event: Any) -> Generator[None]:
         start = event.pos
@@ -20,7 +22,8 @@ def on_click(call: Callable[[tuple[float, float]], None], button: int = LEFT) ->
             yield
         near = max(abs(a - b) for a, b in zip(start, event.pos, strict=True)) <= _MOVED_PX
         if near and event.button == button:
-            call(tuple(event.position[-2:]))
+            y, x = on_slide(viewer, event.position[-2:]).tolist()
+            call((y, x))
 
     return pressed
 

@@ -1,13 +1,18 @@
-"""Two windows that look at the same place: where one goes, the other follows."""
+"""Two windows that look at the same place: the second slide is turned as the first lies, and each follows the other.
+
+The second slide's layers are turned, and not the camera, which napari cannot turn in two dimensions; their data stay as
+they are. So places of the canvas are no longer places of that slide: `on_slide` in `window.viewer` turns them back.
+"""
 
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject
 
+from napari_wsi_umedpt.layers.build import shown_by
 from napari_wsi_umedpt.logic.registration import Rigid
 from napari_wsi_umedpt.opening.opener import window_of
-from napari_wsi_umedpt.window.viewer import camera, current_place
+from napari_wsi_umedpt.window.viewer import camera, current_place, look_at, on_slide, ours, turn_layer, turn_of
 
 
 def open_viewers(viewer: Any) -> list[Any]:
@@ -23,7 +28,7 @@ def viewer_beside(viewer: Any) -> Any | None:
 
 
 class Link(QObject):
-    """Moves each of two views with the other, until it is undone or a window closes.
+    """Turns the second slide as the first lies, and moves each view with the other, until undone or a window closes.
 
     Parameters
     ----------
@@ -37,31 +42,55 @@ class Link(QObject):
         super().__init__(window_of(first))
         self.registration = registration
         self._viewers = getattr(first, "__wrapped__", first), getattr(second, "__wrapped__", second)
+        self._place = current_place(self._viewers[1])
         self._following = False
-        self._followed = [
-            (emitter, call)
-            for one, call in zip(self._viewers, (self._first_moved, self._second_moved), strict=True)
-            for emitter in (camera(one).events.center, camera(one).events.zoom)
-        ]
-        for emitter, call in self._followed:
-            emitter.connect(call)
+        self._followed: list[tuple[Any, Any]] = []
+        self._matrix = turn_of(self._viewers[0]) @ registration.matrix_to_first
+        self._turn(self._matrix)
+        for one, call in zip(self._viewers, (self._first_moved, self._second_moved), strict=True):
+            self._follow_event(camera(one).events.center, call)
+            self._follow_event(camera(one).events.zoom, call)
+        self._follow_event(self._viewers[1].layers.events.inserted, self._came)
         self._first_moved()
 
+    def _follow_event(self, emitter: Any, call: Any) -> None:
+        emitter.connect(call)
+        self._followed.append((emitter, call))
+
     def undo(self, *_: Any) -> None:
-        """Let each move alone."""
+        """Let each move alone; the second slide lies as it was scanned again, with the same place in its middle."""
+        if not self._followed:
+            return
         while self._followed:
             emitter, call = self._followed.pop()
             emitter.disconnect(call)
+        second = self._viewers[1]
+        if any(one is second for one in open_viewers(self._viewers[0])):
+            middle = on_slide(second, camera(second).center[-2:])
+            self._turn(np.eye(3))
+            look_at(second, middle)
+
+    def _turn(self, matrix: Any) -> None:
+        for layer, _ in list(ours(self._viewers[1])):
+            turn_layer(layer, matrix)
+
+    def _came(self, event: Any) -> None:
+        """A layer of the second slide is turned as the others are; another slide was not registered."""
+        shown = shown_by(event.value)
+        if shown is None:
+            return
+        if self._place is None or not shown.place.same_slide(self._place):
+            self.undo()
+        else:
+            turn_layer(event.value, self._matrix)
 
     def _first_moved(self, event: Any = None) -> None:
-        first, second = self._viewers
-        self._follow(first, second, self.registration.to_second)
+        self._follow(*self._viewers)
 
     def _second_moved(self, event: Any = None) -> None:
-        first, second = self._viewers
-        self._follow(second, first, self.registration.to_first)
+        self._follow(*self._viewers[::-1])
 
-    def _follow(self, moved: Any, other: Any, convert: Any) -> None:
+    def _follow(self, moved: Any, other: Any) -> None:
         if self._following:
             return
         if not any(one is other for one in open_viewers(moved)):
@@ -71,7 +100,6 @@ class Link(QObject):
         try:
             seen, follows = camera(moved), camera(other)
             follows.zoom = seen.zoom
-            middle = convert(np.array(seen.center[-2:], np.float64))
-            follows.center = (*follows.center[:-2], *middle.tolist())
+            follows.center = (*follows.center[:-2], *seen.center[-2:])
         finally:
             self._following = False

@@ -13,7 +13,7 @@ from napari.layers import Layer
 
 from napari_wsi_umedpt.layers.build import LayerTuple, Place, Shown, shown_by
 from napari_wsi_umedpt.layers.halo import give_halo
-from napari_wsi_umedpt.logic.navigation import magnification_of
+from napari_wsi_umedpt.logic.navigation import Viewport, magnification_of, viewport_of
 
 _TOOLS = ("polygon", "brush_stroke")
 """Overlays of napari's labels, which take it 0.1 s a layer to make."""
@@ -32,6 +32,40 @@ def scale_bar(viewer: Any) -> Any:
 def text_overlay(viewer: Any) -> Any:
     """Words on the canvas."""
     return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
+
+
+def turn_of(viewer: Any) -> npt.NDArray[np.float64]:
+    """Matrix (3, 3) from um on the slide to where they are shown, y first: a linked slide may be turned."""
+    for layer, _ in ours(viewer):
+        return np.array(layer.affine.affine_matrix[-3:, -3:], np.float64)
+    return np.eye(3)
+
+
+def turn_layer(layer: Layer, turn: npt.NDArray[np.float64]) -> None:
+    """Show a layer turned and shifted; its data stay as they are."""
+    matrix = np.eye(layer.ndim + 1)
+    matrix[-3:, -3:] = turn
+    layer.affine = matrix
+
+
+def on_slide(viewer: Any, world: Any) -> npt.NDArray[np.float64]:
+    """(..., 2) um on the slide, y first, of places of the canvas's world."""
+    back = np.linalg.inv(turn_of(viewer))
+    return np.asarray(world, np.float64) @ back[:2, :2].T + back[:2, 2]
+
+
+def look_at(viewer: Any, um: Any) -> None:
+    """Put a place of the slide, (y, x) um, into the middle of the canvas."""
+    turn, seen = turn_of(viewer), camera(viewer)
+    seen.center = (*seen.center[:-2], *(turn[:2, :2] @ np.asarray(um, np.float64) + turn[:2, 2]).tolist())
+
+
+def field_of(viewer: Any, place: Place) -> Viewport:
+    """What the canvas shows of a slide, level-0 px; where the slide is turned, the box around it."""
+    seen, turn = camera(viewer), turn_of(viewer)
+    middle = on_slide(viewer, seen.center[-2:])
+    height, width = np.abs(turn[:2, :2].T) @ np.array(canvas_size(viewer), np.float64)
+    return viewport_of((float(middle[0]), float(middle[1])), seen.zoom, (height, width), place)
 
 
 def canvas_size(viewer: Any) -> tuple[int, int]:
