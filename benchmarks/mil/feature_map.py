@@ -3,24 +3,25 @@
     python -m benchmarks.mil.feature_map                      # 10,000 tiles of 1280 numbers
     python -m benchmarks.mil.feature_map --tiles 100000
 
-Features are made: 30 kinds of tiles, which differ in 8 ways within each. "Kept" is the mean share of a tile's 15 nearest
-tiles, by all its numbers, that are among its 15 nearest on the map, of 1,000 tiles. CPU seconds include those of
-processes that were started. umap-learn left alone is `umap.UMAP(metric="cosine")` of the same vectors, with its own
-start and its own approximate neighbours.
+Features are made: 30 kinds of tiles, which differ in 8 ways within each. "Kept" is the mean share of a tile's 15
+nearest tiles, by all its numbers, that are among its 15 nearest on the map, of 1,000 tiles. CPU seconds include
+those of processes that were started. umap-learn left alone is `umap.UMAP(metric="cosine")` of the same vectors,
+with its own start and its own approximate neighbours.
 """
 
 import argparse
 import resource
 import subprocess
 import sys
+from functools import partial
 from time import perf_counter, process_time
 
 import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from wsi_umedpt.mil.map_layout import Watch, has_umap, lay_out
-from wsi_umedpt.mil.map_settings import MapSettings
+from wsi_umedpt.mil.map_layout import Watch, lay_out
+from wsi_umedpt.mil.map_settings import MapSettings, has_umap
 from wsi_umedpt.mil.similar import unit_vectors
 
 KINDS, WAYS, NEAREST, ASKED = 30, 8, 15, 1000
@@ -81,6 +82,10 @@ def row(name: str, wall: float, cpu: float, share: float, gb: float) -> None:
     print(f"| {name} | {wall:.1f} s | {cpu:.1f} s | {share:.2f} | {gb:.1f} GB |", flush=True)
 
 
+def begin(doing: dict[str, float], what: str, share: float) -> None:
+    doing.setdefault(what, perf_counter())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=int, default=10_000)
@@ -98,7 +103,7 @@ def main() -> None:
     for method in ("pca", "umap") if has_umap() else ("pca",):
         settings, began, wall = MapSettings(method=method), cpu_s(), perf_counter()
         doing: dict[str, float] = {}
-        places, _ = lay_out(vectors, settings, Watch(told=lambda what, _: doing.setdefault(what, perf_counter())))
+        places, _ = lay_out(vectors, settings, Watch(told=partial(begin, doing)))
         ended = [*doing.values(), perf_counter()]
         took = zip(doing, np.diff(ended), strict=True)
         spent = perf_counter() - wall, cpu_s() - began, kept(vectors, places)

@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazily(
         "develop": "mil.training.ensemble",
         "find_similar": "mil.similar",
         "fit_probe": "mil.linear_probe",
-        "has_umap": "mil.map_layout",
+        "has_umap": "mil.map_settings",
         "headlines": "mil.evaluation.report_data",
         "in_testing": "mil.evaluation.tested",
         "label_objects": "mil.object_probe",

@@ -22,8 +22,8 @@ from wsi_umedpt.mil.linear_probe import Probe as Probe
 from wsi_umedpt.mil.linear_probe import fit_probe as fit_probe
 from wsi_umedpt.mil.map_layout import MapStoppedError as MapStoppedError
 from wsi_umedpt.mil.map_layout import Watch as Watch
-from wsi_umedpt.mil.map_layout import has_umap as has_umap
 from wsi_umedpt.mil.map_settings import MapSettings as MapSettings
+from wsi_umedpt.mil.map_settings import has_umap as has_umap
 from wsi_umedpt.mil.networks.attention import PooledNetwork as PooledNetwork
 from wsi_umedpt.mil.networks.base import SlideNetwork as SlideNetwork
 from wsi_umedpt.mil.networks.factory import build_network as build_network

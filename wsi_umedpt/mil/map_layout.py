@@ -7,7 +7,6 @@ take longer to compile than 20,000 tiles take to compare.
 Read top to bottom: `Watch` (progress, and a way to stop), `lay_out`.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from wsi_umedpt.errors import MilError
-from wsi_umedpt.mil.map_settings import FEWEST, MapSettings
+from wsi_umedpt.mil.map_settings import FEWEST, MapSettings, has_umap
 from wsi_umedpt.mil.umap_child import ABOUT, INPUT, OUTPUT, PROGRESS, SETTINGS
 
 Floats = npt.NDArray[np.float32]
@@ -61,11 +60,6 @@ class Watch:
         if self.stopped():
             raise MapStoppedError("the map was stopped")
         self.told(doing, share)
-
-
-def has_umap() -> bool:
-    """Return whether umap-learn is installed."""
-    return importlib.util.find_spec("umap") is not None
 
 
 def check_method(settings: MapSettings) -> None:

@@ -1,5 +1,6 @@
 """Settings of a map of features; every field is also a flag of ``wsi-umedpt map``."""
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,3 +38,8 @@ class MapSettings:
             raise OptionError(f"`min_dist` is from 0 to 1, got {self.min_dist:g}")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"`seed` is from 0 to 4294967295, got {self.seed}")
+
+
+def has_umap() -> bool:
+    """Return whether umap-learn is installed."""
+    return importlib.util.find_spec("umap") is not None

@@ -165,6 +165,12 @@ class TileIndex:
             )
         return inside + of.first
 
+    def tile(self, row: int) -> SimilarTile:
+        """The tile of a row of the index; it is as similar to itself as can be."""
+        slide_id = next(name for name, of in self._slides.items() if of.first <= row < of.past)
+        x, y = self._xy[row].tolist()
+        return SimilarTile(slide_id, int(self._rows[row]), x, y, self._slides[slide_id].side, 1.0)
+
     def similar(self, rows: Numbers, count: int = 20, within: Collection[str] | None = None) -> list[SimilarTile]:
         """Find the tiles that are most similar to some, which stand for one thing.
 

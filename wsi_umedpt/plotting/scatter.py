@@ -31,7 +31,7 @@ class PointColours(NamedTuple):
     legend: LegendGroup
 
 
-def colours_of_names(names: Sequence[str], title: str) -> PointColours:
+def colours_of_names(names: Sequence[str], title: str, order: Sequence[str] = ()) -> PointColours:
     """Give each name a colour, the most frequent first; an empty name, and those beyond the 24 most frequent, are grey.
 
     Parameters
@@ -40,12 +40,14 @@ def colours_of_names(names: Sequence[str], title: str) -> PointColours:
         A name a point.
     title
         Meaning of the names.
+    order
+        Names that have the first colours, whether they are there or not.
     """
     counts = Counter(name for name in names if name)
     known = sorted(counts, key=lambda name: (-counts[name], name))
     # In the order of names, so that a colour does not change with the sample.
     shown = sorted(known[:_MOST_NAMED])
-    table = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(shown)}
+    table = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(dict.fromkeys((*order, *shown)))}
     rgb = np.array([table.get(name, GREY) for name in names], np.uint8).reshape(-1, 3)
     entries = [(table[name], f"{name} ({counts[name]:,})") for name in shown]
     if others := len(names) - sum(counts[name] for name in shown):

@@ -8,7 +8,7 @@ import pytest
 from wsi_umedpt.slides.tiling import TileSpec
 
 from napari_wsi_umedpt.layers.build import shown_by
-from napari_wsi_umedpt.logic.field import current_store
+from napari_wsi_umedpt.logic.field import ASKED, current_store
 from napari_wsi_umedpt.opening.load import open_path
 from napari_wsi_umedpt.window.context_menu import ContextMenu
 from napari_wsi_umedpt.window.viewer import add_layers, camera
@@ -62,6 +62,11 @@ def test_a_right_click_on_a_tile_finds_its_like(hands, folder):
     dock = hands.dock("Find alike")
     hands.until(lambda: len(dock.found) == 40)
     assert in_tumour(dock)[:12].sum() > 9  # of the fifteen others that there are
+    (mark,) = [layer for layer in hands.viewer.layers if layer.name == ASKED]
+    (low, high) = mark.data[0].min(axis=0) / MPP + 0.5, mark.data[0].max(axis=0) / MPP + 0.5
+    assert (low <= INSIDE[::-1]).all()
+    assert (high >= INSIDE[::-1]).all()
+    assert high - low == pytest.approx([100, 100])
     hands.until(lambda: not dock._reading.busy)
     hands.keep_picture("alike")
     item = dock.gallery.list.visualItemRect(dock.gallery.list.item(0))

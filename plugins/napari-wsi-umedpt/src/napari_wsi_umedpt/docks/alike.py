@@ -3,20 +3,18 @@
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton
 from shapely.geometry.base import BaseGeometry
 from wsi_umedpt.errors import WsiError
 
-from napari_wsi_umedpt.docks.base import Dock, Offer
-from napari_wsi_umedpt.docks.cases import CasesDock
+from napari_wsi_umedpt.docks.base import Offer
 from napari_wsi_umedpt.docks.gallery import Gallery
-from napari_wsi_umedpt.logic.alike import Searched, label_found, open_search, pictures_of_found
-from napari_wsi_umedpt.logic.field import Square, current_slide, current_store, go_to_square
+from napari_wsi_umedpt.docks.going import GoingDock
+from napari_wsi_umedpt.logic.alike import Searched, TilesOf, open_search, pictures_of_found
+from napari_wsi_umedpt.logic.field import Square, current_slide, current_store, mark_asked
 from napari_wsi_umedpt.logic.newest import Newest
-from napari_wsi_umedpt.opening.opener import window_of
 from napari_wsi_umedpt.window.context_menu import Asked, ContextMenu
 from napari_wsi_umedpt.window.notifications import Reports, tell
 from napari_wsi_umedpt.window.tile_labelling import TileLabelling
@@ -29,9 +27,11 @@ _HELP = "Click with the right button on a tile, or into a region that you drew, 
 _LACKING = "There is nothing to compare yet: the features of this slide must be computed."
 _THIS, _ALL = "this slide", "all slides of the case list"
 _ROWS = 5
+_Result: TypeAlias = "tuple[Searched, list[SimilarTile], float, Square | None]"
+"""What was searched and found, the duration in s, and the tile that was asked about; None of a region."""
 
 
-class AlikeDock(Dock):
+class AlikeDock(GoingDock):
     """Tiles that look alike."""
 
     tab = "Alike"
@@ -44,7 +44,6 @@ class AlikeDock(Dock):
         self._searched: dict[tuple[Path, ...], Searched] = {}
         """Search of the slides that were read last."""
         self._asked: tuple[Path, str, Asked] | None = None
-        self._going: tuple[Path, SimilarTile] | None = None
         self._reports = Reports()
         self._searching, self._reading = Newest(self._cannot_find), Newest(self.tell_error)
         self._letting_go += [self._searching.forget, self._reading.forget]
@@ -99,7 +98,7 @@ class AlikeDock(Dock):
         if self._asked is None:
             return
         store, slide_id, asked = self._asked
-        others = self._cases() if self.scope.currentText() == _ALL else []
+        others = self.case_stores() if self.scope.currentText() == _ALL else []
         if self.scope.currentText() == _ALL and not others:
             tell("There is no case list: open a folder of slides in the dock Case list first. This slide is searched.")
         key = (store, *sorted(path for path in others if path != store))
@@ -107,15 +106,19 @@ class AlikeDock(Dock):
         if known is None:
             self.words.setText(f"Reading the features of {len(key)} slide{'s' if len(key) > 1 else ''} ...")
 
-        def work() -> tuple[Searched, "list[SimilarTile]", float]:
+        def work() -> "_Result":
             searched = known or open_search(store, others)
+            tile = None if isinstance(asked, BaseGeometry) else searched.tile_at(slide_id, asked)
             began = perf_counter()
-            return searched, searched.find(slide_id, asked), perf_counter() - began
+            return searched, searched.find(slide_id, asked), perf_counter() - began, tile
 
         self._searching.ask(work, partial(self._show, key))
 
-    def _show(self, key: tuple[Path, ...], result: "tuple[Searched, list[SimilarTile], float]") -> None:
-        searched, self.found, self.seconds = result
+    def _show(self, key: tuple[Path, ...], result: "_Result") -> None:
+        searched, self.found, self.seconds, tile = result
+        place = current_place(self._viewer)
+        if self._asked and place is not None and current_store(self._viewer) == self._asked[0]:
+            mark_asked(self._viewer, place, tile)
         self._searched = {key: searched}
         what = "this region" if self._asked and isinstance(self._asked[2], BaseGeometry) else "this tile"
         many = len(searched.stores)
@@ -139,39 +142,16 @@ class AlikeDock(Dock):
         self.words.setText(_HELP)
         self.tell_error(error)
 
-    def _cases(self) -> list[Path]:
-        docks = window_of(self._viewer).findChildren(CasesDock)
-        cases = docks[0].cases.cases if docks and docks[0].cases is not None else ()
-        return [case.store for case in cases if case.store is not None]
-
     # ---- what was found ----
 
     def _go_to(self, number: int) -> None:
         one = self.found[number]
         (searched,) = self._searched.values()
-        store = searched.stores[one.slide_id]
-        self._going = store, one
-        if current_store(self._viewer) == store:
-            self._arrive()
-            return
-        docks = window_of(self._viewer).findChildren(CasesDock)
-        cases = docks[0].cases.cases if docks and docks[0].cases is not None else ()
-        at = next((n for n, case in enumerate(cases) if case.store == store), None)
-        if at is not None:
-            docks[0].show_case(at)
+        self.go_to(searched.stores[one.slide_id], Square(one.x, one.y, one.side))
 
     def _layers_changed(self, event: Any = None) -> None:
-        store = current_store(self._viewer)
-        self.offer.say(_LACKING if store is None and current_slide(self._viewer) is not None else "")
-        if self._going is not None and store == self._going[0]:
-            QTimer.singleShot(0, self._arrive)  # once the layers of the slide are all there
-
-    def _arrive(self) -> None:
-        place = current_place(self._viewer)
-        if self._going is None or place is None or current_store(self._viewer) != self._going[0]:
-            return
-        (_, one), self._going = self._going, None
-        go_to_square(self._viewer, place, Square(one.x, one.y, one.side), 0)
+        lacking = current_store(self._viewer) is None and current_slide(self._viewer) is not None
+        self.offer.say(_LACKING if lacking else "")
 
     def label_all(self, name: str) -> None:
         """Give all tiles that were found a class; labels of other slides are there when they are opened."""
@@ -179,21 +159,14 @@ class AlikeDock(Dock):
             tell("Find tiles first, and name their class." if name else "Name the class first.")
             return
         (searched,) = self._searched.values()
-        labelling = TileLabelling.of(self._viewer)
         rows: dict[str, list[int]] = {}
         for one in self.found:
             rows.setdefault(one.slide_id, []).append(one.row)
-        shown = labelling.session.slide if labelling.session is not None else None
-        for slide_id, some in rows.items():
-            store, grid_id = searched.stores[slide_id], searched.grid_ids[slide_id]
-            if shown is not None and (shown.store.path, shown.bag.grid_id) == (store, grid_id):
-                try:
-                    labelling.label({**labelling.labels, **dict.fromkeys(some, name)})
-                except WsiError as error:
-                    self.tell_error(error)
-                    return
-            else:
-                write = partial(label_found, searched, slide_id, some, name)
-                self._keeper.keep(("alike", store, name, tuple(some)), f"labels of tiles of {slide_id}", write)
+        tiles = [TilesOf(searched.stores[name], searched.grid_ids[name], some) for name, some in rows.items()]
+        try:
+            TileLabelling.of(self._viewer).label_everywhere(tiles, name)
+        except WsiError as error:
+            self.tell_error(error)
+            return
         many = f" of {len(rows)} slides" if len(rows) > 1 else ""
         tell(f"Labelled {len(self.found)} tiles{many} as {name}: the dock Few-shot classifier learns from them.")

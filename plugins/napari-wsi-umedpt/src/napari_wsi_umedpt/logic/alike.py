@@ -19,6 +19,7 @@ from wsi_umedpt.store import SlideStore
 
 from napari_wsi_umedpt.layers.multiscale import Report
 from napari_wsi_umedpt.logic.autosave_place import LABELS, Home, Kept
+from napari_wsi_umedpt.logic.field import Square
 from napari_wsi_umedpt.logic.kept_labels import KeptLabels, read_kept_labels, write_kept_labels
 from napari_wsi_umedpt.logic.tile_labels import points_of
 from napari_wsi_umedpt.logic.tile_pictures import Picture, TilePictures
@@ -44,6 +45,17 @@ class Searched:
     """Grids of the features, by slide."""
     left_out: Mapping[str, str]
     """Slides that cannot be searched, and why."""
+
+    def tile_at(self, slide_id: str, place: tuple[float, float]) -> Square:
+        """The tile at a place, level-0 px.
+
+        Raises
+        ------
+        MilError
+            If no readable tile lies there.
+        """
+        one = self.index.tile(int(self.index.tile_at(slide_id, *place)[0]))
+        return Square(one.x, one.y, one.side)
 
     def find(self, slide_id: str, asked: "tuple[float, float] | BaseGeometry") -> "list[SimilarTile]":
         """The tiles most similar to the one at a place, or to those of a region, level-0 px.
@@ -71,6 +83,21 @@ def open_search(current: Path, others: Sequence[Path] = (), done: Callable[[int]
     with importing_networks():
         from wsi_umedpt.mil import TileIndex
 
+    taken, left_out = comparable(current, others)
+    return Searched(
+        TileIndex.read(taken, done),
+        {one.slide_id: one.path for one in taken}, {one.slide_id: one.grid_id for one in taken}, left_out,
+    )  # fmt: skip
+
+
+def comparable(current: Path, others: Sequence[Path] = ()) -> tuple[list[StoreSource], dict[str, str]]:
+    """The first features of a slide, those of the same kind of other slides, and why slides are left out.
+
+    Raises
+    ------
+    StoreError
+        If the slide has no features.
+    """
     store = SlideStore.open(current)
     known = [(encoder, grid) for grid in store.grid_ids for encoder in store.encoder_ids(grid)]
     own = StoreSource.open(current, *(known[0] if known else (None, None)))
@@ -83,10 +110,7 @@ def open_search(current: Path, others: Sequence[Path] = (), done: Callable[[int]
             left_out[source.slide_id] = "; ".join(different)
         elif isinstance(source, StoreSource):
             taken.append(source)
-    return Searched(
-        TileIndex.read(taken, done),
-        {one.slide_id: one.path for one in taken}, {one.slide_id: one.grid_id for one in taken}, left_out,
-    )  # fmt: skip
+    return taken, left_out
 
 
 class _Squares(NamedTuple):
@@ -126,7 +150,15 @@ def pictures_of_found(
     return [pictures.get(n) for n in range(len(found))]
 
 
-def label_found(searched: Searched, slide_id: str, rows: Sequence[int], name: str) -> None:
+class TilesOf(NamedTuple):
+    """Tiles of one slide."""
+
+    store: Path
+    grid_id: str
+    rows: Sequence[int]
+
+
+def label_found(tiles: TilesOf, name: str) -> None:
     """Label tiles of a slide that is not shown: its file of labels has them when it is.
 
     Raises
@@ -134,12 +166,12 @@ def label_found(searched: Searched, slide_id: str, rows: Sequence[int], name: st
     OSError
         If no place takes it.
     """
-    store = SlideStore.open(searched.stores[slide_id])
+    store = SlideStore.open(tiles.store)
     home, kept = Home(place_of(store), store.path), Kept(LABELS)
     known, refused = read_kept_labels(kept, home)
     if refused:
         raise refused[0]
-    new = points_of(dict.fromkeys(rows, name), store.grid(searched.grid_ids[slide_id]), store.slide_id)
+    new = points_of(dict.fromkeys(tiles.rows, name), store.grid(tiles.grid_id), store.slide_id)
     points = {(point.x, point.y): point for point in (*known.points, *new)}
     classes = tuple(dict.fromkeys((*known.classes, name)))
     write_kept_labels(kept, home, KeptLabels(classes, tuple(points.values())))

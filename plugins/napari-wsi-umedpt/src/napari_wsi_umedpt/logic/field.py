@@ -1,5 +1,6 @@
 """Field of view, for docks that work on tiles: the store, its slide, and the way to a tile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
 _SEEN = 0.3
 """... to this."""
-_MARK, _OBJECT, ASKED = "the tile", "the object", "the tile asked about"
+_MARK, _OBJECT, ASKED, CHOSEN = "the tile", "the object", "the tile asked about", "tiles chosen on the map"
 _MARK_PX = 3.0
 
 
@@ -128,6 +129,21 @@ def mark_asked(viewer: Any, place: Place, square: Square | None) -> None:
         return
     corners = place.to_world(np.stack([square.xy[0], square.xy[0] + square.side]))
     _mark(viewer, place, "rectangle", corners, ASKED, "cyan")
+
+
+def mark_chosen(viewer: Any, place: Place, rings: Sequence[npt.NDArray[np.float64]]) -> None:
+    """Draw lines around tiles that were chosen, (corner, 2) level-0 px, closed, in place of those before."""
+    if (found := _marked(viewer, CHOSEN)) is not None:
+        viewer.layers.remove(found)
+    if not rings:
+        return
+    shown = Shown("mark", place, name=CHOSEN)
+    with same_selected(viewer):
+        layer = Shapes(
+            [place.to_world(ring) for ring in rings], shape_type="path", name=CHOSEN, edge_color="magenta",
+            edge_width=_MARK_PX / camera(viewer).zoom, opacity=1.0, units=UNITS, metadata={KEY: shown, PASSING: True},
+        )  # fmt: skip
+        viewer.add_layer(layer)
 
 
 def mark_object(viewer: Any, place: Place, outline: Any) -> None:

@@ -1,6 +1,7 @@
 """Labels of tiles in one window: painted with napari's brush, a cell a tile."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from napari.layers import Labels
 from qtpy.QtCore import QTimer
 
 from napari_wsi_umedpt.layers.build import KEY, Shown, class_colormap
+from napari_wsi_umedpt.logic.alike import TilesOf, label_found
 from napari_wsi_umedpt.logic.autosave_place import LABELS
 from napari_wsi_umedpt.logic.tile_labels import Painted
 from napari_wsi_umedpt.window.labelling import Labelling
@@ -96,6 +98,22 @@ class TileLabelling(Labelling):
     def _renamed(self) -> None:
         if self.layer is not None:
             self.layer.colormap = class_colormap(self.colours)
+
+    def label_everywhere(self, tiles: Sequence[TilesOf], name: str) -> None:
+        """Give tiles a class, on slides that are not shown too: theirs are there when those are opened.
+
+        Raises
+        ------
+        AnnotationError
+            If there are more classes than keys.
+        """
+        for of in tiles:
+            slide = self.session.slide if self.session is not None else None
+            if slide is not None and (slide.store.path, slide.bag.grid_id) == (of.store, of.grid_id):
+                self.label({**self.labels, **dict.fromkeys(of.rows, name)})
+            else:
+                key = ("alike", of.store, name, tuple(of.rows))
+                self._keeper.keep(key, f"labels of tiles of {of.store.stem}", partial(label_found, of, name))
 
     def settle(self) -> None:
         """Take notice of what was painted until now; paint beside the tiles does not stay."""

@@ -37,6 +37,7 @@ TOOLS = (
         Tool("Cells", "Cells", "Teach classes by a few cells ..."),
         Tool("Tiles", "Few-shot classifier", "Teach classes by a few tiles ..."),
         Tool("Alike", "Find alike", "Find more of the same ..."),
+        Tool("Map", "Map of tiles", "See tiles as a map ..."),
         Tool("Classify", "Slide classifier", "Classify the slide ..."),
     ),
     (Tool("Two slides", "Two slides", "Link two slides side by side ..."),),
