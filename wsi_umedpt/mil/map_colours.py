@@ -1,4 +1,4 @@
-"""What points of a map are called, or worth: labels of a table, scores in stores.
+"""Names and values of the points of a map: labels of a table, scores in stores.
 
 Read top to bottom: `labels_of_points`, `scores_of_points`.
 """

@@ -19,7 +19,7 @@ INPUT, SETTINGS, OUTPUT, ABOUT, PROGRESS = "input.npz", "settings.json", "output
 
 
 class _Progress:
-    """What tqdm writes to, as a file would be."""
+    """Target that tqdm writes to, as a file would be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -56,11 +56,12 @@ def colours_of_names(names: Sequence[str], title: str, order: Sequence[str] = ()
 
 
 def colours_of_values(values: npt.NDArray[np.floating], title: str) -> PointColours:
-    """Colours from the least value (dark) to the greatest (bright); nan is grey.
+    """Give values colours, from the least (dark) to the greatest (bright); nan is grey.
 
     Parameters
     ----------
     values : (point,)
+        A value a point.
     title
         Meaning of the values.
     """
@@ -84,7 +85,7 @@ def draw_points(
     Parameters
     ----------
     places : (point, 2)
-        x, y; y upwards.
+        Places, x before y, y upwards.
     colours
         Colour of each point.
     title

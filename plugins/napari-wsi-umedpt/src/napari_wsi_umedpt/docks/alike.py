@@ -28,7 +28,7 @@ _LACKING = "There is nothing to compare yet: the features of this slide must be 
 _THIS, _ALL = "this slide", "all slides of the case list"
 _ROWS = 5
 _Result: TypeAlias = "tuple[Searched, list[SimilarTile], float, Square | None]"
-"""What was searched and found, the duration in s, and the tile that was asked about; None of a region."""
+"""Tiles that were searched and found, the duration in s, and the tile that was asked about; None of a region."""
 
 
 class AlikeDock(GoingDock):

@@ -129,12 +129,19 @@ class MapDock(GoingDock):
         form.addRow("Colour", self.colour)
         row.addWidget(self.name, 1)
         row.addWidget(self.label_button)
+        # The points uppermost, where they are seen on a small screen too.
         layout = self._scrolling()
-        for one in (self.offer, form, self.button, self.bar, self.words):
-            layout.addLayout(one) if isinstance(one, QFormLayout) else layout.addWidget(one)
+        layout.addWidget(self.offer)
         layout.addWidget(self.canvas, 1)
+        layout.addWidget(self.words)
         layout.addWidget(self.legend)
+        layout.addLayout(form)
+        make = QHBoxLayout()
+        make.addWidget(self.button)
+        make.addWidget(self.bar, 1)
+        self.canvas.hide()
         self.pinned.setContentsMargins(8, 0, 8, 6)
+        self.pinned.addLayout(make)
         self.pinned.addLayout(row)
 
     # ---- making ----
@@ -216,6 +223,7 @@ class MapDock(GoingDock):
         self.words.setText(shown.words)
         grey = np.full((len(shown.made), 3), 150, np.uint8)
         self.canvas.show_points(shown.made.places, grey)
+        self.canvas.show()
         self._recolour()
         self._mark()
 

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 Places = npt.NDArray[np.floating]
 Colours = npt.NDArray[np.uint8]
 _MARGIN_PX, _NEAR_PX, _MOVED_PX = 8, 8, 4
-_LEAST_PX = 260
+_LEAST_PX = 220
 _DOT_PX, _SMALL_PX, _SELECTED_PX = 4, 2, 5
 _MANY = 3000
 """Points from which dots are small."""

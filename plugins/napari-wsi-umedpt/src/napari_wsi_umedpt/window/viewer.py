@@ -51,7 +51,7 @@ def turn_layer(layer: Layer, turn: npt.NDArray[np.float64]) -> None:
 def on_slide(viewer: Any, world: Any) -> npt.NDArray[np.float64]:
     """(..., 2) um on the slide, y first, of places of the canvas's world."""
     back = np.linalg.inv(turn_of(viewer))
-    return np.asarray(world, np.float64) @ back[:2, :2].T + back[:2, 2]
+    return np.asarray(np.asarray(world, np.float64) @ back[:2, :2].T + back[:2, 2])
 
 
 def look_at(viewer: Any, um: Any) -> None:
@@ -61,7 +61,7 @@ def look_at(viewer: Any, um: Any) -> None:
 
 
 def field_of(viewer: Any, place: Place) -> Viewport:
-    """What the canvas shows of a slide, level-0 px; where the slide is turned, the box around it."""
+    """The part of a slide that the canvas shows, level-0 px; where the slide is turned, the box around it."""
     seen, turn = camera(viewer), turn_of(viewer)
     middle = on_slide(viewer, seen.center[-2:])
     height, width = np.abs(turn[:2, :2].T) @ np.array(canvas_size(viewer), np.float64)
