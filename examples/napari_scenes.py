@@ -384,20 +384,6 @@ def alike(scene: Scene) -> None:
     search(scene)
 
 
-def tile_map(scene: Scene) -> None:
-    """Tiles as points, by principal components, those of epidermis with a line around them and labelled."""
-    scene.open(results())
-    dock = scene.dock("Map of tiles")
-    dock.method.setCurrentIndex(1)
-    dock.make()
-    until(lambda: dock.shown is not None)
-    made = dock.shown.made
-    near = made.places - made.places[np.abs(made.xy + made.sides[0] / 2 - POINTS["Epidermis"][3]).sum(axis=1).argmin()]
-    dock.choose(np.flatnonzero(np.linalg.norm(near, axis=1) < np.ptp(made.places) / 8))
-    dock.label("Epidermis")
-    pause()
-
-
 def classifier(scene: Scene) -> None:
     """What a slide classifier says, of which tiles, and what it says without a region."""
     scene.open(results())
@@ -563,7 +549,7 @@ def review(scene: Scene) -> Any:
 
 SCENES = {
     "overview": overview, "nuclei": nuclei, "corrected": corrected, "annotations": annotations, "fewshot": fewshot,
-    "measure": measure, "cells": cells, "alike": alike, "map": tile_map, "classifier": classifier, "analyse": analyse,
+    "measure": measure, "cells": cells, "alike": alike, "classifier": classifier, "analyse": analyse,
     "closing": closing_it, "cases": cases, "docks": docks, "stains": stains, "keys": keys, "linked": linked,
     "correct": correct,
 }  # fmt: skip
