@@ -41,11 +41,11 @@ from napari_wsi_umedpt.logic.corrections import (
     teach,
     without,
 )
-from napari_wsi_umedpt.logic.field import current_slide, seen_channels, seen_part, seen_viewport
+from napari_wsi_umedpt.logic.field import current_slide, seen_channels, seen_part
 from napari_wsi_umedpt.logic.legend import Legend
 from napari_wsi_umedpt.window.autosave import Keeper
 from napari_wsi_umedpt.window.runs import Runs
-from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, ours
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, field_of, ours
 
 if TYPE_CHECKING:
     from wsi_umedpt.pipeline import Lesson
@@ -198,7 +198,7 @@ class CorrectPanel(QWidget):
         place = shown.place
         known = [area for layer in layers for area in _areas(layer, place)]
         colours = [entry.colour for entry in Legend(seen).entries()]
-        found = corrections_of(shown, seen_viewport(self._viewer, place), colours, known)
+        found = corrections_of(shown, field_of(self._viewer, place), colours, known)
         made = shapes_layer(found, place, _NAME.format(shown.name), camera(self._viewer).zoom)
         if layers:
             self._keeper.shapes.put(layers[-1], joined(Drawing.of(layers[-1]), Drawing.of(Layer.create(*made))))

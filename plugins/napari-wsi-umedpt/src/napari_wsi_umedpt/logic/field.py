@@ -14,9 +14,8 @@ from wsi_umedpt.slides import ChannelChoice, Slide
 from napari_wsi_umedpt.layers.build import KEY, UNITS, Place, Shown
 from napari_wsi_umedpt.layers.multiscale import Report
 from napari_wsi_umedpt.layers.shapes import PASSING
-from napari_wsi_umedpt.logic.navigation import Viewport, viewport_of
 from napari_wsi_umedpt.logic.tile_pictures import Squares, TilePictures
-from napari_wsi_umedpt.window.viewer import camera, canvas_size, look_at, ours, same_selected
+from napari_wsi_umedpt.window.viewer import camera, canvas_size, field_of, look_at, ours, same_selected
 
 _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
@@ -55,18 +54,12 @@ def seen_part(viewer: Any, place: Place) -> tuple[float, float, float, float]:
     OptionError
         If nothing of it is in view.
     """
-    viewport = seen_viewport(viewer, place)
+    viewport = field_of(viewer, place)
     left, top = max(viewport.x, 0), max(viewport.y, 0)
     right, bottom = min(viewport.x + viewport.width, place.size[0]), min(viewport.y + viewport.height, place.size[1])
     if left >= right or top >= bottom:
         raise OptionError("nothing of the slide is in view")
     return left, top, right, bottom
-
-
-def seen_viewport(viewer: Any, place: Place) -> Viewport:
-    """Rectangle of a slide that the canvas shows."""
-    seen = camera(viewer)
-    return viewport_of(tuple(seen.center[-2:]), seen.zoom, canvas_size(viewer), place)
 
 
 def seen_channels(viewer: Any) -> tuple[ChannelChoice, ...]:
