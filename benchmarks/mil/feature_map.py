@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from wsi_umedpt.mil.map_layout import Watch, lay_out
+from wsi_umedpt.mil.map_layout import MapProgress, lay_out
 from wsi_umedpt.mil.map_settings import MapSettings, has_umap
 from wsi_umedpt.mil.similar import unit_vectors
 
@@ -103,7 +103,7 @@ def main() -> None:
     for method in ("pca", "umap") if has_umap() else ("pca",):
         settings, began, wall = MapSettings(method=method), cpu_s(), perf_counter()
         doing: dict[str, float] = {}
-        places, _ = lay_out(vectors, settings, Watch(told=partial(begin, doing)))
+        places, _ = lay_out(vectors, settings, MapProgress(told=partial(begin, doing)))
         ended = [*doing.values(), perf_counter()]
         took = zip(doing, np.diff(ended), strict=True)
         spent = perf_counter() - wall, cpu_s() - began, kept(vectors, places)

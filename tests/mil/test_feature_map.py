@@ -13,7 +13,7 @@ from tests.support.command_line import run_here
 from tests.support.feature_files import make_store
 from wsi_umedpt.errors import MilError, OptionError
 from wsi_umedpt.interop import find_sources
-from wsi_umedpt.mil import MapSettings, MapStoppedError, Watch, has_umap, map_slides, map_tiles
+from wsi_umedpt.mil import MapProgress, MapSettings, MapStoppedError, has_umap, map_slides, map_tiles
 from wsi_umedpt.mil.map_colours import labels_of_points, scores_of_points
 from wsi_umedpt.plotting import colours_of_names, colours_of_values
 from wsi_umedpt.store.scores_io import write_scores
@@ -82,7 +82,7 @@ def test_a_sample_is_shared_by_slides_and_comes_out_twice(sources):
 def test_umap_keeps_neighbours_together_and_comes_out_twice(sources):
     """In a process of its own, of which the record has the versions; the same numbers from the same seed."""
     shares = []
-    made = map_tiles(sources, MapSettings(neighbours=8), Watch(told=lambda doing, share: shares.append(doing)))
+    made = map_tiles(sources, MapSettings(neighbours=8), MapProgress(told=lambda doing, share: shares.append(doing)))
     apart(made, 1.0)
     assert np.array_equal(made.places, map_tiles(sources, MapSettings(neighbours=8)).places)
     assert {"umap-learn", "numba"} <= made.about["libraries"].keys()
@@ -137,7 +137,7 @@ def test_a_map_that_is_no_longer_wanted_ends_at_once(sources, stand_in):
     """The process that would go on for ever is ended, and leaves nothing."""
     stand_in("import time; print(os.getpid(), flush=True); time.sleep(1000)")
     seen = []
-    watch = Watch(told=lambda doing, share: seen.append(share), stopped=lambda: 0.4 in seen)
+    watch = MapProgress(told=lambda doing, share: seen.append(share), stopped=lambda: 0.4 in seen)
     with pytest.raises(MapStoppedError):
         map_tiles(sources, ASKED, watch)
 

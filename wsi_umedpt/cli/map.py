@@ -104,14 +104,14 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn
 
         from wsi_umedpt.cli.terminal import is_quiet
-        from wsi_umedpt.mil.map_layout import Watch
+        from wsi_umedpt.mil.map_layout import MapProgress
 
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), transient=True, disable=is_quiet() or not _on_terminal()
         )
         self._progress.start()
         self._task = self._progress.add_task("", total=1.0)
-        self.watch = Watch(told=self._tell)
+        self.watch = MapProgress(told=self._tell)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazily(
         "Target": "mil.data.targets",
         "TileIndex": "mil.similar",
         "UNLIKE": "mil.inference.slide_model",
-        "Watch": "mil.map_layout",
+        "MapProgress": "mil.map_layout",
         "asked": "mil.data.targets",
         "bag_of": "mil.inference.predict",
         "build_network": "mil.networks.factory",

@@ -20,8 +20,8 @@ from wsi_umedpt.mil.inference.slide_model import UNLIKE as UNLIKE
 from wsi_umedpt.mil.inference.slide_model import SlideModel as SlideModel
 from wsi_umedpt.mil.linear_probe import Probe as Probe
 from wsi_umedpt.mil.linear_probe import fit_probe as fit_probe
+from wsi_umedpt.mil.map_layout import MapProgress as MapProgress
 from wsi_umedpt.mil.map_layout import MapStoppedError as MapStoppedError
-from wsi_umedpt.mil.map_layout import Watch as Watch
 from wsi_umedpt.mil.map_settings import MapSettings as MapSettings
 from wsi_umedpt.mil.map_settings import has_umap as has_umap
 from wsi_umedpt.mil.networks.attention import PooledNetwork as PooledNetwork

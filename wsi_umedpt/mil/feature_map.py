@@ -18,7 +18,7 @@ from wsi_umedpt.interop.feature_sources import StoreSource, has_positions
 from wsi_umedpt.interop.slide_vector_source import SlideVectorSource
 from wsi_umedpt.interop.tables import write_table
 from wsi_umedpt.messages import counted
-from wsi_umedpt.mil.map_layout import Watch, check_method, lay_out
+from wsi_umedpt.mil.map_layout import MapProgress, check_method, lay_out
 from wsi_umedpt.mil.map_settings import MapSettings
 from wsi_umedpt.mil.similar import unit_vectors
 from wsi_umedpt.store.features import BagSource
@@ -98,7 +98,7 @@ class FeatureMap:
 
 
 def map_tiles(
-    sources: Sequence[BagSource], settings: MapSettings | None = None, watch: Watch | None = None
+    sources: Sequence[BagSource], settings: MapSettings | None = None, watch: MapProgress | None = None
 ) -> FeatureMap:
     """Lay the tiles of slides out on a plane.
 
@@ -123,7 +123,7 @@ def map_tiles(
     MapStoppedError
         If `watch` says that it is no longer wanted.
     """
-    settings, watch = settings or MapSettings(), watch or Watch()
+    settings, watch = settings or MapSettings(), watch or MapProgress()
     check_method(settings)
     _check_kind(sources)
     if placeless := next((one for one in sources if one.side is None), None):
@@ -156,13 +156,13 @@ def map_tiles(
 
 
 def map_slides(
-    sources: Sequence[BagSource], settings: MapSettings | None = None, watch: Watch | None = None
+    sources: Sequence[BagSource], settings: MapSettings | None = None, watch: MapProgress | None = None
 ) -> FeatureMap:
     """Lay slides out on a plane: each is its own vector where features are those of slides, else the mean of its tiles.
 
     Parameters, errors as of `map_tiles`; all slides are drawn, whatever `most` says.
     """
-    settings, watch = settings or MapSettings(), watch or Watch()
+    settings, watch = settings or MapSettings(), watch or MapProgress()
     check_method(settings)
     _check_kind(sources)
     vectors, slides = [], {}

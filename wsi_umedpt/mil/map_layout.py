@@ -4,7 +4,7 @@ Vectors are compared by the first 50 principal components of what `wsi_umedpt.mi
 which `similar` finds alike lie near each other. Neighbours are exact, and no approximate index is built: that would
 take longer to compile than 20,000 tiles take to compare.
 
-Read top to bottom: `Watch` (progress, and a way to stop), `lay_out`.
+Read top to bottom: `MapProgress` (progress, and a way to stop), `lay_out`.
 """
 
 import json
@@ -41,12 +41,12 @@ class MapStoppedError(MilError):
 
 
 @dataclass(frozen=True)
-class Watch:
+class MapProgress:
     """Follower of a map that is made: it is told how far that is, and asked whether it goes on."""
 
-    told: Callable[[str, float], None] = lambda doing, share: None
-    """Is told what is done now, and the share of it that is done, 0 to 1."""
-    stopped: Callable[[], bool] = lambda: False
+    told: Callable[[str, float], None] | None = None
+    """Hears what is done now, and the share of it that is done, 0 to 1."""
+    stopped: Callable[[], bool] | None = None
     """Says whether the map is no longer wanted."""
 
     def tell(self, doing: str, share: float) -> None:
@@ -57,9 +57,10 @@ class Watch:
         MapStoppedError
             If it is no longer wanted.
         """
-        if self.stopped():
+        if self.stopped and self.stopped():
             raise MapStoppedError("the map was stopped")
-        self.told(doing, share)
+        if self.told:
+            self.told(doing, share)
 
 
 def check_method(settings: MapSettings) -> None:
@@ -78,7 +79,9 @@ def check_method(settings: MapSettings) -> None:
         )
 
 
-def lay_out(vectors: npt.NDArray[np.floating], settings: MapSettings, watch: Watch) -> tuple[Floats, dict[str, Any]]:
+def lay_out(
+    vectors: npt.NDArray[np.floating], settings: MapSettings, watch: MapProgress
+) -> tuple[Floats, dict[str, Any]]:
     """Lay vectors out on a plane.
 
     Parameters
@@ -121,7 +124,7 @@ def lay_out(vectors: npt.NDArray[np.floating], settings: MapSettings, watch: Wat
     return places, {**about, "variance": share[-1]}
 
 
-def _neighbours(parts: Floats, count: int, watch: Watch) -> tuple[npt.NDArray[np.int64], Floats]:
+def _neighbours(parts: Floats, count: int, watch: MapProgress) -> tuple[npt.NDArray[np.int64], Floats]:
     """The nearest points of each, itself first, and how far they are: (point, count) both."""
     model = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(parts)
     indices, distances = np.empty((len(parts), count), np.int64), np.empty((len(parts), count), np.float32)
@@ -132,7 +135,9 @@ def _neighbours(parts: Floats, count: int, watch: Watch) -> tuple[npt.NDArray[np
     return indices, distances
 
 
-def _umap(given: dict[str, npt.NDArray[Any]], settings: MapSettings, watch: Watch) -> tuple[Floats, dict[str, str]]:
+def _umap(
+    given: dict[str, npt.NDArray[Any]], settings: MapSettings, watch: MapProgress
+) -> tuple[Floats, dict[str, str]]:
     """Run UMAP in a child process; it is ended with the map."""
     with TemporaryDirectory(prefix="wsi-umedpt-map-") as name:
         folder = Path(name)

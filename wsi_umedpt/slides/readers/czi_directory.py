@@ -15,12 +15,12 @@ _FILE, _DIRECTORY = b"ZISRAWFILE", b"ZISRAWDIRECTORY"
 _HEAD = 32
 """Bytes of the head of a segment."""
 _PLACE = 52
-"""Of the position of the directory, in the data of ZISRAWFILE."""
+"""Place of the directory's position, in the data of ZISRAWFILE."""
 _LISTED = 128
 """Place of the first entry, in the data of ZISRAWDIRECTORY."""
 _ENTRY, _AXIS = struct.Struct("<2s26xi"), struct.Struct("<4sii4xi")
 _MOST_BYTES = 1 << 30
-"""Of a directory; one of a million subblocks has a fifth of it."""
+"""Most bytes of a directory; one of a million subblocks has a fifth of it."""
 _MOST_AXES, _MOST_CHANNELS = 64, 10_000
 
 

@@ -39,7 +39,7 @@ from napari_wsi_umedpt.window.tile_labelling import TileLabelling
 from napari_wsi_umedpt.window.viewer import current_place
 
 if TYPE_CHECKING:
-    from wsi_umedpt.mil import MapSettings, Watch
+    from wsi_umedpt.mil import MapProgress, MapSettings
 
 _HELP = (
     "A point is a tile; those that look alike lie together. Click on one to go there, or draw a line around some to "
@@ -315,8 +315,8 @@ def _has_umap() -> bool:
     return has_umap()
 
 
-def _asked(method: int, most: int, making: _Making) -> "tuple[MapSettings, Watch]":
-    from wsi_umedpt.mil import MapSettings, Watch
+def _asked(method: int, most: int, making: _Making) -> "tuple[MapSettings, MapProgress]":
+    from wsi_umedpt.mil import MapProgress, MapSettings
 
     settings = MapSettings(method="pca" if method else "umap", most=most)
-    return settings, Watch(told=making.told, stopped=making.stop.is_set)
+    return settings, MapProgress(told=making.told, stopped=making.stop.is_set)

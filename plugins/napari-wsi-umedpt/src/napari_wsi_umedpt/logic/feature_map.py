@@ -20,7 +20,7 @@ from napari_wsi_umedpt.logic.field import Square
 from napari_wsi_umedpt.logic.torch_import import importing_networks
 
 if TYPE_CHECKING:
-    from wsi_umedpt.mil import FeatureMap, MapSettings, Watch
+    from wsi_umedpt.mil import FeatureMap, MapProgress, MapSettings
 
 Points = npt.NDArray[np.int64]
 Scope = Literal["tiles of this slide", "tiles of all slides of the case list", "slides of the case list"]
@@ -70,7 +70,7 @@ class ShownMap:
 
 
 def make_map(
-    current: Path, others: Sequence[Path], settings: "MapSettings", watch: "Watch", *, of_slides: bool = False
+    current: Path, others: Sequence[Path], settings: "MapSettings", watch: "MapProgress", *, of_slides: bool = False
 ) -> ShownMap:
     """Make a map of a slide, and of others that have features of the same kind.
 
