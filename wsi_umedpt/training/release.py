@@ -123,12 +123,13 @@ def card_text(about: dict[str, Any], parameters: int) -> str:
         about["about"],
         "",
         f"- Backbone {model['backbone']}, norm {model['norm']}, {parameters / 1e6:.2f} M parameters without heads; "
-        f"embedding of {model['dim']} numbers",
+        f"embedding of {about['dim']} numbers",
         f"- Input: RGB in [0, 1], mean {model['mean']}, std {model['std']}"
         + (f"; slides at {about['mpp']} um/px" if about["mpp"] else ""),
         f"- Trained on {counted(about['cost']['images'], 'image')} in "
         f"{counted(about['config']['training']['steps'], 'step')}, {about['cost']['cpu_hours']} CPU hours without the "
-        f"processes that load; device {about['cost']['device']}",
+        f"processes that load; device {about['cost']['device']}"
+        + (f"; begun from {begun}" if (begun := about["config"]["initial"]) else ""),
         f"- Licence: {about['licence']}",
         "",
         "Not a medical device. Figures are of the validation split, which the model was chosen by.",
