@@ -51,7 +51,7 @@ def times(name: str) -> str:
     from wsi_umedpt.models.encoder import load_encoder
     from wsi_umedpt.models.weights import load_network
 
-    encoder = load_encoder(f"{name}@random", device="cpu")
+    encoder = load_encoder(f"{name}@random", device="cpu", engine="torch")
     side = encoder.card.size_px
     tiles = 1 if (encoder.card.parameters or 0) > GIANT else TILES
     pixels = np.random.default_rng(0).integers(0, 256, (tiles, side, side, 3), dtype=np.uint8)

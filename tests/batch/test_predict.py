@@ -53,7 +53,10 @@ def tasks_of(kinds: dict[str, type[Bank]]) -> list[CaseTask]:
 
 
 def test_a_cluster_gives_the_rows_of_one_process(model, monkeypatch):
-    """All of them to the last digit; a file that crashes what reads it, time and again, costs its own case."""
+    """All of them to the last digit; a file that crashes what reads it, time and again, costs its own case.
+
+    Though a worker takes all cases down that lie with it: so few may be lost with them here that others are, too.
+    """
     monkeypatch.setitem(predict._SETTINGS, "distributed.scheduler.allowed-failures", 1)
     tasks = tasks_of({f"s{n}": Bank for n in range(20)} | {"wide": Bank})
     tasks[-1] = CaseTask("wide", (Bank("wide", np.zeros((3, 9), np.float32), cohort_of(dim=9)[0].kind),))

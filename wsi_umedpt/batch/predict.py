@@ -88,9 +88,14 @@ def predict_cases(model: Path, tasks: Sequence[CaseTask], cluster: Cluster | Non
 
 
 def _spread(client: Client, model: Path, tasks: Sequence[CaseTask]) -> Iterator[CaseResult]:
-    """Keep every worker busy, and no more with the scheduler than that takes."""
+    """Keep every worker busy, and no more with the scheduler than that takes.
+
+    A worker that crashes takes down all cases that lie with it, so that those whose workers crashed are tried again at
+    the end, each alone: only then is it known whose fault it was.
+    """
     waiting, done = iter(tasks), as_completed(loop=client.loop)
     asked: dict[Future[Any], CaseTask] = {}
+    suspected: list[CaseTask] = []
 
     def top_up() -> None:
         room = _AHEAD * max(1, len(client.nthreads())) - len(asked)
@@ -101,8 +106,14 @@ def _spread(client: Client, model: Path, tasks: Sequence[CaseTask]) -> Iterator[
 
     top_up()
     for future in done:
-        yield _result(future, asked.pop(future))
+        task = asked.pop(future)
+        if isinstance(future.exception(), KilledWorker):
+            suspected.append(task)
+        else:
+            yield _result(future, task)
         top_up()
+    for task in suspected:
+        yield _result(client.submit(predict_case, model, task, pure=False), task)
 
 
 def _result(future: "Future[Any]", task: CaseTask) -> CaseResult:
