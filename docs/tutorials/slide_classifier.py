@@ -34,7 +34,7 @@ side = store.grid().side
 # ## A cohort
 #
 # Twelve tiles a patient, drawn from the left and the lower part of the slide. Every second patient has three to five tiles of
-# epidermis among them. The network is told the label of the patient, and nothing else.
+# epidermis among them. The network learns from the label of the patient, and from nothing else.
 
 # %%
 regions = [

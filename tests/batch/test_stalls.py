@@ -1,4 +1,4 @@
-"""Slides that make no progress: each fails with a reason, the run goes on, and who is told to stop stops."""
+"""Slides that make no progress: each fails with a reason, the run goes on, and stops when asked to."""
 
 import os
 import signal

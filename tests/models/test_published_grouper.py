@@ -114,7 +114,7 @@ def with_norm(module):
 
 @pytest.mark.parametrize(("make", "reason"), OTHERS.values(), ids=OTHERS)
 def test_a_grouper_that_is_another_is_left_out_by_name(tmp_path, encoder, make, reason):
-    """The embedding does not need it; whoever wants to start from it is told why it cannot be."""
+    """The embedding does not need it; an error says why a classifier cannot start from it."""
     path = publish(tmp_path / "a.pt.zip", encoder=encoder, squeezer=random(Squeezer(DEEPEST, DIM)), grouper=make())
     made = import_one(path, tmp_path / "out")
     assert load_release(made).parts == ("encoder", "squeezer")

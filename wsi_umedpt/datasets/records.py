@@ -16,6 +16,7 @@ import numpy.typing as npt
 from wsi_umedpt.datasets.images import read_image, read_labels, read_mask, read_volume, stretch
 from wsi_umedpt.datasets.samples import Sample
 from wsi_umedpt.errors import DataError
+from wsi_umedpt.io.spreadsheet import TABLE_SUFFIXES
 
 Source = Literal["class_folders", "table", "masks", "boxes", "volumes"]
 
@@ -98,7 +99,7 @@ class DataSpec:
 
     @property
     def _tabled(self) -> bool:
-        return str(self.labels).lower().endswith((".csv", ".tsv", ".xlsx"))
+        return self.labels is not None and self.labels.suffix.lower() in TABLE_SUFFIXES
 
     @property
     def bags(self) -> bool:

@@ -93,7 +93,7 @@ def names_of(hands: Hands) -> list[str]:
 
 
 def test_channels_lie_in_the_slides_order_whatever_comes(hands, planted, tmp_path):
-    """First of the file lowest, below results; as they were after another slide; what is moved is told in its order."""
+    """First of the file lowest, below results; as they were after another slide; a message lists what was moved."""
     stored = np.zeros((4, SIZE[1], SIZE[0]), np.uint16)
     stored[:, 400:900, 400:1200] = np.array([2000, 1000, 500, 250])[:, None, None]
     path = write_fluorescence(tmp_path / "slide.ome.tif", stored)

@@ -95,7 +95,7 @@ def corrections_of(
     Parameters
     ----------
     known
-        Fields and outlines that are there already: objects in them are not given out again.
+        Fields and outlines of earlier corrections: their objects are left out.
 
     Raises
     ------
