@@ -117,8 +117,11 @@ def test_what_is_drawn_stays_with_its_slide(viewer, qtbot, tmp_path, planted):
     qtbot.waitUntil(lambda: "nuclei" in [layer.name for layer in viewer.layers])
     qtbot.waitUntil(lambda: layer not in viewer.layers)
     drawing.new_layer()
-    viewer.layers["annotations"].add_polygons(np.array([[30, 30], [30, 90], [90, 90.0]]))
+    other = viewer.layers["annotations"]
+    other.add_polygons(np.array([[30, 30], [30, 90], [90, 90.0]]))
     dock.step(-1)
+    # Hidden at once, and gone once it is written.
+    qtbot.waitUntil(lambda: other not in viewer.layers)
     qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["a", "annotations"])
     assert viewer.layers["annotations"].data[0] == pytest.approx(np.array([[10, 10], [10, 90], [90, 90.0]]), abs=0.01)
     assert (tmp_path / "out" / "planted.annotations.geojson").exists()
