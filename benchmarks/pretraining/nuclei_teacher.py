@@ -7,8 +7,8 @@ Self-training (Xie et al., Self-training with Noisy Student, CVPR 2020): one lab
 nuclei of another look like. Probabilities of pixels are means over heads and views; boxes are kept that enough
 of them found. Written are images, instance masks and a table that deals all of them to the training side, in
 OUT/nuclei_teacher, and links to the collections of ``--data`` beside it, so that OUT is what `pretrain --data` takes.
-Images: mitoses of one scanner (that whose labels `mitoses_xr` is fitted on; none of their labels is read), BreCaHAD,
-BreaKHis at 400x of patients that the task trains on, and middles of OCDC's shown twice as large. ``--measure`` prints
+Images: mitoses of one scanner (that whose labels `mitoses_xr` is fitted on; none of their labels is read), and, of
+those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles of OCDC's shown twice as large. ``--measure`` prints
 figures on validation images: of each head, turned and mirrored, and of all together.
 """
 
@@ -118,16 +118,22 @@ def pictures(data: Path) -> list[tuple[Path, int]]:
             return list(csv.DictReader(file))
 
     mitoses = [r["file"] for r in listed("mitosis_midog21/labels.csv") if r["scanner"] == "Hamamatsu XR"]
-    breast = [
-        r["file"]
-        for r in listed("breakhis/labels.csv")
-        if r["magnification"] == "400x" and held_out("breakhis", r["patient_id"]) == "train"
-    ]
+    breast = {r["file"]: r["patient_id"] for r in listed("breakhis/labels.csv") if r["magnification"] == "400x"}
+
+    def trained(collection: str, groups: dict[str, str]) -> list[Path]:
+        """Those that other tasks train on: their labels of held-out images stay unseen with the images."""
+        return [
+            data / collection / "images" / n for n, group in groups.items() if held_out(collection, group) == "train"
+        ]
+
+    def alone(collection: str) -> dict[str, str]:
+        return {p.name: p.stem for p in sorted((data / collection / "images").iterdir())}
+
     return [
         *((data / "mitosis_midog21/images" / name, 1) for name in mitoses[::EVERY]),
-        *((path, 1) for path in sorted((data / "brecahad/images").iterdir())),
-        *((data / "breakhis/images" / name, 1) for name in breast),
-        *((path, 2) for path in sorted((data / "oral_ocdc/images").iterdir())),
+        *((path, 1) for path in trained("brecahad", alone("brecahad"))),
+        *((path, 1) for path in trained("breakhis", breast)),
+        *((path, 2) for path in trained("oral_ocdc", alone("oral_ocdc"))),
     ]
 
 
