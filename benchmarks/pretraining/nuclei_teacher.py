@@ -8,8 +8,8 @@ nuclei of another look like. Probabilities of pixels are means over heads and vi
 of them found. Written are images, instance masks and a table that deals all of them to the training side, in
 OUT/nuclei_teacher, and links to the collections of ``--data`` beside it, so that OUT is what `pretrain --data` takes.
 Images: mitoses of one scanner (that whose labels `mitoses_xr` is fitted on; none of their labels is read), and, of
-those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles of OCDC's shown twice as large. ``--measure`` prints
-figures on validation images: of each head, turned and mirrored, and of all together.
+those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles of OCDC's shown twice as large. ``--measure`` prints figures on
+validation images: of each head, turned and mirrored, and of all together.
 """
 
 import argparse
