@@ -6,10 +6,10 @@
 Self-training (Xie et al., Self-training with Noisy Student, CVPR 2020): one laboratory's masks do not tell what
 nuclei of another look like. Probabilities of pixels are means over heads and views; boxes are kept that enough
 of them found. Written are images, instance masks and a table that deals all of them to the training side, in
-OUT/nuclei_teacher, and links to the collections of ``--data`` beside it, so that OUT is what `pretrain --data` takes.
-Images: mitoses of one scanner (that whose labels `mitoses_xr` is fitted on; none of their labels is read), and, of
-those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles of OCDC's shown twice as large. ``--measure`` prints figures on
-validation images: of each head, turned and mirrored, and of all together.
+OUT/nuclei_teacher, and links to the collections of ``--data`` beside it, so that OUT is what `pretrain --data`
+takes. Images: mitoses of one scanner (that whose labels `mitoses_xr` is fitted on; none of their labels is read),
+and, of those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles of OCDC's shown twice as large.
+``--measure`` prints figures on validation images: of each head, turned and mirrored, and of all together.
 """
 
 import argparse
