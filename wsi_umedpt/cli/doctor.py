@@ -11,7 +11,7 @@ PACKAGES = (
 EXTRAS = {
     "openvino": ("openvino", "encoders on a CPU, twice as fast"),
     "pylibCZIrw": ("czi", "CZI slides of channels"),
-    "wsidicom": ("dicom", "DICOM slides that OpenSlide refuses, as of JPEG-LS"),
+    "wsidicom": ("dicom", "DICOM slides on a DICOMweb server, and those that OpenSlide refuses, as of JPEG-LS"),
 }
 """Extra that installs a package, and its purpose."""
 

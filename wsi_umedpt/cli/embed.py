@@ -89,8 +89,9 @@ def embed(
     Parameters
     ----------
     slides
-        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), or a table with columns slide,
-        slide_id, mpp, mask, channels.
+        Slide files, folders, globs, URLs (s3://, gs://, https://, with wildcards too), series on a DICOMweb server
+        (dicomweb:https://SERVER/PATH/studies/STUDY/series/SERIES), or a table with columns slide, slide_id, mpp, mask,
+        channels.
     out
         Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
     model

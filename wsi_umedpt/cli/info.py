@@ -31,7 +31,7 @@ def info(paths: list[str], /, *, mpp: float | None = None, as_json: AsJson = Fal
     Parameters
     ----------
     paths
-        Slides, stores, or folders of them; stores may be URLs.
+        Slides, stores, or folders of them; stores may be URLs, and slides series on a DICOMweb server.
     mpp
         Microns per pixel, instead of what the slide states.
     as_json
@@ -89,9 +89,9 @@ def _slide(path: Path, mpp: float | None, advanced: Callable[[], None]) -> Facts
 
     from wsi_umedpt.errors import SlideError
     from wsi_umedpt.geometry import Mpp, checked_mpp
+    from wsi_umedpt.slides.fingerprint import fingerprint
     from wsi_umedpt.slides.readers import open_reader
     from wsi_umedpt.slides.readers.base import ChannelReader
-    from wsi_umedpt.slides.slide import fingerprint
 
     with closing(open_reader(path)) as reader:
         advanced()

@@ -48,7 +48,7 @@ def picture(
     objects
         Draw these objects (see `wsi-umedpt segment`) instead.
     slide
-        The slide's file, for close-ups of the objects: stores hold no pixels, nor where they came from.
+        The slide, for close-ups of the objects: stores hold no pixels, nor where they came from.
     """
     from contextlib import ExitStack
 

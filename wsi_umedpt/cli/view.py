@@ -29,7 +29,14 @@ def view(paths: list[Path], /, *, sync: bool = False) -> int:
     import subprocess
     import sys
 
+    from wsi_umedpt.errors import OptionError
+    from wsi_umedpt.io.dicomweb import series_at
+
     for path in paths:
+        if series := series_at(path):
+            raise OptionError(
+                f"{series} is not shown: napari opens files. `wsi-umedpt picture` draws what embed made of it"
+            )
         if not path.exists():
             raise FileNotFoundError(2, "there is no slide and no store", str(path))
     check_installed()

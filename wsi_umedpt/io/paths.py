@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from wsi_umedpt.errors import RemoteError, StoreError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.files import is_clutter
 from wsi_umedpt.io.remote import Remote, is_url, name_of
 
@@ -171,7 +172,15 @@ def elsewhere(path: object) -> RemotePath | None:
 
 
 def place(path: str | Path) -> Path:
-    """Make a path of a name, here or elsewhere; a `RemotePath` does what readers ask of a `Path`."""
+    """Make a path of a name, here or elsewhere; a `RemotePath` does what readers of stores ask of a `Path`.
+
+    Raises
+    ------
+    RemoteError
+        If it begins as the name of a slide on a DICOMweb server, and is none.
+    """
+    if series := series_at(path) if isinstance(path, str | Path) else None:
+        return series.path
     known = RemotePath(Remote(str(path).rstrip("/"))) if is_url(path) else elsewhere(path)
     return cast(Path, known) if known else Path(path)
 

@@ -1,4 +1,5 @@
 from wsi_umedpt.slides.channels import ChannelChoice as ChannelChoice
+from wsi_umedpt.slides.fingerprint import fingerprint as fingerprint
 from wsi_umedpt.slides.readers import ReaderEntry as ReaderEntry
 from wsi_umedpt.slides.readers import register_reader as register_reader
 from wsi_umedpt.slides.readers import slide_suffixes as slide_suffixes
@@ -19,7 +20,6 @@ from wsi_umedpt.slides.readers.tiff_directories import read_directories as read_
 from wsi_umedpt.slides.sample_data import sample_path as sample_path
 from wsi_umedpt.slides.sample_data import sample_slide as sample_slide
 from wsi_umedpt.slides.slide import Slide as Slide
-from wsi_umedpt.slides.slide import fingerprint as fingerprint
 from wsi_umedpt.slides.slide import open_slide as open_slide
 from wsi_umedpt.slides.slide import slide_channels as slide_channels
 from wsi_umedpt.slides.slide_id import default_id as default_id

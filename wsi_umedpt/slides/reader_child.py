@@ -22,8 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsi_umedpt.errors import reason_of
 from wsi_umedpt.slides.channels import ChannelChoice
+from wsi_umedpt.slides.reader_process import told
 from wsi_umedpt.slides.readers.base import Pixels
 from wsi_umedpt.slides.readers.direct import compared_before
 from wsi_umedpt.slides.ring import Ring
@@ -129,7 +129,7 @@ def serve(fd: int) -> None:
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # noqa: BLE001 - said in the slide's record
-                parent.say(job=job["job"], error=reason_of(error))
+                parent.say(job=job["job"], **told(error))
             finally:
                 signal.alarm(0)
                 parent.forget(job)
@@ -145,13 +145,13 @@ def _read(job: dict[str, Any], parent: _Parent, memory: _Memory) -> None:
     grid, row, batch, at = np.frombuffer(job["tiles"], np.int64).reshape(4, -1).tolist()
     sides = [grid.spec.size_px for grid in grids]
     ring = Ring(memory.of(job, job["slots"] * Ring.slot_bytes(batch_size, sides)), batch_size, sides)
-    done = told = slot = 0
+    done = said = slot = 0
     last_batch, told_at = -1, time.monotonic()
 
     def tell() -> None:
-        nonlocal told, told_at
-        if done > told:
-            told, told_at = done, time.monotonic()
+        nonlocal said, told_at
+        if done > said:
+            said, told_at = done, time.monotonic()
             parent.say(job=number, done=done)
 
     def place(n: int) -> Pixels:

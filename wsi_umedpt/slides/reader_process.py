@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsi_umedpt.errors import SlideError
+from wsi_umedpt.errors import SlideError, UnreachableError, reason_of
 from wsi_umedpt.io.exit_codes import signal_of
 
 if TYPE_CHECKING:
@@ -76,3 +76,13 @@ class ReaderProcess:
         code = self.process.returncode
         how = f"signal {name}" if (name := signal_of(code)) else f"exit code {code}"
         return SlideError(f"the process that read it crashed ({how}): the file is damaged or made to do harm")
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """Message of a reader to its parent: the reason for which it could not read a slide."""
+    return {"error": reason_of(error), "passing": isinstance(error, UnreachableError)}
+
+
+def heard(message: dict[str, Any]) -> Exception:
+    """Error of a reader's message; what may pass is told from what is of the slide."""
+    return UnreachableError(message["error"]) if message["passing"] else SlideError(message["error"])

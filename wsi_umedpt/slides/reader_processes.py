@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from wsi_umedpt.errors import SlideError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.stalls import no_progress
 from wsi_umedpt.slides.read_order import Positions, ReadOrder, shares
-from wsi_umedpt.slides.reader_process import GRACE_S, ReaderProcess
+from wsi_umedpt.slides.reader_process import GRACE_S, ReaderProcess, heard
 from wsi_umedpt.slides.ring import Ring, nameless_file
 from wsi_umedpt.slides.slide import Slide
 from wsi_umedpt.slides.tile_batch import TileBatch, lease
@@ -171,7 +171,7 @@ class Readers:
         if reading is None:
             return
         if "error" in message:
-            reading.fail(SlideError(message["error"]))
+            reading.fail(heard(message))
             self.over(child.place, reading)
         else:
             reading.advance(child.place, message["done"])
@@ -244,8 +244,9 @@ class Reading(Iterator[TileBatch]):
         self._changed = threading.Condition()
         self._advanced = time.monotonic()
         self._closed = False
+        path = slide.path if series_at(slide.path) else slide.path.absolute()
         self.header: dict[str, Any] = {
-            "job": number, "path": str(slide.path.absolute()), "size": list(slide.size), "reader": slide.reader,
+            "job": number, "path": str(path), "size": list(slide.size), "reader": slide.reader,
             "mpp": slide.mpp if slide.mpp_source == "user" else None,
             "channels": [one.to_dict() for one in slide.channels], "batch_size": order.batch_size, "slots": slots,
             "grids": [{"spec": grid.spec.to_dict(), "side": grid.side} for grid in order.grids],

@@ -5,11 +5,10 @@ call; `Slide.plan` and `Slide.read_tile` are what `wsi_umedpt.slides.tile_loader
 in bulk and single boxes are the same pixels.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
@@ -17,19 +16,15 @@ import numpy as np
 
 from wsi_umedpt.errors import ChannelError, SlideError
 from wsi_umedpt.geometry import Box, Mpp, checked_mpp, snap_scale
-from wsi_umedpt.io.files import open_regular
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.stalls import STALL_S
 from wsi_umedpt.slides.area import shrink
 from wsi_umedpt.slides.channels import ChannelChoice, ShownChannels, choices, show
+from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.readers import open_reader
 from wsi_umedpt.slides.readers.base import Channel, ChannelReader, Level, NativeTiles, Pixels, Reader
-from wsi_umedpt.slides.readers.multifile import parts
-
-ReadBlocks = Callable[[str, Sequence[tuple[int, int]]], Iterable[bytes]]
 
 _WHITE, _BLACK = 255, 0
-_BLOCK = 1 << 16
-_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ class Slide:
     def fingerprint(self) -> str:
         """SHA-256 over the file's size and blocks spread over it; see the function `fingerprint`."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.path)
+            self._fingerprint = self._reader.info.fingerprint or fingerprint(self.path)
         return self._fingerprint
 
     def close(self) -> None:
@@ -269,7 +264,8 @@ def open_slide(
     Parameters
     ----------
     path
-        A slide file, or an OME-Zarr folder.
+        A slide file, an OME-Zarr folder, or the name of a series on a DICOMweb server,
+        ``dicomweb:https://SERVER/PATH/studies/STUDY/series/SERIES``.
     mpp : um/px at level 0
         Overrides what the slide states.
     channels
@@ -291,8 +287,10 @@ def open_slide(
         If its physical scale is missing or absurd and none is given.
     FileNotFoundError
         If there is no such file.
+    RemoteError
+        If a server cannot be reached, refuses, or has no such series.
     """
-    path = Path(path)
+    path = slide_path(path)
     asked, found = choices(channels), open_reader(path)
     try:
         reader = _in_colour(found, asked, path.name)
@@ -304,20 +302,26 @@ def open_slide(
         raise
 
 
+def slide_path(name: str | Path) -> Path:
+    """Path of a slide as `Slide.path` has it: of one on a DICOMweb server its name, which is no file."""
+    series = series_at(name)
+    return series.path if series else Path(name)
+
+
 def slide_channels(path: str | Path) -> tuple[Channel, ...]:
     """List the channels of a slide file.
 
     Parameters
     ----------
     path
-        A slide file, or an OME-Zarr folder.
+        As `open_slide` takes it.
 
     Returns
     -------
     tuple of Channel
         Empty if it is in colour.
     """
-    reader = open_reader(Path(path))
+    reader = open_reader(slide_path(path))
     try:
         return reader.info.channels
     finally:
@@ -334,64 +338,3 @@ def _in_colour(found: Reader | ChannelReader, asked: tuple[ChannelChoice, ...], 
             setting="channels",
         )
     return found
-
-
-def fingerprint(path: Path) -> str:
-    """Identify a slide's content without reading all of it, whatever its file is called.
-
-    Of a file: sha256 over its size and 16 blocks of 64 KiB spread evenly, first and last
-    included. Of a slide of several files (DICOM, MRXS, VMS; see `readers.parts`): over the
-    sorted fingerprints of the files. Of a folder (OME-Zarr): over the names and sizes of all
-    files below it, and such blocks of all metadata and of 16 chunk files spread evenly over
-    their names.
-    """
-    base = path if path.is_dir() else path.parent
-
-    def read(name: str, blocks: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        with open_regular(base / name) as file:
-            for start, end in blocks:
-                file.seek(start)
-                yield file.read(end - start)
-
-    sizes = {file.relative_to(base).as_posix(): file.stat().st_size for file in parts(path)}
-    return fingerprint_of(sizes, read, folder=path.is_dir())
-
-
-def fingerprint_of(sizes: Mapping[str, int], read: ReadBlocks, *, folder: bool) -> str:
-    """Identify a slide whose files lie anywhere; see `fingerprint`.
-
-    Parameters
-    ----------
-    sizes
-        Bytes of its files, by name; of a folder, of all files below it.
-    read
-        Gives the bytes of a file from one to before another, for each such pair.
-    folder
-        True if the slide is a folder.
-    """
-    if folder:
-        return _of_folder(sizes, read)
-    each = [_of_blocks(hashlib.sha256(), name, size, read).hexdigest() for name, size in sizes.items()]
-    return each[0] if len(each) == 1 else hashlib.sha256("".join(sorted(each)).encode()).hexdigest()
-
-
-def _of_folder(sizes: Mapping[str, int], read: ReadBlocks) -> str:
-    digest = hashlib.sha256()
-    names = sorted(sizes, key=PurePosixPath)
-    for name in names:
-        digest.update(f"{name}\0{sizes[name]}\0".encode())
-    metadata = [n for n in names if n.endswith(".json") or PurePosixPath(n).name.startswith(".z")]
-    chunks = sorted(set(names) - set(metadata), key=PurePosixPath)
-    spread = sorted({(len(chunks) - 1) * n // (_BLOCKS - 1) for n in range(_BLOCKS)}) if chunks else []
-    for name in (*metadata, *(chunks[n] for n in spread)):
-        _of_blocks(digest, name, sizes[name], read)
-    return digest.hexdigest()
-
-
-def _of_blocks(digest: "hashlib._Hash", name: str, size: int, read: ReadBlocks) -> "hashlib._Hash":
-    digest.update(f"{size}\0".encode())
-    starts = [(size - _BLOCK) * n // (_BLOCKS - 1) for n in range(_BLOCKS)]
-    whole = size <= _BLOCK * _BLOCKS
-    for part in read(name, [(0, size)] if whole else [(start, start + _BLOCK) for start in starts]):
-        digest.update(part)
-    return digest

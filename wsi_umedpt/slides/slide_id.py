@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from wsi_umedpt.errors import WsiError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.remote import is_url, name_of
 from wsi_umedpt.io.spelling import spelled
 from wsi_umedpt.slides.readers import FOLDER_SUFFIXES, is_slide_folder, slide_suffixes
@@ -25,8 +26,11 @@ _FEATURE_SUFFIXES = (".zarr", ".h5ad", ".h5", ".hdf5", ".npz", ".npy", ".pt")
 def default_id(path: Path) -> str:
     """A slide's id where none is given: its file's name without the suffix, made safe.
 
-    A DICOM slide is a folder of files, and has the folder's name. An image within an OME-Zarr has the name of both.
+    A DICOM slide is a folder of files, and has the folder's name; on a DICOMweb server, the UID of its series. An image
+    within an OME-Zarr has the name of both.
     """
+    if series := series_at(path):
+        return safe_id(series.uid)
     if may_be_dicom(path) and dicom_series(path):
         return safe_id(path.parent.resolve().name)
     if path.parent.name.lower().endswith(FOLDER_SUFFIXES) and is_slide_folder(path):

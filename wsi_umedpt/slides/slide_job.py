@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_umedpt.errors import StoreError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.remote import plain
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class SlideJob:
     """One slide to be worked on."""
 
     path: Path
-    """Path of the slide; of a remote one, the part of its URL that is shown, which is no file."""
+    """Path of the slide; of one on a DICOMweb server its name, and of one at a URL what is shown of that: no files."""
     slide_id: str
     """Names the outputs; safe as a file name, and no other slide's of its run."""
     mpp: float | None = None
@@ -25,7 +26,7 @@ class SlideJob:
     mask: Path | None = None
     """The user's own tissue mask: annotations (GeoJSON, XML) or PNG."""
     url: str | None = field(default=None, repr=False)
-    """URL of the slide, if it is not in a file system of this machine; may hold credentials."""
+    """URL of the slide, if it lies elsewhere and is copied here before it is opened; may hold credentials."""
     url_bytes: int = field(default=0, compare=False, repr=False)
     """Size of the remote slide in bytes; 0 where the list did not state it."""
     mask_origin: "Origin | None" = None
@@ -36,7 +37,7 @@ class SlideJob:
     @property
     def name(self) -> str:
         """Name that a user knows it by."""
-        return str(self.path) if self.url is None else plain(self.url)
+        return str(series_at(self.path) or self.path) if self.url is None else plain(self.url)
 
 
 def store_path(out: Path, job: SlideJob) -> Path:

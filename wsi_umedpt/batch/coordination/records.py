@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsi_umedpt.batch.coordination.leases import RUNS
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.remote import name_of, plain, without_secrets
 from wsi_umedpt.slides.slide_job import SlideJob
 
@@ -90,9 +91,10 @@ def now() -> str:
 def digest(job: SlideJob, asked: dict[str, Any]) -> str:
     """Names some work on some file: attempts at other work, or at a file that was replaced, do not count.
 
-    A file that lies elsewhere is known by its URL alone.
+    A slide that lies elsewhere is known by its URL alone.
     """
     files: list[object] = [plain(job.url)] if job.url is not None else []
+    files += [str(series)] if (series := series_at(job.path)) else []
     for path in (job.path, job.mask):
         try:
             state = path.stat() if path else None
@@ -114,14 +116,19 @@ def without_paths(text: str, job: SlideJob) -> str:
             text = text.replace(name, "<slide>")
         text = text.replace(name_of(job.url), "<slide>") if name_of(job.url) != job.slide_id else text
     for path in (job.path, job.mask):
-        if path is None:
-            continue
-        known = {str(p) for q in (path, path.absolute(), path.resolve()) for p in (q, q.parent)} | {path.name}
-        if len(path.stem) > 3:  # a shorter one may be a word
-            known.add(path.stem)
-        for name in sorted(known - {"", ".", "..", "/", job.slide_id}, key=len, reverse=True):
+        for name in sorted(_names(path) - {"", ".", "..", "/", job.slide_id}, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "<slide>", text)
     return text
+
+
+def _names(path: Path | None) -> set[str]:
+    """All that names a file, or a slide on a server."""
+    if path is None:
+        return set()
+    if series := series_at(path):
+        return {str(series), str(path), series.url, series.server, series.host, series.study, series.uid}
+    known = {str(p) for q in (path, path.absolute(), path.resolve()) for p in (q, q.parent)} | {path.name}
+    return known | ({path.stem} if len(path.stem) > 3 else set())  # a shorter one may be a word
 
 
 def _remove(path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from wsi_umedpt.batch.jobs.folder_search import matching, slides_below
 from wsi_umedpt.errors import ChannelError, ManifestError, RemoteError
+from wsi_umedpt.io.dicomweb import series_at, shown
 from wsi_umedpt.io.remote import is_url, plain
 from wsi_umedpt.io.spelling import is_missing
 from wsi_umedpt.io.spreadsheet import TABLE_SUFFIXES as TABLES
@@ -56,10 +57,10 @@ def list_slides(
     Parameters
     ----------
     inputs
-        Slide files, folders (searched below too), globs, URLs (see `wsi_umedpt.batch.jobs.url_listing`),
-        or tables (`wsi_umedpt.io.spreadsheet`) with a column ``slide`` and optional columns ``slide_id``, ``mpp``,
-        ``mask`` and ``channels``; paths in a table are relative to it. The files of a DICOM series that lie in one
-        folder are one slide, and any of them stands for it.
+        Slide files, folders (searched below too), globs, URLs (see `wsi_umedpt.batch.jobs.url_listing`), series on
+        DICOMweb servers (`wsi_umedpt.io.dicomweb`), or tables (`wsi_umedpt.io.spreadsheet`) with a column ``slide`` and
+        optional columns ``slide_id``, ``mpp``, ``mask`` and ``channels``; paths in a table are relative to it. The
+        files of a DICOM series that lie in one folder are one slide, and any of them stands for it.
     say
         Told what was left out that is no failure: pictures beside a slide that have its name.
 
@@ -88,9 +89,9 @@ def list_slides(
             if replace(first, path=job.path) != job:
                 reason = f"is listed twice, as {first.slide_id!r} and as {job.slide_id!r}"
                 failures.append(Failure(job.name, reason, job.slide_id, reason))
-        if not found and not any(f.name.startswith(plain(text) if is_url(text) else text) for f in failures):
-            name, noted = plain(text) if is_url(text) else text, "an input that was named holds no slide"
-            failures.append(Failure(name, "no slide found there", noted=noted))
+        if not found and not any(f.name.startswith(shown(text)) for f in failures):
+            noted = "an input that was named holds no slide"
+            failures.append(Failure(shown(text), "no slide found there", noted=noted))
     if not jobs and not failures:
         raise ManifestError("no slides were given. Name files, folders, globs or a CSV with a column 'slide'.")
     return list(_unshared(_without_previews(list(jobs.values()), say), failures)), failures
@@ -127,13 +128,21 @@ def with_flags(
 
 
 def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
+    try:
+        series = series_at(text)
+    except RemoteError as error:
+        failures.append(Failure(shown(text), str(error)))
+        return
+    if series:
+        yield SlideJob(series.path, default_id(series.path))
+        return
     if is_url(text):
         from wsi_umedpt.batch.jobs.url_listing import slides_at
 
         try:
             yield from slides_at(text)
         except RemoteError as error:
-            failures.append(Failure(plain(text), str(error)))
+            failures.append(Failure(shown(text), str(error)))
         return
 
     def fail(name: str, reason: str) -> None:
@@ -159,6 +168,8 @@ def _expand(text: str, failures: list[Failure]) -> Iterator[SlideJob]:
 
 def _slide_of(path: Path) -> Path:
     """Key that all names of a slide share: its path without links, or its folder and DICOM series."""
+    if series_at(path):
+        return path
     series = dicom_series(path) if may_be_dicom(path) else None
     return path.parent.resolve() / series if series else path.resolve()
 
@@ -177,7 +188,11 @@ def _job(table: Path, row: dict[str, str]) -> SlideJob:
     if not value["slide"] or "\0" in value["slide"]:
         raise ManifestError("column 'slide' is empty or not a path")
     url = value["slide"] if is_url(value["slide"]) else None
-    slide = table.parent / value["slide"] if url is None else Path(plain(url))
+    try:
+        series = series_at(value["slide"])
+    except RemoteError as error:
+        raise ManifestError(str(error)) from None
+    slide = series.path if series else table.parent / value["slide"] if url is None else Path(plain(url))
     if value["slide_id"] and (reason := why_unsafe(value["slide_id"])):
         raise ManifestError(f"slide_id {value['slide_id']!r} {reason}")
     if is_missing(value["slide_id"]):  # the file's name, which it may be to hide, is not put in its place

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wsi_umedpt.errors import RemoteError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.files import check_regular, open_regular
 from wsi_umedpt.io.remote import TRIES, Remote, check_relative, name_of
+from wsi_umedpt.slides.fingerprint import fingerprint, fingerprint_of
 from wsi_umedpt.slides.readers import FOLDER_SUFFIXES
 from wsi_umedpt.slides.readers.dicom import dicom_series, may_be_dicom
 from wsi_umedpt.slides.readers.multifile import INDEX_BYTES, named_in, parts
-from wsi_umedpt.slides.slide import fingerprint, fingerprint_of
 from wsi_umedpt.slides.slide_id import slide_suffix
 from wsi_umedpt.slides.slide_job import SlideJob
 
@@ -92,12 +93,15 @@ def files_of(job: SlideJob) -> SlideFiles:
     Raises
     ------
     RemoteError
-        If it lies elsewhere and cannot be seen, or does not say which files belong to it.
+        If it lies elsewhere and cannot be seen, or does not say which files belong to it; of one on a DICOMweb server,
+        always.
     OSError
         If it lies here and cannot be seen.
     """
     if job.url is not None:
         return _elsewhere(job, Remote(job.url))
+    if series := series_at(job.path):
+        raise RemoteError(f"{series} is read where it lies, and cannot be copied first: leave out `stage`")
     if not (folder := job.path.is_dir()):
         check_regular(job.path)
     base = job.path if folder else job.path.parent
@@ -120,7 +124,7 @@ def bytes_of(job: SlideJob) -> float:
 
 
 def fingerprint_at(job: SlideJob) -> str:
-    """A slide's fingerprint; of one that lies elsewhere it takes a megabyte a file.
+    """A slide's fingerprint; of one that lies elsewhere it takes a megabyte a file, on a DICOMweb server its metadata.
 
     Raises
     ------

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsi_umedpt.errors import OptionError, UnsupportedSlideError
+from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.registry import Registry
 from wsi_umedpt.slides.readers.any_tiff import open_tiff
 from wsi_umedpt.slides.readers.base import AnyReader, ContentRefused, OpenReader, Reader, Refused
 from wsi_umedpt.slides.readers.czi import open_czi
 from wsi_umedpt.slides.readers.czi_directory import check_czi, is_czi
 from wsi_umedpt.slides.readers.dicom import check_dicom, is_dicom
+from wsi_umedpt.slides.readers.dicomweb import open_dicomweb
 from wsi_umedpt.slides.readers.image import ImageReader
 from wsi_umedpt.slides.readers.multifile import parts, strange_part
 from wsi_umedpt.slides.readers.omezarr import open_omezarr
@@ -76,6 +78,7 @@ READERS: tuple[ReaderEntry, ...] = (
     ReaderEntry("tiff", (*_OME_TIFF, *_TIFF), open_tiff),
     ReaderEntry("openslide", _OPENSLIDE, _open_openslide),
     ReaderEntry("wsidicom", (".dcm",), open_wsidicom),
+    ReaderEntry("dicomweb", (), open_dicomweb),
     ReaderEntry("czi", (".czi",), open_czi),
     ReaderEntry("image", _IMAGE, ImageReader),
     ReaderEntry("none", tuple(_UNREAD), _refuse_unread),
@@ -116,7 +119,9 @@ def slide_suffixes() -> tuple[str, ...]:
 
 def is_of_this_process(path: Path) -> bool:
     """Return whether a slide is opened by a reader that only this process has (`register_reader`)."""
-    return any(path.name.lower().endswith(entry.suffixes) for entry in _REGISTERED.made_here())
+    return series_at(path) is None and any(
+        path.name.lower().endswith(entry.suffixes) for entry in _REGISTERED.made_here()
+    )
 
 
 def _added() -> list[ReaderEntry]:
@@ -143,16 +148,11 @@ def open_reader(path: Path) -> AnyReader:
         If none does; the message holds the reason of each that was asked.
     FileNotFoundError
         If there is no such file.
+    RemoteError
+        If the server that it lies on cannot be reached, refuses, or has no such series.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no slide at {path}")
-    if strange := strange_part(path):
-        raise UnsupportedSlideError(strange)
-    name = path.name.lower()
-    if path.is_dir() and not is_slide_folder(path):
-        raise UnsupportedSlideError(f"{path} is a folder, not a slide. Name what lies in it, as in {path}/*")
     reasons = []
-    for entry in _asked(path, name):
+    for entry in _asked(path):
         try:
             return entry.open(path)
         except ContentRefused as reason:
@@ -162,7 +162,16 @@ def open_reader(path: Path) -> AnyReader:
     raise UnsupportedSlideError(f"no reader opens {path.name}:\n" + "\n".join(reasons))
 
 
-def _asked(path: Path, name: str) -> list[ReaderEntry]:
+def _asked(path: Path) -> list[ReaderEntry]:
+    if series_at(path):
+        return [entry for entry in READERS if entry.name == "dicomweb"]
+    if not path.exists():
+        raise FileNotFoundError(f"there is no slide at {path}")
+    if strange := strange_part(path):
+        raise UnsupportedSlideError(strange)
+    name = path.name.lower()
+    if path.is_dir() and not is_slide_folder(path):
+        raise UnsupportedSlideError(f"{path} is a folder, not a slide. Name what lies in it, as in {path}/*")
     if added := [entry for entry in _added() if name.endswith(entry.suffixes)]:
         return added + _ours(path, name)
     return _ours(path, name)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from wsi_umedpt.errors import RemoteError
 from wsi_umedpt.geometry import Box, Mpp
 
 Pixels = npt.NDArray[np.uint8]
@@ -71,6 +72,8 @@ class SlideInfo:
     """Region where the scanner put pixels, level-0 px; None if that is the whole slide."""
     channels: tuple[Channel, ...] = ()
     """Channels of a slide that is not in colour."""
+    fingerprint: str = ""
+    """Fingerprint, of a slide that is no file; else empty."""
 
 
 class NativeTiles(Protocol):
@@ -188,7 +191,7 @@ def closed_where_refused(file: Any, part: str) -> Iterator[None]:
     """
     try:
         yield
-    except Refused:
+    except (Refused, RemoteError):
         file.close()
         raise
     except Exception as error:  # noqa: BLE001 - what is read there can be wrong in any way

@@ -25,8 +25,8 @@ _SYNTAX, _SERIES, _FRAMES, _POSITIONS, _PIXELS = 0x00020010, 0x0020000E, 0x00280
 _PLANE_POSITION = struct.pack("<HH", 0x0048, 0x021A)
 _POSITION_BYTES = 16 << 20  # of the positions of frames that are looked at
 _TAIL_BYTES = 1 << 16
-_TEXTS = {0x00080008: "kind", 0x00080016: "sop_class", _SERIES: "series", 0x00209311: "organisation"}
-_NUMBERS = {
+TEXTS = {0x00080008: "kind", 0x00080016: "sop_class", _SERIES: "series", 0x00209311: "organisation"}
+NUMBERS = {
     0x00280002: "samples", _FRAMES: "frames", 0x00280010: "rows", 0x00280011: "columns", 0x00280100: "bits",
     0x00480006: "total_columns", 0x00480007: "total_rows", 0x00480303: "focal_planes", 0x00480302: "optical_paths",
     0x00209163: "part_of_many",
@@ -112,7 +112,7 @@ def _walk(file: BinaryIO, header: Header, until: int) -> None:
             return
         elif length == _UNDEFINED:
             depth += 1
-        elif depth == 0 and (tag == _SYNTAX or tag in _TEXTS or tag in _NUMBERS):
+        elif depth == 0 and (tag == _SYNTAX or tag in TEXTS or tag in NUMBERS):
             _keep(header, tag, file.read(min(length, 256)))
             file.seek(max(0, length - 256), 1)
             if header.syntax in (_DEFLATED, _BIG_ENDIAN):  # neither is used for slides
@@ -125,13 +125,13 @@ def _walk(file: BinaryIO, header: Header, until: int) -> None:
 
 def _keep(header: Header, tag: int, value: bytes) -> None:
     if tag == _FRAMES:  # a number as text
-        header.numbers[_NUMBERS[tag]] = int(value.decode("ascii").strip("\0 "))
-    elif tag in _NUMBERS:
-        header.numbers[_NUMBERS[tag]] = int.from_bytes(value[:4], "little")
+        header.numbers[NUMBERS[tag]] = int(value.decode("ascii").strip("\0 "))
+    elif tag in NUMBERS:
+        header.numbers[NUMBERS[tag]] = int.from_bytes(value[:4], "little")
     elif tag == _SYNTAX:
         header.syntax = value.decode("ascii").rstrip("\0 ")
     else:
-        header.texts[_TEXTS[tag]] = value.decode("ascii").rstrip("\0 ")[:128]
+        header.texts[TEXTS[tag]] = value.decode("ascii").rstrip("\0 ")[:128]
 
 
 def _count_positions(file: BinaryIO, header: Header, length: int) -> None:
@@ -164,28 +164,40 @@ def check_dicom(path: Path) -> None:
     header = read_header(path)
     if header is None or not header.is_volume:
         return
+    if raw := check_header(path.name, header):
+        _check_end(path, header, raw)
+
+
+def check_header(name: str, header: Header) -> int:
+    """Refuse a level whose frames cannot be laid out as its header says; see `check_dicom`.
+
+    Returns
+    -------
+    int
+        Bytes of its frames, not compressed; 0 if the header lacks what lays them out, which whoever reads it says.
+    """
     n = header.numbers
     frames, rows, columns = n.get("frames", 1), n.get("rows", 0), n.get("columns", 0)
     if not (rows and columns and n.get("total_rows") and n.get("total_columns")):
-        return  # OpenSlide says which is missing
+        return 0
     if n.get("part_of_many", 1) > 1:
-        raise ContentRefused(f"{path.name} is one part of an image that was cut into several files (a concatenation)")
-    for name, words in (("focal_planes", "focal planes (a Z stack)"), ("optical_paths", "optical paths (stains)")):
-        if n.get(name, 1) > 1:
-            raise ContentRefused(f"{path.name} holds {n[name]} {words}; which is the slide is not said")
+        raise ContentRefused(f"{name} is one part of an image that was cut into several files (a concatenation)")
+    for key, words in (("focal_planes", "focal planes (a Z stack)"), ("optical_paths", "optical paths (stains)")):
+        if n.get(key, 1) > 1:
+            raise ContentRefused(f"{name} holds {n[key]} {words}; which is the slide is not said")
     needed = -(-n["total_columns"] // columns) * -(-n["total_rows"] // rows)
     full = header.texts.get("organisation", "TILED_FULL") == "TILED_FULL"
     if full and frames != needed and not (header.positions and "organisation" not in header.texts):
         raise ContentRefused(
-            f"{path.name} says that {n['total_columns']} x {n['total_rows']} px are tiled in full by frames of "
+            f"{name} says that {n['total_columns']} x {n['total_rows']} px are tiled in full by frames of "
             f"{columns} x {rows} px: {needed} of them, and it holds {frames}. It is damaged, or was never finished"
         )
     if not full and header.positions < (frames if header.positions_whole else 1):
         raise ContentRefused(
-            f"{path.name} is tiled sparsely, and {frames - header.positions} of its {frames} frames do not say where "
+            f"{name} is tiled sparsely, and {frames - header.positions} of its {frames} frames do not say where "
             "they lie. Export it again"
         )
-    _check_end(path, header, frames * rows * columns * n.get("samples", 3) * max(1, n.get("bits", 8) // 8))
+    return int(frames * rows * columns * max(1, n.get("samples", 3)) * max(1, n.get("bits", 8) // 8))
 
 
 def _check_end(path: Path, header: Header, raw: int) -> None:

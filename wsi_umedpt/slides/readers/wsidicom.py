@@ -1,4 +1,4 @@
-"""DICOM through wsidicom, where OpenSlide refuses it: JPEG-LS, and grey of 16 bits.
+"""DICOM through wsidicom: files that OpenSlide refuses (JPEG-LS, grey of 16 bits), and what `dicomweb` opens.
 
 Needs the extra ``dicom`` (wsidicom). Levels are those of the series in the file's folder; labels and overviews are
 never read.
@@ -6,15 +6,15 @@ never read.
 
 import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_umedpt.errors import PixelError
+from wsi_umedpt.errors import PixelError, RemoteError
 from wsi_umedpt.geometry import Mpp, is_level, level_scale
 from wsi_umedpt.slides.readers.base import (
     AnyReader,
@@ -63,34 +63,55 @@ def open_wsidicom(path: Path) -> AnyReader:
     except Exception as error:  # noqa: BLE001 - headers can be wrong in any way
         raise Refused(f"wsidicom does not open it: {type(error).__name__}: {error}") from None
     with closed_where_refused(slide, "headers"):
-        return _open(path, slide)
+        return reader_of(Opened("wsidicom", path.name, slide, slide.close))
 
 
-def _open(path: Path, slide: Any) -> AnyReader:
+@dataclass(frozen=True)
+class Opened:
+    """A slide that wsidicom opened."""
+
+    reader: str
+    """Name of the reader that is made of it."""
+    name: str
+    """Name of the slide, for messages."""
+    slide: Any
+    close: Callable[[], None]
+    fingerprint: str = ""
+    """See `SlideInfo.fingerprint`."""
+
+
+def reader_of(opened: Opened) -> AnyReader:
+    """Make a reader of a slide that wsidicom opened, in colour or as one grey channel.
+
+    Raises
+    ------
+    ContentRefused
+        If its pixels are neither RGB of 8 bits nor grey of 8 or 16.
+    """
+    slide = opened.slide
     first = slide.levels[0].default_instance
     data = first.image_data
     samples, bits, kind = data.samples_per_pixel, data.bits, str(data.photometric_interpretation)
     if max(data.tile_size.width, data.tile_size.height) > MAX_TILE_SIDE:
         raise ContentRefused(f"frames of {data.tile_size.width} x {data.tile_size.height} px")
     mpp = slide.levels[0].mpp
-    info = SlideInfo("dicom", Mpp(float(mpp.width), float(mpp.height), "vendor"))
+    info = SlideInfo("dicom", Mpp(float(mpp.width), float(mpp.height), "vendor"), fingerprint=opened.fingerprint)
     if samples == 3 and bits == 8 and kind in _COLOURS:
-        return DicomColours(path, slide, info)
+        return DicomColours(opened, info)
     if samples == 1 and 1 < bits <= 16 and kind == _GREY:
         channel = Channel("0", "uint8" if bits <= 8 else "uint16")
-        return DicomChannel(path, slide, replace(info, channels=(channel,)))
+        return DicomChannel(opened, replace(info, channels=(channel,)))
     raise ContentRefused(f"has {samples} samples a pixel of {bits} bits ({kind}); RGB of 8 bits and grey are read")
 
 
 class _Dicom:
     """Levels of a series."""
 
-    name = "wsidicom"
-
-    def __init__(self, path: Path, slide: Any, info: SlideInfo) -> None:
-        self._path, self._slide, self.info = path, slide, info
+    def __init__(self, opened: Opened, info: SlideInfo) -> None:
+        self.name, self._opened, self.info = opened.reader, opened, info
         self._reading = threading.Lock()
-        listed = [(level.level, checked_size(level.size.width, level.size.height)) for level in slide.levels]
+        levels = opened.slide.levels
+        listed = [(level.level, checked_size(level.size.width, level.size.height)) for level in levels]
         size = listed[0][1]
         kept = [(number, one) for number, one in listed if is_level(size, one)]
         self._numbers = [number for number, _ in kept]
@@ -98,15 +119,17 @@ class _Dicom:
 
     def close(self) -> None:
         """Free the files."""
-        self._slide.close()
+        self._opened.close()
 
     def _read(self, level: int, box: Sequence[int]) -> npt.NDArray[Any]:
         x, y, width, height = box
         try:
             with self._reading:
-                found = self._slide.read_region((x, y), self._numbers[level], (width, height))
+                found = self._opened.slide.read_region((x, y), self._numbers[level], (width, height))
+        except RemoteError:  # a server that fails is no damage of the slide
+            raise
         except Exception as error:  # noqa: BLE001 - each codec has errors of its own
-            raise PixelError(f"{self._path.name}: level {level} at ({x}, {y}): {error}") from None
+            raise PixelError(f"{self._opened.name}: level {level} at ({x}, {y}): {error}") from None
         return np.asarray(found)
 
 
