@@ -34,7 +34,7 @@ from wsi_umedpt.datasets.task_data import TaskData
 from wsi_umedpt.models.bundle import load_release, shipped
 from wsi_umedpt.models.cards import DEFAULT_ENCODER
 from wsi_umedpt.segmentation.object_writer import MIN_SCORE
-from wsi_umedpt.segmentation.watershed import separate
+from wsi_umedpt.segmentation.watershed import LIKELY, separate
 from wsi_umedpt.tasks import load_heads
 from wsi_umedpt.tasks.average_precision import mean_average_precision
 from wsi_umedpt.tasks.detection import Detection
@@ -100,7 +100,8 @@ def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px
     if min_score is not None and head.boxes:
         boxes = outputs.boxes[head.name][0]
         centres = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2)[boxes.score >= min_score]
-    return separate(np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8), chances[0], centres, min_px=min_px)
+    front = np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8)
+    return separate(front, chances[0], centres, min_px=min_px, least=LIKELY if head.border else 0)
 
 
 def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | None]) -> dict[str, dict[str, float]]:

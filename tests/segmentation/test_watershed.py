@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsi_umedpt.segmentation.watershed import separate
+from wsi_umedpt.segmentation.watershed import LIKELY, separate
 
 SURE = 230
 
@@ -115,3 +115,25 @@ def test_a_front_is_cut_as_if_it_were_alone(seed, smooth, count):
         alone = separate(np.where(mine, front, 0), np.where(mine, inner, 0), own, min_px=1)
         pairs = np.unique(np.stack([labels[mine], alone[mine]], 1), axis=0)
         assert len(pairs) == len({*pairs[:, 0]}) == len({*pairs[:, 1]})
+
+
+@pytest.mark.parametrize(
+    ("chance", "centres", "there"),
+    [
+        pytest.param(LIKELY, None, True, id="likely"),
+        pytest.param(LIKELY - 1, None, False, id="unlikely"),
+        pytest.param(LIKELY - 1, [(10.5, 10.5)], True, id="unlikely-with-a-box"),
+        pytest.param(LIKELY - 1, [(1.5, 1.5), (-1, 99)], False, id="boxes-elsewhere"),
+        pytest.param(0, [], False, id="no-inner-part"),
+    ],
+)
+def test_an_object_needs_something_that_vouches_for_it(chance, centres, there):
+    """A box's centre, or a likely inner part of a quarter of the least size; without `least` it needs nothing."""
+    front = np.zeros((30, 30), np.uint8)
+    front[5:17, 5:17] = SURE
+    inner = np.zeros_like(front)
+    inner[8:11, 8:11] = chance  # 9 px: just the quarter
+    given_centres = None if centres is None else np.array(centres, np.float32).reshape(-1, 2)
+    assert (separate(front, inner, given_centres, min_px=36, least=LIKELY).max() > 0) == there
+    assert (separate(front, inner, given_centres, min_px=40, least=LIKELY).max() > 0) == bool(there and centres)
+    assert separate(front, inner, given_centres, min_px=36).max() == 1

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from wsi_umedpt.segmentation.blending import Rows
 from wsi_umedpt.segmentation.polygons import TOLERANCE_UM, Placement, outlined
-from wsi_umedpt.segmentation.watershed import HALF, separate
+from wsi_umedpt.segmentation.watershed import HALF, LIKELY, separate
 from wsi_umedpt.store.objects import Objects
 
 MAX_ROWS = 2048
@@ -134,7 +134,10 @@ class Stitcher:
         x, y = self._centres.T - [[left], [self._top + top]]
         here = (x >= 0) & (x < right - left) & (y >= 0) & (y < bottom - top)
         centres = np.stack([x[here], y[here]], 1) if len(self._centres) else None
-        labels = separate(np.where(inside, front[where], 0), np.where(inside, inner, 0), centres, min_px=self._min_px)
+        labels = separate(
+            np.where(inside, front[where], 0), np.where(inside, inner, 0), centres,
+            min_px=self._min_px, least=LIKELY if self._border else 0,
+        )  # fmt: skip
         image = self._image[where]
         objects = outlined(
             labels, image, self._shared(chances), self._classes,

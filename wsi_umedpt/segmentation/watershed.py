@@ -10,6 +10,8 @@ Labels = npt.NDArray[np.int32]
 
 HALF = 128
 """A chance of one half, as uint8 holds it."""
+LIKELY = 191
+"""A chance of three quarters, which an object's inner part needs somewhere where no box vouches for it."""
 _SEED_PX = 2
 """Radius of the marker that a box's centre becomes."""
 _DISC = np.argwhere(cv2.circle(np.zeros((5, 5), np.uint8), (_SEED_PX, _SEED_PX), _SEED_PX, 1, -1)) - _SEED_PX
@@ -17,13 +19,14 @@ _DISC = np.argwhere(cv2.circle(np.zeros((5, 5), np.uint8), (_SEED_PX, _SEED_PX),
 
 
 def separate(
-    front: Chances, inner: Chances, centres: npt.NDArray[np.floating] | None = None, *, min_px: int = 10
+    front: Chances, inner: Chances, centres: npt.NDArray[np.floating] | None = None, *, min_px: int = 10, least: int = 0
 ) -> Labels:
     """Number the objects of a picture.
 
     Pixels whose front is likelier than not are objects. Those that are connected are cut by a
     watershed, whose markers are the centres of the boxes that a detector found and the connected
-    inner parts that hold no such centre; without a detector, all connected inner parts.
+    inner parts that hold no such centre; without a detector, all connected inner parts. With `least`, objects
+    that nothing vouches for are dropped: neither a centre nor a likely inner part.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def separate(
         x, y of the boxes' centres, px; those outside all fronts mark nothing.
     min_px
         Objects of fewer pixels are dropped, and inner parts of less than a quarter of it mark nothing.
+    least
+        Chance of the inner part that a quarter of `min_px` pixels of an object must have, unless it holds a centre.
 
     Returns
     -------
@@ -61,10 +66,25 @@ def separate(
             cut = watershed(-smooth, own, connectivity=2, mask=mine)  # type: ignore[no-untyped-call]
             labels[where][mine] = cut[mine] + count
     sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    numbers = np.where(sizes >= min_px, np.cumsum(sizes >= min_px), 0).astype(np.int32)
+    kept = sizes >= min_px
+    if least:
+        sure = np.bincount(labels[inner >= least], minlength=len(sizes)) >= max(1, min_px // 4)
+        if centres is not None and len(centres):
+            sure[labels[_pixels(centres, labels.shape)]] = True
+        kept &= sure
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     out: Labels = numbers[labels]
     return out
+
+
+def _pixels(
+    centres: npt.NDArray[np.floating], shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the pixels that hold centres; of those outside none."""
+    column, row = np.floor(centres).astype(np.intp).T
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    return row[inside], column[inside]
 
 
 def _markers(
@@ -78,9 +98,7 @@ def _markers(
     kept[0] = False
     if centres is not None and len(centres):
         # In reading order, so that cuts do not depend on the order in which boxes were found.
-        column, row = np.floor(centres[np.lexsort(centres.T)]).astype(int).T
-        inside = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])
-        column, row = column[inside], row[inside]
+        row, column = _pixels(centres[np.lexsort(centres.T)], mask.shape)
         inside = mask[row, column]
         column, row = column[inside], row[inside]
         kept[markers[row, column]] = False
