@@ -101,7 +101,7 @@ def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px
         boxes = outputs.boxes[head.name][0]
         centres = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2)[boxes.score >= min_score]
     front = np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8)
-    return separate(front, chances[0], centres, min_px=min_px, least=LIKELY if head.border else 0)
+    return separate(front, chances[0], centres, min_px=min_px, least=LIKELY if head.border and head.boxes else 0)
 
 
 def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | None]) -> dict[str, dict[str, float]]:

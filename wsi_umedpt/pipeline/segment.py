@@ -344,7 +344,10 @@ def _add(found: ObjectMap, name: str, batch: TileBatch, outputs: Outputs | None)
 
 
 def _kind(head: ObjectHeads, maps: Mapping[int, int]) -> Kind:
-    return Kind(name=head.name, classes=head.classes, border=head.border, pixels=head.pixels is not None, maps=maps)
+    return Kind(
+        name=head.name, classes=head.classes, border=head.border, vouched=head.border and head.boxes is not None,
+        pixels=head.pixels is not None, maps=maps,
+    )  # fmt: skip
 
 
 def _is_there(store: SlideStore, name: str, made_by: dict[str, Any]) -> bool:

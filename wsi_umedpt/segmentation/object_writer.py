@@ -18,6 +18,7 @@ import numpy.typing as npt
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.segmentation.blending import Canvas, Rows
 from wsi_umedpt.segmentation.row_stream import Stitcher
+from wsi_umedpt.segmentation.watershed import LIKELY
 from wsi_umedpt.segmentation.window_layout import WindowLayout
 from wsi_umedpt.segmentation.window_maps import Maps, Vectors, WindowMaps
 from wsi_umedpt.slides.tissue import TissueMask
@@ -47,6 +48,8 @@ class Kind:
     classes: tuple[str, ...]
     border: bool = False
     """True if the windows' last channel is the border between objects."""
+    vouched: bool = False
+    """True if an object needs a box, or a likely inner part: where windows come with both boxes and a border."""
     pixels: bool = True
     """True if windows come with probabilities of pixels; else objects are boxes alone."""
     min_um2: float = 10.0
@@ -89,7 +92,13 @@ class ObjectMap:
         width = layout.canvas_width if kind.pixels else 0  # boxes alone need no memory of pixels
         self._canvas = Canvas(width, layout.spec.size_px, layout.spec.stride, len(kind.classes) + kind.border)
         self._stitcher = Stitcher(
-            width, kind.classes, border=kind.border, scale=layout.scale, mpp=mpp, min_um2=kind.min_um2
+            width,
+            kind.classes,
+            border=kind.border,
+            scale=layout.scale,
+            mpp=mpp,
+            min_um2=kind.min_um2,
+            least=LIKELY if kind.vouched else 0,
         )
         colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(kind.classes)))
         self._maps = WindowMaps(layout, kind.maps)
