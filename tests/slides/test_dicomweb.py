@@ -1,6 +1,8 @@
 """Slides on a DICOMweb server: the pixels of their files, read where they lie, and what is said where that fails."""
 
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +211,7 @@ def test_a_server_that_fails_midway_fails_the_slide(server):
     """Tiles that did not come are not taken for damaged ones, and the attempt does not count as the slide's fault."""
     with open_slide(server.name()) as slide:
         grid = lay_grid(slide.size, slide.mpp, TileSpec(size_px=256, mpp=0.5, min_tissue=0))
-        server.after = server.sent + 4
+        server.after = server.sent + 1
         with pytest.raises(UnreachableError, match="503"):
             list(read_tiles(slide, grid, readers=0))
     for error in (UnreachableError("503"), SlideError("damaged")):  # as processes that read tell their parent
@@ -222,8 +224,26 @@ def test_a_frame_that_does_not_decode_is_an_unreadable_tile(server):
     one = server.instances[f"{SERIES}.0"]
     at = one.PixelData.index(b"\xff\xda") + 2
     one.PixelData = one.PixelData[: at - 2] + bytes(40) + one.PixelData[at + 38 :]
-    with open_slide(server.name()) as slide, pytest.raises(PixelError, match=r"1\.2\.840\.99\.7: level 0 at \(0, 0\)"):
-        slide.read(Box(0, 0, 100, 100))
+    with open_slide(server.name()) as slide:
+        with pytest.raises(PixelError, match=r"1\.2\.840\.99\.7: level 0 at \(0, 0\)"):
+            slide.read(Box(0, 0, 100, 100))
+        grid = lay_grid(slide.size, slide.mpp, TileSpec(size_px=256, mpp=0.5, min_tissue=0))
+        ok = np.concatenate([batch.ok for batch in read_tiles(slide, grid, readers=0)])
+    assert (ok.sum(), ok[0]) == (len(grid) - 1, False)
+
+
+def test_a_line_of_tiles_is_a_question_or_two(server):
+    """Each frame comes once, and none that no tile needs; what is read in bulk is what is read alone."""
+    with open_slide(server.name()) as slide:
+        grid = lay_grid(slide.size, slide.mpp, TileSpec(size_px=100, mpp=0.5, min_tissue=0))
+        grid = replace(grid, xy=grid.xy[20:], tissue=grid.tissue[20:])
+        before = len(server.asked)
+        found = np.concatenate([batch.pixels.copy() for batch in read_tiles(slide, grid, readers=0)])
+        asked = [path.rpartition("/")[2].split(",") for path in server.asked[before:]]
+        alone = [slide.read(Box(x, y, 100, 100)) for x, y in grid.xy.tolist()]
+    assert np.array_equal(found, alone)
+    assert sorted(map(int, itertools.chain(*asked))) == [*range(1, 13)]
+    assert len(asked) == 2
 
 
 def test_many_frames_are_asked_for_in_parts(server, monkeypatch):

@@ -49,6 +49,9 @@ class Server(ThreadingHTTPServer):
         self.sends_to = ""
         """URL of the server that has what this one is asked for."""
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: who asked did not wait."""
+
     @property
     def host(self) -> str:
         """Host and port."""

@@ -9,7 +9,7 @@ Read top to bottom: `open_source`, then the sources of pixels.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from wsi_umedpt.errors import PixelError, SlideError
 from wsi_umedpt.slides.area import shrink
-from wsi_umedpt.slides.readers.base import NativeTiles, Pixels
+from wsi_umedpt.slides.readers.base import ExpectingTiles, NativeTiles, Pixels
 from wsi_umedpt.slides.slide import Slide
 from wsi_umedpt.slides.tiling import TileGrid
 
@@ -169,6 +169,9 @@ class _NativeSource:
             # Those that the next line, of whichever grid, needs too are kept until then.
             own = range(native_rows.start, following[0][3] // height if following else native_rows.stop)
             self._native.forget_rows(y // height)
+            if self._native.expects:
+                asked = ((c, r) for _, _, x, _ in line for c in self._columns(x, cut.reach) for r in native_rows)
+                self._native.expect(dict.fromkeys(asked))
             for n, _, x, _ in line:
                 columns = self._columns(x, cut.reach)
                 self._native.forget_columns(columns.start, own)
@@ -219,6 +222,7 @@ class _Decoded:
     def __init__(self, tiles: NativeTiles, dct: int, pre: int, blank: int) -> None:
         self._tiles, self._dct, self._pre, self._blank = tiles, dct, pre, blank
         self.width, self.height = tiles.tile_width // pre, tiles.tile_height // pre
+        self.expects = isinstance(tiles, ExpectingTiles)
         self._at: dict[int, dict[int, int]] = {}
         self._buffer = _bytes(tiles.tile_width * tiles.tile_height * 3) if pre > dct else None
         self._free: list[int] = []
@@ -233,6 +237,11 @@ class _Decoded:
         if column not in line:
             line[column] = self._decode(column, row)
         return line[column]
+
+    def expect(self, asked: Iterable[tuple[int, int]]) -> None:
+        """Tell whoever gives native tiles which of them come next: those that are not here."""
+        if isinstance(self._tiles, ExpectingTiles):
+            self._tiles.expect([(column, row) for column, row in asked if column not in self._at.get(row, ())])
 
     def is_one(self, x: int, y: int, reach: int) -> bool:
         """Return whether a tile of the grid is one native tile as it is, not decoded yet."""

@@ -7,7 +7,7 @@ which `wsi_umedpt.slides.channels` makes a `Reader` once somebody says which cha
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,15 @@ class NativeTiles(Protocol):
         PixelError
             If the tile is damaged.
         """
+        ...
+
+
+@runtime_checkable
+class ExpectingTiles(Protocol):
+    """Native tiles that are cheaper several at a time, as those that a server is asked for."""
+
+    def expect(self, tiles: Sequence[tuple[int, int]]) -> None:
+        """Be told which tiles (column, row) will be decoded next, in about this order."""
         ...
 
 

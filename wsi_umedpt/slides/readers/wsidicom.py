@@ -4,6 +4,8 @@ Needs the extra ``dicom`` (wsidicom). Levels are those of the series in the file
 never read.
 """
 
+import itertools
+import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ from wsi_umedpt.slides.readers.tiff_directories import MAX_TILE_SIDE
 
 _COLOURS = frozenset(["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"])
 _GREY = "MONOCHROME2"
+_TOGETHER = 32
+"""Most frames that are asked for at a time, and decoded: 6 MB of 256 px."""
 
 
 def open_wsidicom(path: Path) -> AnyReader:
@@ -110,8 +114,8 @@ class _Dicom:
     def __init__(self, opened: Opened, info: SlideInfo) -> None:
         self.name, self._opened, self.info = opened.reader, opened, info
         self._reading = threading.Lock()
-        levels = opened.slide.levels
-        listed = [(level.level, checked_size(level.size.width, level.size.height)) for level in levels]
+        self._groups = {level.level: level for level in opened.slide.levels}
+        listed = [(n, checked_size(level.size.width, level.size.height)) for n, level in self._groups.items()]
         size = listed[0][1]
         kept = [(number, one) for number, one in listed if is_level(size, one)]
         self._numbers = [number for number, _ in kept]
@@ -141,8 +145,68 @@ class DicomColours(_Dicom):
         return np.ascontiguousarray(self._read(level, (x, y, width, height))[..., :3])
 
     def native_tiles(self, level: int) -> NativeTiles | None:
-        """None: wsidicom composes its pixels."""
-        return None
+        """Frames of a level; None where several instances share it, of which wsidicom chooses."""
+        group = self._groups[self._numbers[level]]
+        if len(group.instances) > 1:
+            return None
+        return _Frames(self._opened.name, group.default_instance, self._reading)
+
+
+class _Frames:
+    """Frames of a level, asked for some at a time."""
+
+    scalable = False
+
+    def __init__(self, name: str, instance: Any, reading: threading.Lock) -> None:
+        self._name, self._instance, self._reading = name, instance, reading
+        size = instance.image_data.tile_size
+        self.tile_width, self.tile_height = size.width, size.height
+        self._expected: dict[tuple[int, int], None] = {}
+        self._ready: dict[tuple[int, int], Any] = {}
+
+    def expect(self, tiles: Sequence[tuple[int, int]]) -> None:
+        """See `ExpectingTiles.expect`."""
+        with self._reading:
+            self._expected = dict.fromkeys(tiles)
+            self._ready.clear()
+
+    def decode(self, col: int, row: int, *, shrink: int, buffer: Pixels) -> Pixels | None:
+        """Decode one frame into `buffer`; see `NativeTiles.decode`."""
+        shape = self.tile_height, self.tile_width, 3
+        out = buffer[: math.prod(shape)].reshape(shape)
+        with self._reading:
+            if (col, row) not in self._ready:
+                self._read((col, row))
+            out[:] = self._ready.pop((col, row))
+        return out
+
+    def _read(self, tile: tuple[int, int]) -> None:
+        """Read a frame, and those that are expected after it; where one does not decode, the first alone."""
+        self._expected.pop(tile, None)
+        tiles = [tile, *itertools.islice(self._expected, _TOGETHER - 1)]
+        try:
+            self._ready |= self._frames(tiles)
+        except PixelError:
+            if len(tiles) == 1:
+                raise
+            self._expected.clear()
+            self._ready |= self._frames([tile])
+            return
+        for one in tiles[1:]:
+            del self._expected[one]
+
+    def _frames(self, tiles: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+        from wsidicom.geometry import Point
+
+        one = self._instance
+        points = [Point(col, row) for col, row in tiles]
+        try:
+            found = one.image_data.get_decoded_tiles(points, one.default_z, one.default_path, cache=False)
+            return dict(zip(tiles, found, strict=True))
+        except RemoteError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each codec has errors of its own
+            raise PixelError(f"{self._name}: frame {tiles[0]}: {error}") from None
 
 
 class DicomChannel(_Dicom):
