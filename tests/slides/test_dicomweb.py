@@ -176,6 +176,7 @@ def test_processes_read_the_same_tiles(server, monkeypatch):
         ({"page": True}, RemoteError, "is not answered as a DICOMweb server does, but by a page"),
         ({"down": True}, UnreachableError, "refused"),
         ({"silent": True}, UnreachableError, "no answer for 0.05 s"),
+        ({"bomb": True}, RemoteError, "is answered with more than 1,000,000 bytes"),
         (
             {"Modality": "CT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
             UnsupportedSlideError,
@@ -195,6 +196,9 @@ def test_what_goes_wrong_is_said(server, monkeypatch, broken, error, said):
         elif key == "silent":
             monkeypatch.setattr(dicomweb, "SILENT_S", 0.05)
             server.silent.clear()
+        elif key == "bomb":
+            monkeypatch.setattr(dicomweb, "_MOST_BYTES", 1_000_000)
+            server.bomb = True
         elif key[0].isupper():
             for instance in server.instances.values():
                 setattr(instance, key, value)

@@ -1,6 +1,7 @@
 """A DICOMweb server on this machine (WADO-RS: metadata of a series, and frames), and what it was asked."""
 
 import contextlib
+import gzip
 import json
 import re
 import threading
@@ -46,6 +47,8 @@ class Server(ThreadingHTTPServer):
         self.silent = threading.Event()
         """Cleared, it takes what is asked, and says nothing."""
         self.silent.set()
+        self.bomb = False
+        """What it sends is small, and unpacks to 10 MB."""
         self.sends_to = ""
         """URL of the server that has what this one is asked for."""
 
@@ -85,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403 if signed else 401, "text/plain", b"")
         elif server.refuses:
             self._answer(server.refuses, "text/plain", b"")
+        elif server.bomb:
+            self._answer(200, "application/dicom+json", gzip.compress(b"[" + b" " * 10_000_000, 1), packed="gzip")
         elif server.page:
             self._answer(200, "text/html", b"<html>Slides</html>")
         elif found := re.fullmatch(r"/pacs/studies/[^/]+/series/([^/]+)/metadata", self.path):
@@ -128,8 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         body += f"--{BOUNDARY}--\r\n".encode()
         self._answer(200, f'multipart/related; type="image/jpeg"; boundary={BOUNDARY}', body)
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _answer(self, status: int, kind: str, body: bytes, *, packed: str = "identity") -> None:
         self.send_response(status)
+        self.send_header("Content-Encoding", packed)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

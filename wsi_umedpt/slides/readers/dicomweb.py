@@ -28,8 +28,8 @@ TOKENS = "WSI_UMEDPT_DICOMWEB_TOKENS"
 """Variable of the environment: ``HOST=TOKEN``, separated by spaces; a token is sent to its host alone."""
 CONNECT_S, SILENT_S = 10.0, 60.0
 """Seconds in which a server must accept a connection, and in which it must send something."""
-_MOST_BYTES = 1 << 30
-"""Most bytes of one answer."""
+_MOST_BYTES = 1 << 29
+"""Most bytes of one answer, unpacked."""
 _AT_ONCE = 64
 """Most frames of one question: their numbers stand in its URL, which servers want short."""
 _POSITIONS = 0x52009230
@@ -284,10 +284,7 @@ def _token(series: Series) -> str:
 def _check_answer(series: Series, response: Any) -> None:
     status = response.status_code
     if status < 400:
-        size = response.headers.get("Content-Length", "")
-        if size.isdecimal() and int(size) > _MOST_BYTES:
-            response.close()
-            raise RemoteError(f"{series} is answered with {int(size):,} bytes, and {_MOST_BYTES:,} are read at most")
+        response.iter_content = partial(_bounded, series, response.iter_content)
         return
     response.close()
     if status in (401, 403):
@@ -302,6 +299,16 @@ def _check_answer(series: Series, response: Any) -> None:
         )
     if status in _NOT_SO:
         raise _NotSoError(f"{series}: the server does not answer what was asked ({status} {response.reason})")
+
+
+def _bounded(series: Series, read: Callable[..., Iterator[bytes]], *args: Any, **options: Any) -> Iterator[bytes]:
+    """Content of an answer, unpacked, as far as it is no bomb."""
+    total = 0
+    for part in read(*args, **options):
+        total += len(part)
+        if total > _MOST_BYTES:
+            raise RemoteError(f"{series} is answered with more than {_MOST_BYTES:,} bytes, which is no slide's")
+        yield part
 
 
 def _header(instance: Any) -> Header:
