@@ -27,6 +27,7 @@ from unittest.mock import patch
 
 os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")  # napari as it comes, not as set here
 
+import cv2
 import numpy as np
 from napari_wsi_umedpt.docks.base import Dock, frame_of_dock, open_dock
 from napari_wsi_umedpt.window.runs import Runs
@@ -39,12 +40,14 @@ from qtpy.QtGui import QGuiApplication, QImage
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 
 import wsi_umedpt as wu
+from wsi_umedpt.geometry import Box
 from wsi_umedpt.interop import StoreSource
 from wsi_umedpt.mil import BagReader, Case, Cohort, FitSettings, StudySettings, Target, develop
 from wsi_umedpt.models import load_encoder
 from wsi_umedpt.pipeline import encode_slide
 from wsi_umedpt.slides import TileSpec, find_tissue, lay_grid, open_slide, sample_slide
 from wsi_umedpt.store import Bag, SlideStore
+from wsi_umedpt.testing import write_pyramid
 
 PLUGIN = "napari-wsi-umedpt"
 SPEC = TileSpec(stride_px=112)  # half a tile: a finer map
@@ -68,6 +71,8 @@ NUCLEUS = (1171, 1128)
 """What is clicked on, level-0 px."""
 BESIDE = (1230, 1180)
 """Where a nucleus is drawn, level-0 px."""
+TURN = 25.0
+"""Degrees by which the second of two slides lies turned."""
 BORDER = (1090, 1500)
 """Where epidermis ends, level-0 px."""
 RESULTS, MODEL = Path("CMU-1-Small-Region.zarr"), Path("toy/model.json")
@@ -263,6 +268,16 @@ def results() -> Path:
     return RESULTS
 
 
+def turned_slide() -> tuple[Path, np.ndarray]:
+    """The demo slide turned by `TURN` degrees, and the matrix (2, 3) from its places to those of the turned one."""
+    with open_slide(sample_slide()) as slide:
+        size, mpp = slide.size, slide.mpp
+        pixels = slide.read(Box(0, 0, *size), mpp)
+    onto = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), TURN, 1.0)
+    turned = cv2.warpAffine(pixels, onto, size, borderValue=(243, 243, 243))
+    return write_pyramid(Path("turned.svs"), turned, mpp=mpp), onto
+
+
 def segmented() -> Path:
     """Nuclei of the demo slide, with vectors, in the folder that is worked in."""
     with open_slide(sample_slide()) as slide:
@@ -351,15 +366,22 @@ def keys(scene: Scene) -> None:
 
 
 def linked(scene: Scene) -> None:
-    """Two windows with linked views; the second shows haematoxylin alone."""
+    """Two windows with linked views; the second slide lies turned and shows haematoxylin alone."""
     scene.open()
     scene.beside = window_beside(scene.viewer)
-    scene.beside.open(sample_slide(), plugin=PLUGIN)
+    path, onto = turned_slide()
+    scene.beside.open(path, plugin=PLUGIN)
     open_dock(scene.beside, "Stains").show_stain("hematoxylin")
+    frame_of_dock(open_dock(scene.beside, "Stains")).hide()
     scene.resize(LAPTOP)
     scene.beside.reset_view()
     dock = scene.dock("Two slides")
-    dock.link_as_they_lie()
+    dock.pick()
+    same = np.array(POINTS["Epidermis"][:3], float)
+    there = same @ onto[:, :2].T + onto[:, 2]
+    for viewer, clicks, points in zip((scene.viewer, scene.beside), dock.points, (same, there), strict=True):
+        clicks += [(y, x) for y, x in current_place(viewer).to_world(points).tolist()]
+    dock._register()
     look_at(scene, 10)
 
 

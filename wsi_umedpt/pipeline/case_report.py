@@ -6,6 +6,7 @@ it. Numbers are those of `wsi-umedpt export`; the page makes no request and runs
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,12 @@ _SIDE, _HEAT_SIDE = 800, 640
 _QUALITY = 88
 _MOST_HEATMAPS = 8
 """Columns of scores that nobody named."""
+_HEADINGS = {
+    "region": "number", "region_name": "name", "region_class": "class", "objects_count": "objects",
+    "objects_per_mm2": "objects per mm2",
+}  # fmt: skip
+"""Headings of columns, where their names are not these very words."""
+_UNIT = re.compile(r"_(um2|um|mm2|mm|px)$")
 _UNSAID = {"sha256", "contents", "unreadable", "columns", "grid_id"}
 """Facts of what made something that a reader of the page has no use for."""
 
@@ -105,8 +112,8 @@ def write_case_report(path: Path, store: SlideStore, contents: CaseContents | No
         "verdict": [line.strip() for line in what.verdict.splitlines() if line.strip()],
         "picture": _source(region_picture(store, what.drawn, _SIDE)),
         "figures": figures,
-        "regions": _table(region_rows(what.drawn, of["mpp"], objects, what.positive), _doubled(objects)),
-        "hotspots": _table(spots),
+        "regions": _table(region_rows(what.drawn, of["mpp"], objects, what.positive), objects),
+        "hotspots": _table(spots, objects),
         "heatmaps": _heatmaps(store, what.heatmaps),
         "made_by": _made_by(store, counted),
     }
@@ -142,10 +149,34 @@ def _doubled(objects: Objects | None) -> str:
     return f"{objects.classes[0]}_" if objects is not None and len(objects.classes) == 1 else ""
 
 
-def _table(rows: Sequence[dict[str, Any]], without: str = "") -> dict[str, list[Any]]:
-    """Names of columns, and cells as they are read; columns that begin as `without` are left out."""
+def _table(rows: Sequence[dict[str, Any]], objects: Objects | None) -> dict[str, list[Any]]:
+    """Headings of columns, and cells as they are read; columns that repeat others are left out."""
+    without, classes = _doubled(objects), () if objects is None else objects.classes
     names = list(dict.fromkeys(name for row in rows for name in row if not (without and name.startswith(without))))
-    return {"names": names, "rows": [[_cell(row.get(name)) for name in names] for row in rows]}
+    return {
+        "names": [_heading(name, classes) for name in names],
+        "rows": [[_cell(row.get(name)) for name in names] for row in rows],
+    }
+
+
+def _heading(name: str, classes: Sequence[str]) -> str:
+    """Name of a column of `wsi-umedpt export`, in words.
+
+    Examples
+    --------
+    >>> [_heading(name, ["cell_a"]) for name in ("region", "area_mm2", "objects_count", "cell_a_mean_area_um2")]
+    ['number', 'area, mm2', 'objects', 'cell_a: mean area, um2']
+    >>> [_heading(name, ["cell_a"]) for name in ("cell_a_count", "cell_a_per_mm2", "region_class", "mean_eosin")]
+    ['cell_a', 'cell_a per mm2', 'class', 'mean eosin']
+    """
+    if name in _HEADINGS:
+        return _HEADINGS[name]
+    label = next((one for one in sorted(classes, key=len, reverse=True) if name.startswith(f"{one}_")), "")
+    rest = name[len(label) :].lstrip("_")
+    if rest in ("count", "per_mm2"):
+        return f"{label} {rest.replace('_', ' ').removeprefix('count')}".strip()
+    words = _UNIT.sub(r", \1", rest).replace("_", " ")
+    return f"{label}: {words}" if label else words
 
 
 def _cell(value: Any) -> str:

@@ -1,10 +1,12 @@
 """More of the same, found by a right click in a window that is shown."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QLabel
 from wsi_umedpt.slides.tiling import TileSpec
 
 from napari_wsi_umedpt.layers.build import shown_by
@@ -48,6 +50,13 @@ def choose(hands, text: str) -> None:
     hands.click(hands.on(menu, menu.actionGeometry(action)))
 
 
+def near(place, words: str) -> bool:
+    """Whether the status bar says a place of the slide, within a canvas px."""
+    said = re.fullmatch(r"x ([\d,]+) y ([\d,]+) px", words)
+    numbers = [int(part.replace(",", "")) for part in said.groups()] if said else [-99, -99]
+    return bool(np.abs(np.array(numbers) - place).max() <= 3)
+
+
 def in_tumour(dock) -> np.ndarray:
     left, top, right, bottom = TUMOUR
     middles = np.array([(one.x + one.side / 2, one.y + one.side / 2) for one in dock.found])
@@ -78,12 +87,28 @@ def test_a_right_click_on_a_tile_finds_its_like(hands, folder):
             == pytest.approx(((one.y + one.side / 2 - 0.5) * MPP, (one.x + one.side / 2 - 0.5) * MPP))
         )
     )
+    middle = round(one.x + one.side / 2), round(one.y + one.side / 2)
+    hands.move(hands.on_canvas(*middle))
+    hands.until(lambda: any(near(middle, label.text()) for label in hands.window.statusBar().findChildren(QLabel)))
+    assert dock.gallery.chosen == []
+    for number in (0, 2):  # which goes nowhere
+        item = dock.gallery.list.visualItemRect(dock.gallery.list.item(number))
+        hands._do("keydown", "ctrl")
+        hands.click(hands.on(dock.gallery.list.viewport(), item))
+        hands._do("keyup", "ctrl", releases=1)
+    assert dock.gallery.chosen == [0, 2]
+    assert dock.label_button.text() == "Label 2"
+    dock.name.setCurrentText("Two of them")
+    hands.click(dock.label_button)
+    few = hands.dock("Few-shot classifier")
+    hands.until(lambda: {*few.labelling.labels} == {dock.found[0].row, dock.found[2].row})
+    hands.dock("Find alike")
+    dock.gallery.list.clearSelection()
     dock.name.setCurrentText("Violet")
     hands.click(dock.label_button)
     file = folder / "planted.labels.json"
     hands.until(file.exists)
-    assert [label for _, _, label in json.loads(file.read_text())["points"]] == ["Violet"] * 40
-    few = hands.dock("Few-shot classifier")
+    hands.until(lambda: [label for _, _, label in json.loads(file.read_text())["points"]] == ["Violet"] * 40)
     hands.until(lambda: len(few.labelling.labels) == 40)
     assert set(few.labelling.labels) == {one.row for one in dock.found}
 
@@ -102,12 +127,20 @@ def test_a_region_finds_its_like_in_all_cases(hands, folder, told):
     hands.click(hands.on_canvas(*INSIDE), button=RIGHT)
     choose(hands, "Find tiles like this region")
     dock = hands.dock("Find alike")
-    hands.until(lambda: "most like this region" in dock.words.text())
+    hands.until(lambda: "tiles of 2 slides, most like this region" in dock.words.text())  # unasked, as there is a list
+    hands.until(lambda: not dock._reading.busy)
+    items = [dock.gallery.list.item(n) for n in range(dock.gallery.list.count())]
+    assert [item.text().split("\n")[1] for item in items] == [one.slide_id for one in dock.found]
+    dock.scope.setCurrentIndex(0)
+    dock.scope.activated.emit(0)
+    hands.until(lambda: "tiles of this slide, most like" in dock.words.text())
     assert {one.slide_id for one in dock.found} == {"other"}
+    assert "\n" not in dock.gallery.list.item(0).text()
     dock.scope.setCurrentIndex(1)
     dock.scope.activated.emit(1)
     hands.until(lambda: "tiles of 2 slides, most like" in dock.words.text())
     hands.until(lambda: not dock._reading.busy)
+    hands.keep_picture("alike-of-two-slides")
     number = next(n for n, one in enumerate(dock.found) if one.slide_id == "planted")
     dock.gallery.list.scrollToItem(dock.gallery.list.item(number))
     dock.gallery.list.itemClicked.emit(dock.gallery.list.item(number))

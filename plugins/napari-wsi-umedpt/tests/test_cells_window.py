@@ -13,6 +13,7 @@ from napari_wsi_umedpt.docks.base import frame_of_dock
 from napari_wsi_umedpt.layers.build import KEY
 from napari_wsi_umedpt.layers.run_results import shown_of
 from napari_wsi_umedpt.logic.analysis import ModelChoice
+from napari_wsi_umedpt.logic.navigation import magnification_of
 from napari_wsi_umedpt.opening.load import open_path
 from napari_wsi_umedpt.window.tool_bar import ToolBar
 from napari_wsi_umedpt.window.viewer import add_layers
@@ -101,6 +102,11 @@ def test_clicked_cells_are_learned_from_and_all_are_counted(hands, dock):
     shown = dock._colours.metadata[KEY]
     assert np.bincount(shown.objects.objects.class_index).tolist() == [50, 50]
     hands.keep_picture("cells")
+    picture = dock.gallery.list.visualItemRect(dock.gallery.list.item(0))
+    dock.gallery.list.itemClicked.emit(dock.gallery.list.itemAt(picture.center()))
+    assert 20 <= magnification_of(hands.viewer.scene.camera.zoom) <= 40
+    hands.viewer.reset_view()
+    hands.wait()
     before = hands.viewer.scene.camera.center
     at = hands.on_canvas(1200, 1400)
     hands.drag([at, at + type(at)(60, 0)])

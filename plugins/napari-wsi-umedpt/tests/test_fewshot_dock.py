@@ -146,7 +146,7 @@ def test_saved_and_opened_again(dock, store, planted, tmp_path, told, make_napar
     assert {region.label for region in read_drawn_labels(regions, "planted").regions} == {"Tumor", "Other"}
     assert Probe.load(probe).weight == pytest.approx(dock.taught.probe.weight)
     dock.write_scores()
-    qtbot.waitUntil(lambda: "Wrote scores" in told[-1].message)
+    qtbot.waitUntil(lambda: "Kept in the results" in told[-1].message)
     assert read_scores(SlideStore.open(store), "few-shot")[0] == pytest.approx(dock.taught.chances, nan_ok=True)
     fresh = docked(make_napari_viewer(show=True), store, planted.slide, qtbot)
     for path in (table, regions):

@@ -127,7 +127,7 @@ def test_counts_follow_classes_that_are_learned_anew(hands, dock):
     assert dock.label.currentText() == "stroma"
     dock.label.setCurrentText("mitosis")
     hands.click(dock.find_button)
-    hands.until(lambda: dock.found.text().startswith("2 mitosis in"))
+    hands.until(lambda: dock.found.text().startswith("mitosis: 2 in"))
 
 
 def test_the_densest_circle_is_found_and_shown(hands, dock, planted):
@@ -137,7 +137,7 @@ def test_the_densest_circle_is_found_and_shown(hands, dock, planted):
     objects, _ = read_objects(SlideStore.open(planted.store))
     expected = next(one for one in find_hotspots(objects, MPP, (0.5,)) if one.label == "tumour")
     assert dock.hotspot == expected
-    assert dock.found.text() == "2 tumour in 0.5 mm2 (4 per mm2)"
+    assert dock.found.text() == "tumour: 2 in 0.5 mm2 (4 per mm2)"
     layer = hands.viewer.layers["hotspot"]
     (box,) = layer.data
     assert np.pi * np.ptp(box[:, 0]) * np.ptp(box[:, 1]) / 4 / 1e6 == pytest.approx(0.5, rel=1e-4)
@@ -146,6 +146,25 @@ def test_the_densest_circle_is_found_and_shown(hands, dock, planted):
     assert TUMOUR[0] < middle[0] < TUMOUR[2]
     hands.wait(300)
     hands.keep_picture("hotspot")
+
+
+def test_a_hotspot_that_is_kept_is_a_region_like_others(hands, dock, planted):
+    """It is counted in the table, saved beside the slide's results, undone by Ctrl-Z; the tool at hand stays."""
+    hands.click(dock.find_button)
+    hands.until(lambda: "hotspot" in hands.viewer.layers)
+    hands.until(dock.keep_button.isVisible)
+    hands.click(dock.keep_button)
+    hands.until(lambda: [row[0] for row in cells(dock)] == ["Hotspot"])
+    hands.until(lambda: dock.counts[0].counts == {"tumour": 2, "stroma": 1})
+    assert dock.counts[0].area_mm2 == pytest.approx(0.5, rel=0.01)
+    assert "hotspot" not in hands.viewer.layers
+    assert dock.keep_button.isHidden()
+    (file,) = planted.store.parent.glob("*.annotations.geojson")
+    (kept,) = read_annotation_file(file).annotations
+    assert kept.name == "Hotspot"
+    hands.keep_picture("hotspot-kept")
+    hands.press("ctrl+z")
+    hands.until(lambda: "Hotspot" not in [row[0] for row in cells(dock)])
 
 
 def test_window_python_and_command_line_say_the_same(hands, dock, planted, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton
 from shapely.geometry.base import BaseGeometry
 from wsi_umedpt.errors import WsiError
+from wsi_umedpt.messages import counted
 
 from napari_wsi_umedpt.docks.base import Offer
 from napari_wsi_umedpt.docks.gallery import Gallery
@@ -27,6 +28,8 @@ _HELP = "Click with the right button on a tile, or into a region that you drew, 
 _LACKING = "There is nothing to compare yet: the features of this slide must be computed."
 _THIS, _ALL = "this slide", "all slides of the case list"
 _ROWS = 5
+_MOST_UNASKED = 20
+"""Slides of the case list that are searched unasked: the features of more are read when they are asked for."""
 _Result: TypeAlias = "tuple[Searched, list[SimilarTile], float, Square | None]"
 """Tiles that were searched and found, the duration in s, and the tile that was asked about; None of a region."""
 
@@ -44,6 +47,8 @@ class AlikeDock(GoingDock):
         self._searched: dict[tuple[Path, ...], Searched] = {}
         """Search of the slides that were read last."""
         self._asked: tuple[Path, str, Asked] | None = None
+        self._scope_chosen = False
+        """Whether the user chose where to search."""
         self._reports = Reports()
         self._searching, self._reading = Newest(self._cannot_find), Newest(self.tell_error)
         self._letting_go += [self._searching.forget, self._reading.forget]
@@ -55,18 +60,19 @@ class AlikeDock(GoingDock):
     def _build(self) -> None:
         self.scope = QComboBox()
         self.scope.addItems([_THIS, _ALL])
-        self.scope.activated.connect(lambda *_: self._search())
+        self.scope.activated.connect(lambda *_: self._choose_scope())
         self.offer = Offer(self._viewer, "Analyse", "Compute features ...")
         self.words = QLabel(_HELP)
         self.words.setWordWrap(True)
         self.words.setMinimumHeight(40)
-        self.gallery = Gallery("Most similar first; click to go there", self._go_to, rows=_ROWS)
+        title = "Most similar first. Click to go there, Ctrl-click to choose those to label."
+        self.gallery = Gallery(title, self._go_to, rows=_ROWS, chosen=self._tell_chosen)
         self.name = QComboBox()
         self.name.setEditable(True)
         self.name.addItems(TileLabelling.of(self._viewer).names)
         self.label_button = QPushButton("Label all")
         self.label_button.setToolTip(
-            "Give all these tiles this class, for the few-shot classifier; on other slides too"
+            "Give these tiles, or those chosen by Ctrl-click, this class, for the few-shot classifier; on all slides"
         )
         self.label_button.clicked.connect(lambda *_: self.label_all(self.name.currentText().strip()))
         form = QFormLayout()
@@ -92,6 +98,13 @@ class AlikeDock(GoingDock):
             tell(_LACKING)
             return
         self._asked = store, place.slide_id, asked
+        if not self._scope_chosen:
+            cases = {*self.case_stores()}
+            self.scope.setCurrentText(_ALL if store in cases and 1 < len(cases) <= _MOST_UNASKED else _THIS)
+        self._search()
+
+    def _choose_scope(self) -> None:
+        self._scope_chosen = True
         self._search()
 
     def _search(self) -> None:
@@ -129,14 +142,17 @@ class AlikeDock(GoingDock):
             words += f" {len(searched.left_out)} slides cannot be searched, the first {name}: {why}"
         self.words.setText(words)
         rows, said = range(len(self.found)), [f"{one.similarity:.2f}" for one in self.found]
-        self.gallery.show_tiles(rows, said, None)
+        names = [one.slide_id for one in self.found] if many > 1 else None
+        self.gallery.list.clear()  # other tiles may have the same numbers
+        self.gallery.show_tiles(rows, said, None, names)
+        self._tell_chosen()
         found, opened = self.found, current_slide(self._viewer)
         slides_open = {} if opened is None or self._asked is None else {self._asked[1]: opened.slide}
 
         def read() -> Any:
             return pictures_of_found(found, searched.stores, slides_open, self._reports)
 
-        self._reading.ask(read, lambda pictures: self.gallery.show_tiles(rows, said, pictures))
+        self._reading.ask(read, lambda pictures: self.gallery.show_tiles(rows, said, pictures, names))
 
     def _cannot_find(self, error: Exception) -> None:
         self.words.setText(_HELP)
@@ -153,14 +169,19 @@ class AlikeDock(GoingDock):
         lacking = current_store(self._viewer) is None and current_slide(self._viewer) is not None
         self.offer.say(_LACKING if lacking else "")
 
+    def _tell_chosen(self) -> None:
+        many = len(self.gallery.chosen)
+        self.label_button.setText(f"Label {many}" if many else "Label all")
+
     def label_all(self, name: str) -> None:
-        """Give all tiles that were found a class; labels of other slides are there when they are opened."""
+        """Give the tiles that were chosen, or all that were found, a class; on slides that are not shown, too."""
         if not self.found or not name:
             tell("Find tiles first, and name their class." if name else "Name the class first.")
             return
         (searched,) = self._searched.values()
         rows: dict[str, list[int]] = {}
-        for one in self.found:
+        chosen = [self.found[number] for number in self.gallery.chosen] or self.found
+        for one in chosen:
             rows.setdefault(one.slide_id, []).append(one.row)
         tiles = [TilesOf(searched.stores[name], searched.grid_ids[name], some) for name, some in rows.items()]
         try:
@@ -169,4 +190,4 @@ class AlikeDock(GoingDock):
             self.tell_error(error)
             return
         many = f" of {len(rows)} slides" if len(rows) > 1 else ""
-        tell(f"Labelled {len(self.found)} tiles{many} as {name}: the dock Few-shot classifier learns from them.")
+        tell(f"Labelled {counted(len(chosen), 'tile')}{many} as {name}: the dock Tiles learns from them.")

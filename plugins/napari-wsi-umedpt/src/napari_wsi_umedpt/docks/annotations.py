@@ -32,7 +32,8 @@ from napari_wsi_umedpt.layers.shapes import PASSING, Rgb, classify, colour_of, d
 from napari_wsi_umedpt.logic.annotations import annotations_of, layer_annotations, shapes_layer, write_annotations
 from napari_wsi_umedpt.opening.opener import to_canvas
 from napari_wsi_umedpt.window.notifications import tell
-from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, ours
+from napari_wsi_umedpt.window.regions import last_drawn_in
+from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place
 
 _FILTER = "QuPath GeoJSON (*.geojson *.geojson.gz)"
 _READ = "Annotations (*.geojson *.geojson.gz *.json *.xml *.annotations)"
@@ -79,7 +80,7 @@ class AnnotationsDock(Dock):
         self.words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)  # names may be long
         self.words.setTextFormat(Qt.TextFormat.PlainText)
         self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.bounds = QCheckBox("Files for QuPath: count from what was scanned")
+        self.bounds = QCheckBox("Positions in files as QuPath has them")
         self.bounds.setChecked(True)
         self.bounds.setToolTip(
             "Some scanners state which part of a slide they scanned (MRXS, SCN), and QuPath shows that part alone.\n"
@@ -119,7 +120,6 @@ class AnnotationsDock(Dock):
         self._letting_go.append(partial(self._follow_tool_of, None))
         self._keeper.changed.connect(self._tell_where)
         self._layer_chosen()
-        self._tell_where()
 
     def _tool_buttons(self) -> QGridLayout:
         grid = QGridLayout()
@@ -178,7 +178,7 @@ class AnnotationsDock(Dock):
 
     def take_tool(self, mode: str) -> None:
         """Draw, select or move from now on, in the layer that is selected or else the last one of annotations."""
-        layer = self._active() or self._last()
+        layer = self._active() or last_drawn_in(self._viewer)
         if layer is None:
             layer = self.new_layer()
         if layer is not None:
@@ -194,6 +194,7 @@ class AnnotationsDock(Dock):
 
     def _layer_chosen(self, event: Any = None) -> None:
         active = self._active()
+        self._tell_where()
         self._follow_tool_of(active)
         self._next_class()
         self._show_tool()
@@ -210,17 +211,6 @@ class AnnotationsDock(Dock):
         mode = "pan_zoom" if self._drawn_in is None else str(self._drawn_in.mode)
         for name, button in self.tools.items():
             button.setChecked(name == mode)
-
-    def _last(self) -> Shapes | None:
-        """The uppermost layer of annotations on the slide that is shown."""
-        place = current_place(self._viewer)
-        found = [
-            layer
-            for layer, shown in ours(self._viewer)
-            if isinstance(layer, Shapes) and shown.kind == "annotations" and not layer.metadata.get(PASSING)
-            if place is not None and shown.place.same_slide(place) and layer.visible
-        ]
-        return found[-1] if found else None
 
     # ---- layers ----
 
@@ -249,6 +239,8 @@ class AnnotationsDock(Dock):
         return layer
 
     def _tell_where(self, *_: Any) -> None:
+        place = current_place(self._viewer)
+        self.bounds.setVisible(place is not None and place.corner != (0, 0))  # else both are the same
         trouble, where = self._keeper.trouble, self._keeper.where
         if trouble:
             self.words.setText(f"NOT SAVED, save it yourself:\n{trouble}")

@@ -141,7 +141,7 @@ class CellsDock(TeachingDock):
             self._tell_nothing()
             return
         colours = dict(zip(taught.probe.classes, self._table, strict=True))
-        said = f"Saved {len(slide.field)} cells to {path}: drag it onto the slide in QuPath."
+        said = f"Saved {len(slide.field):,} cells: {path.name}. In QuPath, drag the file onto the slide. ({path})"
         self._elsewhere.run(
             lambda: slide.export(taught, path, colours), lambda _: tell(said), doing=f"Writing {path.name}"
         )

@@ -13,10 +13,8 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
 )
 from wsi_umedpt.annotations import Annotation as Region
@@ -24,14 +22,24 @@ from wsi_umedpt.segmentation import HOTSPOT_MM2, Hotspot, RegionCounts, find_hot
 
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.docks.case_report import seen_case
+from napari_wsi_umedpt.docks.region_table import region_table
 from napari_wsi_umedpt.layers.build import Place, Shown, shown_by
-from napari_wsi_umedpt.layers.measures import HOTSPOT, RULER, hotspot_layer, hotspot_words, ruler_layer, tell_lengths
+from napari_wsi_umedpt.layers.measures import (
+    HOTSPOT,
+    HOTSPOT_COLOUR,
+    RULER,
+    hotspot_layer,
+    hotspot_words,
+    ruler_layer,
+    tell_lengths,
+)
 from napari_wsi_umedpt.layers.shapes import PASSING, is_being_drawn, layer_meta
 from napari_wsi_umedpt.logic.measuring import Counted, RegionTable, details, layer_regions, row_words, save_tables
 from napari_wsi_umedpt.logic.newest import Newest
 from napari_wsi_umedpt.logic.snapshot import save_report
 from napari_wsi_umedpt.opening.opener import to_canvas
 from napari_wsi_umedpt.window.notifications import tell
+from napari_wsi_umedpt.window.regions import add_circle, passing_layer
 from napari_wsi_umedpt.window.viewer import (
     add_layers,
     camera,
@@ -45,7 +53,6 @@ from napari_wsi_umedpt.window.viewer import (
 _LIVE_MS = 60
 """Between two counts while the hand moves."""
 _POLYGONS = ("add_polygon", "add_polygon_lasso")
-_COLUMNS = ("Region", "mm2", "Objects", "per mm2")
 _ROW_PX, _MOST_ROWS = 24, 6
 _NO_CLASS = "none"
 _SEEN = 0.6
@@ -76,7 +83,7 @@ class MeasureDock(Dock):
         self.clear_button = QPushButton("Clear")
         self.clear_button.setToolTip("Take rulers and hotspots away")
         self.clear_button.clicked.connect(lambda *_: self.clear())
-        self.table = _table()
+        self.table = region_table()
         self.table.cellClicked.connect(lambda row, _: self._choose(row))
         self.words = QLabel(_INVITATION)
         self.words.setWordWrap(True)
@@ -92,6 +99,10 @@ class MeasureDock(Dock):
         self.found = QLabel()
         self.found.setTextFormat(Qt.TextFormat.PlainText)
         self.found.setWordWrap(True)
+        self.keep_button = QPushButton("Keep as a region")
+        self.keep_button.setToolTip("The circle is saved as what you draw is, and what lies in it is counted above")
+        self.keep_button.clicked.connect(lambda *_: self.keep())
+        self.keep_button.hide()
         self.save_button = QPushButton("Save tables ...")
         self.save_button.setToolTip("Regions and hotspots, as `wsi-umedpt export --regions` and --hotspots write them")
         self.save_button.clicked.connect(lambda *_: self._choose_target())
@@ -138,6 +149,7 @@ class MeasureDock(Dock):
         row.addWidget(self.find_button)
         column.addLayout(row)
         column.addWidget(self.found)
+        column.addWidget(self.keep_button)
         column.addStretch(1)
         files = QHBoxLayout()
         for button in (self.save_button, self.report_button):
@@ -148,7 +160,7 @@ class MeasureDock(Dock):
 
     def take_ruler(self, *_: Any) -> None:
         """Draw rulers from now on, or move the slide again."""
-        layer, place = self._passing(RULER), current_place(self._viewer)
+        layer, place = passing_layer(self._viewer, RULER), current_place(self._viewer)
         if layer is not None and layer.mode == "add_line" and layer == self._viewer.layers.selection.active:
             layer.mode = "pan_zoom"
         elif place is None:
@@ -165,23 +177,17 @@ class MeasureDock(Dock):
     def clear(self) -> None:
         """Take rulers and hotspots away."""
         for name in (RULER, HOTSPOT):
-            if (layer := self._passing(name)) is not None:
+            if (layer := passing_layer(self._viewer, name)) is not None:
                 self._viewer.layers.remove(layer)
+        self._forget_hotspot()
+
+    def _forget_hotspot(self) -> None:
         self.found.setText("")
+        self.keep_button.hide()
         self.hotspot = None
 
-    def _passing(self, name: str) -> Shapes | None:
-        """A layer of ours that is not kept, on the slide that is shown."""
-        place = current_place(self._viewer)
-        found = [
-            layer for layer, shown in ours(self._viewer)
-            if shown.name == name and layer.metadata.get(PASSING) and shown.kind == "annotations"
-            if place is not None and shown.place.same_slide(place)
-        ]  # fmt: skip
-        return found[-1] if found else None
-
     def _show_tool(self, event: Any = None) -> None:
-        layer = self._passing(RULER)
+        layer = passing_layer(self._viewer, RULER)
         active = layer is not None and layer == self._viewer.layers.selection.active  # may be a proxy
         self.ruler.setChecked(active and layer is not None and layer.mode == "add_line")
 
@@ -217,7 +223,7 @@ class MeasureDock(Dock):
 
     def _classes_changed(self, event: Any = None) -> None:
         """Count anew; a circle that states a number of before goes."""
-        if (old := self._passing(HOTSPOT)) is not None:
+        if (old := passing_layer(self._viewer, HOTSPOT)) is not None:
             self._viewer.layers.remove(old)
         self._objects_changed()
 
@@ -225,8 +231,8 @@ class MeasureDock(Dock):
         found = [shown_by(layer) for layer in self._counted if layer.visible]
         objects = found[-1] if found else None
         if objects is not self._objects:
-            self._objects, self.hotspot = objects, None
-            self.found.setText("")
+            self._objects = objects
+            self._forget_hotspot()
             classes = objects.classes if objects is not None else ()
             for box, names in ((self.positive, (_NO_CLASS, *classes)), (self.label, classes)):
                 chosen = box.currentText()
@@ -247,7 +253,7 @@ class MeasureDock(Dock):
         """Count again in what is drawn now, beside the window."""
         place = current_place(self._viewer)
         self.regions = [] if place is None else self._drawn(place)
-        if (layer := self._passing(RULER)) is not None:
+        if (layer := passing_layer(self._viewer, RULER)) is not None:
             tell_lengths(layer)
         if place is None or not self.regions:
             self._counting.forget()  # or what is still counted would come back
@@ -323,18 +329,29 @@ class MeasureDock(Dock):
         )
 
     def _show_hotspot(self, place: Place, label: str, found: list[Hotspot]) -> None:
-        if (old := self._passing(HOTSPOT)) is not None:
+        if (old := passing_layer(self._viewer, HOTSPOT)) is not None:
             self._viewer.layers.remove(old)
         self.hotspot = found[0] if found else None
         if self.hotspot is None:
             self.found.setText(f"There is no object of the class {label} there.")
             return
         self.found.setText(hotspot_words(self.hotspot))
+        self.keep_button.show()
         seen = camera(self._viewer)
         seen.zoom = _SEEN * min(canvas_size(self._viewer)) / (2 * self.hotspot.radius_px * place.mpp)
         self._go_to(place, self.hotspot.x, self.hotspot.y)
         with same_selected(self._viewer):
             add_layers(self._viewer, [hotspot_layer(place, self.hotspot, seen.zoom)])
+
+    def keep(self) -> None:
+        """Make the hotspot a region of the class Hotspot: its counts follow when cells are classified anew."""
+        place, spot = current_place(self._viewer), passing_layer(self._viewer, HOTSPOT)
+        if place is None or spot is None:
+            return
+        (box,) = spot.data
+        add_circle(self._viewer, place, box, "Hotspot", HOTSPOT_COLOUR)
+        self._viewer.layers.remove(spot)
+        self._forget_hotspot()
 
     # ---- tables ----
 
@@ -358,10 +375,8 @@ class MeasureDock(Dock):
         if seen is None:
             tell(_NO_RESULTS)
             return
-        self._background.run(lambda: save_report(path, seen), self._told_report, doing="Writing a report")
-
-    def _told_report(self, path: Path) -> None:
-        tell(f"Saved {path}")
+        said = f"Saved {path.name}. Open it in a browser. ({path})"
+        self._background.run(lambda: save_report(path, seen), lambda _: tell(said), doing="Writing a report")
 
     def _choose_target(self) -> None:
         if (chosen := self._target("Save tables", "regions.csv", _TABLES)) is not None:
@@ -376,17 +391,3 @@ class MeasureDock(Dock):
         name = suffix if place is None else str(self._keeper.home(place).beside(suffix))
         chosen, _ = QFileDialog.getSaveFileName(self, title, name, kinds)
         return Path(chosen) if chosen else None
-
-
-def _table() -> QTableWidget:
-    table = QTableWidget(0, len(_COLUMNS))
-    table.setHorizontalHeaderLabels(_COLUMNS)
-    table.verticalHeader().hide()
-    table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-    table.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
-    table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-    header = table.horizontalHeader()
-    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-    for column in range(1, len(_COLUMNS)):
-        header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-    return table

@@ -356,7 +356,7 @@ class TeachingDock(Dock):
         if slide is None or taught is None:
             self._tell_nothing()
             return
-        said = f"Wrote scores {taught.probe.name!r} into {slide.store.path.name}."
+        said = f"Kept in the results as the scores {taught.probe.name!r}: {slide.store.path.name}"
         self._background.run(lambda: slide.keep_scores(taught), lambda _: tell(said))
 
     def _tell_nothing(self) -> None:

@@ -15,6 +15,8 @@ from napari_wsi_umedpt.logic.measuring import length_um, length_words
 RULER, HOTSPOT, PAIRS = "ruler", "hotspot", "points on both slides"
 """Names of the layers."""
 _COLOURS = {RULER: "black", HOTSPOT: "magenta", PAIRS: "blue"}
+HOTSPOT_COLOUR = (255, 0, 255)
+"""Colour of a hotspot that is kept."""
 _MARK_PX = 12.0
 """Radius of the circle around a point, canvas px."""
 
@@ -45,7 +47,7 @@ def pairs_layer(place: Place, points: Sequence[tuple[float, float]], zoom: float
 
 def hotspot_words(found: Hotspot) -> str:
     """Content of a hotspot in words."""
-    return f"{found.count:,} {found.label} in {found.area_mm2:g} mm2 ({found.per_mm2:,.0f} per mm2)"
+    return f"{found.label}: {found.count:,} in {found.area_mm2:g} mm2 ({found.per_mm2:,.0f} per mm2)"
 
 
 def tell_lengths(layer: Shapes) -> list[str]:

@@ -14,13 +14,16 @@ from wsi_umedpt.slides import ChannelChoice, Slide
 from napari_wsi_umedpt.layers.build import KEY, UNITS, Place, Shown
 from napari_wsi_umedpt.layers.multiscale import Report
 from napari_wsi_umedpt.layers.shapes import PASSING
+from napari_wsi_umedpt.logic.navigation import zoom_of
 from napari_wsi_umedpt.logic.tile_pictures import Squares, TilePictures
 from napari_wsi_umedpt.window.viewer import camera, canvas_size, field_of, look_at, ours, same_selected
 
 _SMALLEST_SEEN = 0.12
 """Share of the canvas's height below which a tile that is gone to is magnified ..."""
 _SEEN = 0.3
-"""... to this."""
+"""... to this, but no further than ..."""
+_LARGEST = zoom_of(40.0)
+"""... this: a cell beyond it is out of sight of its neighbours, and most slides hold no more detail."""
 _MARK, _OBJECT, ASKED, CHOSEN = "the tile", "the object", "the tile asked about", "tiles chosen on the map"
 _MARK_PX = 3.0
 
@@ -109,7 +112,7 @@ def go_to_square(viewer: Any, place: Place, squares: Squares, row: int) -> None:
     low, high = place.to_world(squares.xy[row]), place.to_world(squares.xy[row] + squares.side)
     seen, height = camera(viewer), canvas_size(viewer)[0]
     if side_um * seen.zoom < _SMALLEST_SEEN * height:
-        seen.zoom = _SEEN * height / side_um
+        seen.zoom = max(seen.zoom, min(_SEEN * height / side_um, _LARGEST))
     look_at(viewer, (low + high) / 2)
     _mark(viewer, place, "rectangle", np.stack([low, high]), _MARK)
 

@@ -9,13 +9,14 @@ from qtpy.QtCore import QRect
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QLabel, QMenu, QWidget
 
-from napari_wsi_umedpt.docks.base import PLUGIN, frame_of_dock, open_dock
+from napari_wsi_umedpt.docks.base import PLUGIN, Dock, frame_of_dock, open_dock
 from napari_wsi_umedpt.opening.opener import window_of
 from napari_wsi_umedpt.window.closing import Closing
 from napari_wsi_umedpt.window.context_menu import ContextMenu
 from napari_wsi_umedpt.window.one_slide import Showing
 from napari_wsi_umedpt.window.shortcuts import add_to_menu
 from napari_wsi_umedpt.window.tool_bar import Tool, ToolBar
+from napari_wsi_umedpt.window.viewer import current_place, on_slide
 
 DOCKS = ("Navigator", "Legend")
 """Opened from the start; the others are in the bar of tools."""
@@ -47,6 +48,10 @@ _NAPARIS_OWN = ("dockLayerControls", "dockLayerList")
 """Folded away at first; the menu Window brings them back."""
 
 
+_NARROW_PX = 900
+"""Width of a window below which docks would take half of it."""
+
+
 def window() -> Any:
     """Make a viewer with the docks to look at slides."""
     import napari
@@ -60,7 +65,7 @@ def window() -> Any:
     Closing.of(viewer).ours = True
     Showing.of(viewer)
     viewer.events.help.connect(lambda: _no_help(viewer), position="last")
-    viewer.events.status.connect(lambda: _lay_out_status(viewer), position="last")
+    viewer.events.status.connect(lambda: _tell_status(viewer), position="last")
     qt = viewer.window._qt_viewer
     if hasattr(qt, "show_welcome_screen"):
         qt.show_welcome_screen = False  # it tells of napari, and hides what is being opened
@@ -103,22 +108,40 @@ def _no_help(viewer: Any) -> None:
         viewer.help = ""
 
 
-def _lay_out_status(viewer: Any) -> None:
-    """Place the words of the status bar anew: napari leaves them where those before were, and wider than their room."""
-    for row in window_of(viewer).statusBar().findChildren(QWidget):
+def _tell_status(viewer: Any) -> None:
+    """Say where the pointer is, as the Navigator says it: napari names a layer, its own coordinates, raw values.
+
+    Words are placed anew: napari leaves them where those before were, and wider than their room.
+    """
+    bar = window_of(viewer).statusBar()
+    if isinstance(viewer.status, dict) and hasattr(bar, "setStatusText"):
+        bar.setStatusText(_where(viewer))
+    for row in bar.findChildren(QWidget):
         if hasattr(row, "do_layout"):
             for label in row.findChildren(QLabel):
                 label.setMinimumWidth(0)
             row.do_layout()
 
 
+def _where(viewer: Any) -> str:
+    """Place of the pointer on the slide, level-0 px; empty where it is beside it."""
+    if (place := current_place(viewer)) is None:
+        return ""
+    x, y = place.to_slide(on_slide(viewer, viewer.cursor.position[-2:])[None])[0].tolist()
+    return f"x {x:,.0f} y {y:,.0f} px" if 0 <= x < place.size[0] and 0 <= y < place.size[1] else ""
+
+
 def window_beside(viewer: Any) -> Any:
-    """Make another viewer; both share the screen, this one on the left."""
+    """Make another viewer; both share the screen, this one on the left. On a narrow screen it shows no docks yet."""
     room = _room(viewer)
     half = room.width() // 2
     other = window()
     _fill(viewer, QRect(room.left(), room.top(), half, room.height()))
     _fill(other, QRect(room.left() + half, room.top(), room.width() - half, room.height()))
+    if half < _NARROW_PX:
+        for dock in window_of(other).findChildren(Dock):
+            if (frame := frame_of_dock(dock)) is not None:
+                frame.hide()  # the slide would be a strip; the bar and the menu bring them back
     return other
 
 
