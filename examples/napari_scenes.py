@@ -80,10 +80,10 @@ SIZES = LAPTOP, MONITOR = (1280, 720), (1920, 1080)
 """(width, height) of screens."""
 SAVED = (1280, 720)
 """A monitor's pictures are made as small as a laptop's: their layout is what is to be seen."""
-COLOURS = ((160, 96), (64, 64), (32, 48), (24, 40))
+COLOURS = ((160, 96), (64, 64), (32, 48), (24, 24))
 """Of tissue, and of small things."""
 MOST_BYTES = 130_000
-SMALLER = 0.75
+SCALES = (1.0, 0.75, 0.6)
 """Of a picture's width and height, where few colours are not enough: many nuclei have many edges."""
 GAP_PX, ACROSS = 12, 5
 """Between docks of a sheet, and docks in a row of it."""
@@ -223,8 +223,8 @@ def side_by_side(pictures: list[Image.Image]) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> None:
     """Save a picture with as many colours, and as large, as a small file has room for."""
-    smaller = image.resize([round(SMALLER * length) for length in image.size], Image.Resampling.LANCZOS)
-    for one, (of_tissue, of_small_things) in product((image, smaller), COLOURS):
+    for scale, (of_tissue, of_small_things) in product(SCALES, COLOURS):
+        one = image.resize([round(scale * length) for length in image.size], Image.Resampling.LANCZOS)
         few_colours(one, of_tissue, of_small_things).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             break

@@ -118,3 +118,21 @@ def test_two_windows_move_together_after_three_clicks_on_each(hands, planted, tm
     seen.center = (0, 70.0, 80.0)  # nothing is left that would follow
     hands.click(dock.pick_button)
     assert "no second window" in told[-1].message
+
+
+def test_windows_that_are_linked_close_in_any_order(hands, planted, qtbot, capsys):
+    """The second goes on alone, lying as it was scanned, when the first is closed."""
+    add_layers(hands.viewer, open_path(planted.slide, pytest.fail))
+    dock = hands.dock("Two slides")
+    beside = window_beside(hands.viewer)
+    add_layers(beside, open_path(planted.slide, pytest.fail))
+    hands.wait(200)
+    dock.pick_button.click()
+    dock.points = [[(10.0, 10.0), (10.0, 300.0), (300.0, 10.0)], [(10.0, 10.0), (300.0, 10.0), (10.0, -280.0)]]
+    dock._register()
+    assert abs(turn_of(beside)[0, 1]) == pytest.approx(1)
+    hands.viewer.close()
+    hands.until(lambda: turn_of(beside) == pytest.approx(np.eye(3)))
+    camera(beside).center = (0, 20.0, 30.0)
+    assert "Traceback" not in capsys.readouterr().err
+    beside.close()

@@ -99,7 +99,7 @@ class TwoSlidesDock(Dock):
             self._unmark(viewer)
 
     def _unmark(self, viewer: Any) -> None:
-        if any(one is viewer for one in open_viewers(self._viewer)):
+        if any(one is viewer for one in open_viewers()):
             for layer, shown in list(ours(viewer)):
                 if shown.name == PAIRS:
                     viewer.layers.remove(layer)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication
 
 from napari_wsi_umedpt.layers.build import shown_by
 from napari_wsi_umedpt.logic.registration import Rigid
@@ -15,15 +16,16 @@ from napari_wsi_umedpt.opening.opener import window_of
 from napari_wsi_umedpt.window.viewer import camera, current_place, look_at, on_slide, ours, turn_layer, turn_of
 
 
-def open_viewers(viewer: Any) -> list[Any]:
+def open_viewers() -> list[Any]:
     """Viewers of all windows that are open, that which was at the front last behind the others."""
-    return [one._qt_viewer.viewer for one in type(window_of(viewer))._instances if one.isVisible()]
+    kinds = {type(one) for one in QApplication.topLevelWidgets() if hasattr(one, "_qt_viewer")}
+    return [one._qt_viewer.viewer for kind in kinds for one in kind._instances if one.isVisible()]
 
 
 def viewer_beside(viewer: Any) -> Any | None:
     """Another window in which a slide is open; None if there is none."""
     mine = getattr(viewer, "__wrapped__", viewer)
-    others = [one for one in open_viewers(mine) if one is not mine and current_place(one) is not None]
+    others = [one for one in open_viewers() if one is not mine and current_place(one) is not None]
     return others[-1] if others else None
 
 
@@ -65,7 +67,7 @@ class Link(QObject):
             emitter, call = self._followed.pop()
             emitter.disconnect(call)
         second = self._viewers[1]
-        if any(one is second for one in open_viewers(self._viewers[0])):
+        if any(one is second for one in open_viewers()):
             middle = on_slide(second, camera(second).center[-2:])
             self._turn(np.eye(3))
             look_at(second, middle)
@@ -93,7 +95,7 @@ class Link(QObject):
     def _follow(self, moved: Any, other: Any) -> None:
         if self._following:
             return
-        if not any(one is other for one in open_viewers(moved)):
+        if not any(one is other for one in open_viewers()):
             self.undo()
             return
         self._following = True
