@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from wsi_umedpt.batch.coordination.attempts import Rules, will_pass
 from wsi_umedpt.batch.coordination.leases import machine
 from wsi_umedpt.batch.coordination.records import read_record, record_path, without_paths
 from wsi_umedpt.batch.coordination.result import Watcher
+from wsi_umedpt.batch.coordination.shutdown import Terminated, raise_on_sigterm
 from wsi_umedpt.batch.run import run_slides
 from wsi_umedpt.errors import OptionError
 from wsi_umedpt.slides.slide_job import SlideJob
@@ -136,6 +138,28 @@ def test_an_attempt_is_made_at_least_once():
 
 
 COMMAND = [sys.executable, "-m", "wsi_umedpt", "embed", "--tile-mpp", "0.5", "--batch-size", "1"]
+
+
+class _Finalised:
+    """Told to stop while Python runs its finaliser."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # the handler runs before this ends
+            time.sleep(0)
+
+
+def test_sigterm_is_not_lost_in_a_finaliser():
+    """Python drops what is raised there: it is raised again outside."""
+
+    def work() -> None:
+        _Finalised()
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+
+    with pytest.raises(Terminated), raise_on_sigterm():
+        work()
 
 
 @pytest.mark.parametrize("flags", [[], ["--dask", "local:1"]], ids=["serial", "dask"])
