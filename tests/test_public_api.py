@@ -46,6 +46,14 @@ def test_every_name_is_there_and_typed(package):
         module.nothing_of_the_kind  # noqa: B018
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_name_is_that_of_a_module_beside_it(package):
+    """Whoever imports that module would find it under the name, in the place of what was meant."""
+    module = importlib.import_module(package)
+    files = {path.stem for path in Path(module.__file__).parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not files.intersection(module.__all__)
+
+
 def imports_of(path: Path) -> list[tuple[str, str]]:
     """(module, name) of all that a file imports of the package."""
     return [

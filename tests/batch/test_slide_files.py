@@ -9,8 +9,8 @@ import zarr
 
 from wsi_umedpt.batch.jobs.manifest import default_id, list_slides
 from wsi_umedpt.batch.jobs.slide_files import files_of
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.testing import tissue_image, write_dicom
 
 IMAGE, _ = tissue_image(600, 500)

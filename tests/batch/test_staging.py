@@ -34,7 +34,7 @@ from wsi_umedpt.batch.jobs.staging import Stage, StageRule
 from wsi_umedpt.batch.run import SlideRunner, run_slides
 from wsi_umedpt.errors import RemoteError, SlideError
 from wsi_umedpt.io.remote import Remote
-from wsi_umedpt.slides.fingerprint import fingerprint
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.slides.slide_job import SlideJob
 from wsi_umedpt.testing import tissue_image, write_dicom
 

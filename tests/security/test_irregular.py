@@ -14,9 +14,9 @@ from wsi_umedpt.errors import MaskError, NotAFileError, PixelError, SlideError, 
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.io.files import open_regular, read_regular
 from wsi_umedpt.io.stalls import watched
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.mask_file import drawn_by, mask_from_file
 from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.slides.slide_job import SlideJob
 from wsi_umedpt.store.layout import is_store
 from wsi_umedpt.store.slide_store import SlideStore

@@ -19,11 +19,11 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.io import remote
 from wsi_umedpt.io.dicomweb import series_at, shown
 from wsi_umedpt.slides import reader_processes
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.reader_process import heard, told
 from wsi_umedpt.slides.readers import dicomweb
 from wsi_umedpt.slides.readers.wsidicom import open_wsidicom
 from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.slides.slide_id import SlideNames, default_id
 from wsi_umedpt.slides.tile_loader import close_readers, read_tiles
 from wsi_umedpt.slides.tiling import TileSpec, lay_grid

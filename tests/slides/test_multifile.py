@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from wsi_umedpt.errors import UnsupportedSlideError
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.readers.dicom import dicom_series
 from wsi_umedpt.slides.readers.multifile import parts
 from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.testing import tissue_image, write_dicom
 
 IMAGE, _ = tissue_image(1100, 900)

@@ -18,9 +18,9 @@ from PIL import Image
 from tests.support.jpeg2000_slides import write_rgb, write_ycbcr
 from wsi_umedpt.errors import PixelError, SlideError, UnsupportedSlideError
 from wsi_umedpt.geometry import Box
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.readers.direct import SlowPathWarning, compared_before
 from wsi_umedpt.slides.slide import open_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.testing import tissue_image, write_pyramid
 
 IMAGE, _ = tissue_image(1100, 900)

@@ -89,9 +89,9 @@ def _slide(path: Path, mpp: float | None, advanced: Callable[[], None]) -> Facts
 
     from wsi_umedpt.errors import SlideError
     from wsi_umedpt.geometry import Mpp, checked_mpp
-    from wsi_umedpt.slides.fingerprint import fingerprint
     from wsi_umedpt.slides.readers import open_reader
     from wsi_umedpt.slides.readers.base import ChannelReader
+    from wsi_umedpt.slides.slide_fingerprint import fingerprint
 
     with closing(open_reader(path)) as reader:
         advanced()

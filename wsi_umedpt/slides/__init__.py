@@ -24,7 +24,7 @@ __getattr__, __dir__, __all__ = lazily(
         "default_id": "slides.slide_id",
         "default_threads": "slides.readers.base",
         "find_tissue": "slides.tissue",
-        "fingerprint": "slides.fingerprint",
+        "fingerprint": "slides.slide_fingerprint",
         "is_ome": "slides.readers.ome",
         "lay_grid": "slides.tiling",
         "match_slides": "slides.slide_id",

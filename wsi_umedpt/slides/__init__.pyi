@@ -1,5 +1,4 @@
 from wsi_umedpt.slides.channels import ChannelChoice as ChannelChoice
-from wsi_umedpt.slides.fingerprint import fingerprint as fingerprint
 from wsi_umedpt.slides.readers import ReaderEntry as ReaderEntry
 from wsi_umedpt.slides.readers import register_reader as register_reader
 from wsi_umedpt.slides.readers import slide_suffixes as slide_suffixes
@@ -22,6 +21,7 @@ from wsi_umedpt.slides.sample_data import sample_slide as sample_slide
 from wsi_umedpt.slides.slide import Slide as Slide
 from wsi_umedpt.slides.slide import open_slide as open_slide
 from wsi_umedpt.slides.slide import slide_channels as slide_channels
+from wsi_umedpt.slides.slide_fingerprint import fingerprint as fingerprint
 from wsi_umedpt.slides.slide_id import default_id as default_id
 from wsi_umedpt.slides.slide_id import match_slides as match_slides
 from wsi_umedpt.slides.slide_job import SlideJob as SlideJob

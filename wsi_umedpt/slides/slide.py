@@ -20,9 +20,9 @@ from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.stalls import STALL_S
 from wsi_umedpt.slides.area import shrink
 from wsi_umedpt.slides.channels import ChannelChoice, ShownChannels, choices, show
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.readers import open_reader
 from wsi_umedpt.slides.readers.base import Channel, ChannelReader, Level, NativeTiles, Pixels, Reader
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 
 _WHITE, _BLACK = 255, 0
 

@@ -13,8 +13,8 @@ import tifffile
 import zarr
 from PIL import Image
 from wsi_umedpt.errors import SlideError, StoreError, UnsupportedSlideError
-from wsi_umedpt.slides.fingerprint import fingerprint
 from wsi_umedpt.slides.sample_data import sample_slide
+from wsi_umedpt.slides.slide_fingerprint import fingerprint
 from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.testing import tissue_image, write_dicom, write_pyramid
 

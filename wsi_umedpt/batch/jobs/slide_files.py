@@ -13,10 +13,10 @@ from wsi_umedpt.errors import RemoteError
 from wsi_umedpt.io.dicomweb import series_at
 from wsi_umedpt.io.files import check_regular, open_regular
 from wsi_umedpt.io.remote import TRIES, Remote, check_relative, name_of
-from wsi_umedpt.slides.fingerprint import fingerprint, fingerprint_of
 from wsi_umedpt.slides.readers import FOLDER_SUFFIXES
 from wsi_umedpt.slides.readers.dicom import dicom_series, may_be_dicom
 from wsi_umedpt.slides.readers.multifile import INDEX_BYTES, named_in, parts
+from wsi_umedpt.slides.slide_fingerprint import fingerprint, fingerprint_of
 from wsi_umedpt.slides.slide_id import slide_suffix
 from wsi_umedpt.slides.slide_job import SlideJob
 

@@ -48,7 +48,7 @@ class AlikeDock(GoingDock):
         """Search of the slides that were read last."""
         self._asked: tuple[Path, str, Asked] | None = None
         self._scope_chosen = False
-        """Whether the user chose where to search."""
+        """True once the user chose where to search."""
         self._reports = Reports()
         self._searching, self._reading = Newest(self._cannot_find), Newest(self.tell_error)
         self._letting_go += [self._searching.forget, self._reading.forget]
