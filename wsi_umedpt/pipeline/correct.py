@@ -30,9 +30,11 @@ from wsi_umedpt.models.bundle import Release
 from wsi_umedpt.pipeline.lesson import FOLDS, Learning, Lesson, Numbers, Steps, Windows
 from wsi_umedpt.pipeline.segment import calibration_tiles
 from wsi_umedpt.pipeline.task import Progress
+from wsi_umedpt.segmentation.object_writer import MIN_SCORE
 from wsi_umedpt.slides.slide import Slide
 from wsi_umedpt.slides.tiling import TileSpec
 from wsi_umedpt.slides.tissue import TissueMask
+from wsi_umedpt.store.objects import TileBoxes
 from wsi_umedpt.tasks.multihead import ObjectHeads, OnePass, find_heads
 from wsi_umedpt.tasks.segmentation import Segmentation
 
@@ -179,8 +181,7 @@ def read_windows(
     for window in windows:
         pixels = _pixels(slide, window, scale, size)[None]
         seen.append(one_pass.embed_pixels(pixels))
-        boxes = one_pass.submit(pixels)().boxes[of.name][0].xyxy if of.boxes else None
-        centres.append(None if boxes is None else (boxes[:, :2] + boxes[:, 2:]) / 2)
+        centres.append(_centres(one_pass.submit(pixels)().boxes[of.name][0]) if of.boxes else None)
         steps.one()
     true = np.stack([_instances(fields, windows, at, scale, size) for at in range(len(windows))])
     known = [k for k in range(len(windows)) if (true[k] != IGNORED).any()]
@@ -262,6 +263,13 @@ def _windows_over(fields: Sequence[CorrectedField], scale: float) -> list[_Windo
         if len(found) >= FOLDS:
             break
     return found
+
+
+def _centres(boxes: TileBoxes) -> npt.NDArray[np.float32]:
+    """Centres of the boxes that `segment` takes, (box, 2) px."""
+    kept = boxes.xyxy[boxes.score >= MIN_SCORE]
+    centres: npt.NDArray[np.float32] = ((kept[:, :2] + kept[:, 2:]) / 2).astype(np.float32)
+    return centres
 
 
 def _pixels(slide: Slide, window: _Window, scale: float, size: int) -> npt.NDArray[np.uint8]:

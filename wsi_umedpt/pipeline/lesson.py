@@ -19,7 +19,7 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.messages import counted
 from wsi_umedpt.models.unet import PixelDecoder
 from wsi_umedpt.pipeline.task import Progress
-from wsi_umedpt.segmentation.watershed import separate
+from wsi_umedpt.segmentation.watershed import LIKELY, separate
 from wsi_umedpt.tasks.instances import instance_iou
 from wsi_umedpt.tasks.multihead import BORDER
 from wsi_umedpt.tasks.segmentation import Segmentation
@@ -250,7 +250,9 @@ class Learning:
         border = head.spec.classes[-1] == BORDER
         front = ((1 - chances[0]) * 255).round().astype(np.uint8)
         inner = (chances[1] * 255).round().astype(np.uint8) if border else front
-        return separate(front, inner, self._windows.centres[row], min_px=self._windows.min_px)
+        centres = self._windows.centres[row]
+        least = LIKELY if border and centres is not None else 0  # as `segment` does it
+        return separate(front, inner, centres, min_px=self._windows.min_px, least=least)
 
 
 class Matches(NamedTuple):
