@@ -15,7 +15,7 @@ def main() -> None:
     with wu.open_slide(wu.sample_slide()) as slide:
         print(slide)
         store = wu.embed(slide, OUT / "CMU-1-Small-Region.zarr")  # tissue, grid, tiles, features
-        wu.segment(slide, store, heads="nuclei_dsb")  # objects, in the same store
+        wu.segment(slide, store, heads="nuclei")  # objects, in the same store
 
     print(store)
     bag = store.features("umedpt")

@@ -16,12 +16,12 @@ OUT = Path(__file__).parent / "out"
 def main() -> None:
     """Segment, draw, filter, export."""
     with wu.open_slide(wu.sample_slide()) as slide:
-        store = wu.segment(slide, OUT / "nuclei.zarr", heads="nuclei_dsb")
+        store = wu.segment(slide, OUT / "nuclei.zarr", heads="nuclei")
         wu.plot.objects(store, "nuclei", slide).savefig(OUT / "03_objects.png")
 
     table = store.objects("nuclei")  # GeoDataFrame, level-0 px
     print(f"{len(table)} nuclei, {(table.area_um2 > 60).sum()} of them over 60 um2")
-    nuclei, _ = read_objects(store, "nuclei_dsb")  # the same as flat arrays, which exports take
+    nuclei, _ = read_objects(store, "nuclei")  # the same as flat arrays, which exports take
     large = nuclei.taken(nuclei.measure("area_um2") > 60)
     write_geojson(OUT / "large_nuclei.geojson.gz", large, slide_id=store.slide_id, corner=store.corner)
     print({name: value for name, value in slide_row(store).items() if "median" not in name})

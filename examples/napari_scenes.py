@@ -281,7 +281,7 @@ def turned_slide() -> tuple[Path, np.ndarray]:
 def segmented() -> Path:
     """Nuclei of the demo slide, with vectors, in the folder that is worked in."""
     with open_slide(sample_slide()) as slide:
-        return wu.segment(slide, Path("nuclei") / RESULTS, heads="nuclei_dsb").path
+        return wu.segment(slide, Path("nuclei") / RESULTS, heads="nuclei").path
 
 
 def overview(scene: Scene) -> None:

@@ -1,6 +1,6 @@
 """Types of nuclei from 5, 10 and 50 labelled cells a type: vectors of objects against size, shape and colour alone.
 
-    python -m benchmarks.segmentation.cell_types [--model umedpt_lite0.v1] [--head nuclei_dsb] [--seeds 20]
+    python -m benchmarks.segmentation.cell_types [--model umedpt_lite0.v2] [--head nuclei] [--seeds 20]
 
 Two H&E images of 1,500 px at 0.5 um/px of the histolytics package (BSD-3), whose nuclei have types (their labels
 look model-made). All is as users have it: the image is segmented with vectors, a nucleus that the head found has the
@@ -137,7 +137,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="")
-    parser.add_argument("--head", default="nuclei_dsb")
+    parser.add_argument("--head", default="nuclei")
     parser.add_argument("--seeds", type=int, default=20)
     asked = parser.parse_args()
     torch.set_num_threads(1)

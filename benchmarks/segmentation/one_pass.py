@@ -35,7 +35,7 @@ from wsi_umedpt.slides.tissue import TissueMask, find_tissue
 from wsi_umedpt.store.slide_store import SlideStore
 from wsi_umedpt.tasks.multihead import MAP_STRIDES, ObjectHeads, OnePass, find_heads
 
-HEAD = "nuclei_dsb"
+HEAD = "nuclei"
 INLINE = RunSettings(readers=0)
 
 

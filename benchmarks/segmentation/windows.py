@@ -1,6 +1,6 @@
 """How much the objects found depend on the windows that a slide is cut into.
 
-    python -m benchmarks.segmentation.windows [--head nuclei_dsb] [--per-window]
+    python -m benchmarks.segmentation.windows [--head nuclei] [--per-window]
 
 Nuclei of the sample slide with windows of several sizes and overlaps, against the largest: number,
 Dice of the foreground, AJI and PQ of the outlines drawn again, and CPU-seconds of the whole pass
@@ -48,7 +48,7 @@ def drawn(objects: Objects, size: tuple[int, int]) -> np.ndarray:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--head", default="nuclei_dsb")
+    parser.add_argument("--head", default="nuclei")
     parser.add_argument("--per-window", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -21,16 +21,16 @@ def test_all_that_have_a_card_are_listed(say):
     """And the forms of names that need none."""
     code, out, _ = say("encoders")
     assert code == 0
-    assert {*all_cards(), "umedpt_lite0.v1", "timm", "umedpt", "torchscript"} <= names(out)
-    assert "umedpt_lite0.v1 (default)" in out
+    assert {*all_cards(), "umedpt_lite0.v2", "timm", "umedpt", "torchscript"} <= names(out)
+    assert "umedpt_lite0.v2 (default)" in out
 
 
 @pytest.mark.parametrize(
     ("flags", "there", "absent"),
     [
-        (("--open",), {"phikon", "mean", "umedpt_lite0.v1"}, {"uni", "virchow"}),
-        (("--gated",), {"uni", "virchow", "titan"}, {"phikon", "mean", "umedpt_lite0.v1"}),
-        (("--kind", "slide"), {"mean", "titan"}, {"uni", "umedpt_lite0.v1", "timm"}),
+        (("--open",), {"phikon", "mean", "umedpt_lite0.v2"}, {"uni", "virchow"}),
+        (("--gated",), {"uni", "virchow", "titan"}, {"phikon", "mean", "umedpt_lite0.v2"}),
+        (("--kind", "slide"), {"mean", "titan"}, {"uni", "umedpt_lite0.v2", "timm"}),
         (("--kind", "tile", "--gated"), {"uni"}, {"titan", "phikon"}),
     ],
     ids=["open", "gated", "slides", "gated-tiles"],
@@ -68,7 +68,7 @@ def test_one_is_shown_with_the_way_to_its_weights(say):
         ("musk", "This project does not build it: "), ("conch-v1.5", "add --trust-remote-code"),
         ("phikon", "pip install 'wsi-umedpt[transformers]'"), ("retccl", "-m retccl@FILE"),
         ("retccl", "mpp: 1.0 (unconfirmed)"),
-        ("mean", "It needs no download"), ("umedpt_lite0.v1", "--heads nuclei"),
+        ("mean", "It needs no download"), ("umedpt_lite0.v2", "--heads nuclei"),
     ],
 )  # fmt: skip
 def test_each_says_what_it_takes(say, name, said):
@@ -136,7 +136,7 @@ def test_a_list_imports_no_torch(say, monkeypatch):
     code, out, _ = say("encoders", "--gated")
     assert code == 0
     assert "    request: weights to be asked for on its page" in out
-    assert "--heads nuclei_dsb" in say("encoders", "--open")[1]
+    assert "--heads nuclei" in say("encoders", "--open")[1]
     assert say("encoders", "check", "mean")[0] == 0
 
 

@@ -29,7 +29,7 @@ def test_the_card_decides_where_it_states_a_scale(say, small_svs):
     """Without a word on it."""
     code, out, _ = say("embed", small_svs, "-o", "out", "--device", "cpu", "--dry-run")
     assert code == 0
-    assert "umedpt_lite0.v1: tiles of 224 px at 0.5 um/px, openvino fp32 on cpu\n" in out
+    assert "umedpt_lite0.v2: tiles of 224 px at 0.5 um/px, openvino fp32 on cpu\n" in out
     assert "states no um/px" not in out
 
 

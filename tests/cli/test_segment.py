@@ -136,7 +136,7 @@ def test_exports(say, slide):
     for name in ("a.geojson.gz", "a.parquet"):
         code, out, err = say("export", store, "-o", name)
         assert code == 0, err
-        assert f"{len(objects)} nuclei_dsb" in out
+        assert f"{len(objects)} nuclei" in out
     assert len(read_geojson(Path("a.geojson.gz"))) == len(read_geoparquet(Path("a.parquet"))) == len(objects)
     assert say("export", "out", "-o", "slides.csv", "--table", "slides")[0] == 0
     head, row = (line.split(",") for line in Path("slides.csv").read_text().splitlines())
@@ -147,7 +147,7 @@ def test_exports(say, slide):
     code, _, err = say("export", "nowhere", "-o", "a.csv")
     assert code == 1
     assert "no stores in nowhere" in err
-    code, _, err = say("picture", store, "--objects", "nuclei_dsb", "--slide", slide, "-o", "a.png")
+    code, _, err = say("picture", store, "--objects", "nuclei", "--slide", slide, "-o", "a.png")
     assert code == 0, err
     assert Path("a.png").stat().st_size > 10_000
 
@@ -157,6 +157,6 @@ def test_heads_are_listed(say):
     code, out, _ = say("encoders")
     assert code == 0
     model, _, others = out.partition("efficientnet_lite0.imagenet")
-    assert "--heads nuclei_dsb: nuclei in H&E" in model
+    assert "--heads nuclei: nuclei in H&E" in model
     assert "chest_age" not in out
     assert "--heads" not in others

@@ -159,7 +159,7 @@ def _one_slide(real_slide: Path) -> None:
         encoding="utf-8",
     )
     run("embed", "slides/", "-o", "out/")
-    run("segment", "slides/", "-o", "out/", "--heads", "nuclei_dsb")
+    run("segment", "slides/", "-o", "out/", "--heads", "nuclei")
     _label_cells()
     run("probe", "fit", "out/", "-l", "annotations/", "-o", "tumour.json")
     run("probe", "predict", "out/", "-p", "tumour.json")

@@ -221,7 +221,7 @@ WRONG = {
     "of-a-card": ("uni?img_size=224", "a card takes the options pooling, revision, trust_remote_code, not 'img_size'"),
     "pooling": ("uni?pooling=best", "pooling is one of"),
     "of-a-card-no-file": ("uni@nowhere.bin", "no weights file at nowhere.bin"),
-    "shipped": ("umedpt_lite0.v1@x.bin", "ships with its weights"),
+    "shipped": ("umedpt_lite0.v2@x.bin", "ships with its weights"),
     "nothing": ("timm:", "followed by the name of a model"),
     "unknown": ("univ", "Did you mean uni"),
 }

@@ -36,7 +36,7 @@ def pictures(real_slide):
 def model(real_slide):
     """The shipped heads of nuclei, norms fixed once for all slides of this file."""
     release = load_release(shipped()[DEFAULT_ENCODER])
-    made = OnePass(release, find_heads(release, ["nuclei_dsb"]), size_px=SPEC.size_px)
+    made = OnePass(release, find_heads(release, ["nuclei"]), size_px=SPEC.size_px)
     with open_slide(real_slide) as slide:
         everywhere = TissueMask(np.ones((186, 139), bool), 16, None, "drawn", {})
         made.calibrate(calibration_tiles(slide, everywhere, SPEC))

@@ -97,7 +97,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
     slide = tmp_path / f"{PLANTED} JANE" / f"{PLANTED}-DOE.svs"
     assert held(slide).count(PLANTED.encode()) > 15
     on_cpu = ["--device", "cpu", "--readers", "1"]
-    code, _, err = say("embed", cohort, "-o", "out", "--heads", "nuclei_dsb", *on_cpu)
+    code, _, err = say("embed", cohort, "-o", "out", "--heads", "nuclei", *on_cpu)
     assert code == 1, "one slide is broken"
     out, store = tmp_path / "out", tmp_path / "out" / "s1.zarr"
     made = tmp_path / "made"
@@ -118,7 +118,7 @@ def test_no_output_holds_what_was_planted(cohort, say, tmp_path):
         *(["heatmap", store, "--scores", "half", "-o", made / f"h{end}"] for end in (".ome.tif", ".geojson", ".csv")),
         ["heatmap", store, "--scores", "half", "--column", "top", "-o", made / "h.png"],
         ["picture", store, "-o", made / "p.png"],
-        ["picture", store, "--objects", "nuclei_dsb", "--slide", slide, "-o", made / "o.png"],
+        ["picture", store, "--objects", "nuclei", "--slide", slide, "-o", made / "o.png"],
     ):  # fmt: skip
         code, text, err = say(*words)
         assert (code, words[0]) in ((0, words[0]), (1, "status")), text + err

@@ -29,7 +29,7 @@ def correct(
 
     Examples
     --------
-        wsi-umedpt correct slide.svs -c slide.geojson --head nuclei_dsb -o mine.json
+        wsi-umedpt correct slide.svs -c slide.geojson --head nuclei -o mine.json
 
         wsi-umedpt segment slide.svs -o out/ -m umedpt:mine.json --heads mine
 

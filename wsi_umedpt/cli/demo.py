@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-HEAD = "nuclei_dsb"
+HEAD = "nuclei"
 """Nuclei in H&E at any magnification from about 10x to 25x."""
 
 

@@ -96,7 +96,7 @@ def embed(
         Folder for the stores; or a prefix in an object store, as s3://bucket/out, with --work.
     model
         Encoder, repeatable: a name of `wsi-umedpt encoders`, timm:NAME, timm:NAME@WEIGHTS or timm:NAME@random.
-        By default umedpt_lite0.v1, which ships.
+        By default umedpt_lite0.v2, which ships.
     mpp
         Microns per pixel of the slides at full resolution, instead of what they state.
     mask

@@ -40,7 +40,7 @@ def export(
     --------
         wsi-umedpt export out/slide.zarr -o slide.geojson.gz
 
-        wsi-umedpt export out/slide.zarr -o nuclei.parquet --objects nuclei_dsb
+        wsi-umedpt export out/slide.zarr -o nuclei.parquet --objects nuclei
 
         wsi-umedpt export out/ -o counts.csv --table slides
 
@@ -54,7 +54,7 @@ def export(
 
         wsi-umedpt export out/ -o for_trident/ --features trident
 
-        wsi-umedpt export out/ -o for_scanpy/ --features anndata -m umedpt_lite0.v1
+        wsi-umedpt export out/ -o for_scanpy/ --features anndata -m umedpt_lite0.v2
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def picture(
 
         wsi-umedpt picture out/slide.zarr --scores tumour -o tumour.png
 
-        wsi-umedpt picture out/slide.zarr --objects nuclei_dsb --slide slide.svs -o nuclei.png
+        wsi-umedpt picture out/slide.zarr --objects nuclei --slide slide.svs -o nuclei.png
 
     Parameters
     ----------

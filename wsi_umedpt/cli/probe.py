@@ -55,7 +55,7 @@ def fit(
 
         wsi-umedpt probe fit out/slide.zarr -l slide.geojson -o tumour.json
 
-        wsi-umedpt probe fit out/ --objects nuclei_dsb -l cells.csv -o cells.json
+        wsi-umedpt probe fit out/ --objects nuclei -l cells.csv -o cells.json
 
     Parameters
     ----------

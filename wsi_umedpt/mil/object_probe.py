@@ -67,7 +67,7 @@ class ObjectFeatures:
         store
             Store of the slide.
         kind
-            Kind of the objects, as ``nuclei_dsb``, or its beginning; may be left out where there is one.
+            Kind of the objects, as ``nuclei``, or its beginning; may be left out where there is one.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class ObjectFeatures:
 
     @property
     def kind(self) -> str:
-        """Kind of the objects, as ``nuclei_dsb``."""
+        """Kind of the objects, as ``nuclei``."""
         return str(self.made_of["objects"]["head"])
 
     @property
@@ -224,7 +224,7 @@ def label_objects(
     store
         Store of the slide.
     kind
-        Kind of the objects, as ``nuclei_dsb``, or its beginning; may be left out where there is one.
+        Kind of the objects, as ``nuclei``, or its beginning; may be left out where there is one.
     regions
         Each labels the objects whose centroid it holds; of nested ones the innermost, see
         `wsi_umedpt.annotations.labels.labels_at`. Outlines of classified objects of QuPath are such regions.

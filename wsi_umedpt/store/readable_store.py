@@ -257,7 +257,7 @@ class ReadableStore(StoreTables):
         Parameters
         ----------
         encoder_id, grid_id
-            Names, or their beginnings as ``umedpt`` for ``umedpt_lite0.v1``; may be left out where there is only one.
+            Names, or their beginnings as ``umedpt`` for ``umedpt_lite0.v2``; may be left out where there is only one.
 
         Returns
         -------

@@ -34,7 +34,7 @@ class StoreTables:
         Parameters
         ----------
         kind
-            Name of the head that found them, as ``nuclei_dsb``, or its beginning; may be left out where there is one.
+            Name of the head that found them, as ``nuclei``, or its beginning; may be left out where there is one.
         scores
             Name of scores that say their classes, as a probe makes them; by default they are of the head's classes.
 
@@ -196,7 +196,7 @@ class StoreTables:
 def one_named(name: str | None, known: Sequence[str]) -> str | None:
     """The one of `known` that a name means: its own, or the only one that begins with it; None if there is no such.
 
-    A beginning ends where a part of the name does: ``umedpt`` is ``umedpt_lite0.v1``, ``nuclei`` is ``nuclei_dsb``.
+    A beginning ends where a part of the name does: ``umedpt`` is ``umedpt_lite0.v2``, ``blood`` is ``blood_cells``.
 
     Raises
     ------

@@ -79,7 +79,7 @@ def test_what_is_seen_is_what_is_analysed(fluorescence, tmp_path):
     chosen = seen_channels(viewer)
     assert [one.name for one in chosen] == ["DAPI"]
     request = Request(
-        slide=path, channels=chosen, out=tmp_path / "out", model="umedpt_lite0.v1", embed=False,
+        slide=path, channels=chosen, out=tmp_path / "out", model="umedpt_lite0.v2", embed=False,
         heads=("nuclei_fluorescence",), device="cpu",
     )  # fmt: skip
     analyse(request, AnalysisProgress())

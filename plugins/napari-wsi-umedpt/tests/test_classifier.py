@@ -52,7 +52,7 @@ def test_values_of_a_part_lie_on_its_tiles(classifier):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param({"encoder": "umedpt_lite0.v1"}, "-m umedpt_lite0.v1 --size 128 --tile-mpp 0.5", id="ships"),
+        pytest.param({"encoder": "umedpt_lite0.v2"}, "-m umedpt_lite0.v2 --size 128 --tile-mpp 0.5", id="ships"),
         pytest.param({"encoder": "timm_resnet50.random"}, "-m timm:resnet50@random --size 128", id="timm-random"),
         pytest.param({"encoder": "timm_resnet50.a1.0123abcd"}, "-m timm:resnet50.a1 --size 128", id="timm-hub"),
         pytest.param({"encoder": "mine.v1"}, "-m umedpt:FILE.json --size 128", id="own"),
@@ -73,13 +73,13 @@ def test_the_usual_tiles_need_no_flags(planted):
     """The command is as short as it can be."""
     from wsi_umedpt.models.bundle import release_card, shipped
 
-    card = release_card(shipped()["umedpt_lite0.v1"])
+    card = release_card(shipped()["umedpt_lite0.v2"])
     kind = type(PLANTED_KIND)(encoder=card.name, mpp=card.mpp, size_px=card.size_px, dim=card.dim, precision="fp32")
     command = embed_command(kind, SlideStore.open(planted.store))
-    assert command == f"wsi-umedpt embed SLIDE -o {planted.store.parent} -m umedpt_lite0.v1"
+    assert command == f"wsi-umedpt embed SLIDE -o {planted.store.parent} -m umedpt_lite0.v2"
     with pytest.raises(
         MilError,
-        match=r"In the dock Analyse choose umedpt_lite0\.v1 and prepare for Classify, or run: wsi-",
+        match=r"In the dock Analyse choose umedpt_lite0\.v2 and prepare for Classify, or run: wsi-",
     ):
         matching_source(kind, SlideStore.open(planted.store))
 

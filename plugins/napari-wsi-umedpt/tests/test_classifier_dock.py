@@ -175,10 +175,10 @@ def test_regions_are_kept_as_annotations(dock, model_file, tmp_path, qtbot):
 
 def test_other_features_are_refused(dock, tmp_path, told, qtbot):
     """In a notification that says how they differ and which command makes the right ones."""
-    kind = type(PLANTED_KIND)(**{**PLANTED_KIND.to_dict(), "encoder": "umedpt_lite0.v1", "dim": 5})
+    kind = type(PLANTED_KIND)(**{**PLANTED_KIND.to_dict(), "encoder": "umedpt_lite0.v2", "dim": 5})
     dock.open(slide_classifier(tmp_path / "model.json", kind))
     qtbot.waitUntil(lambda: bool(told))
-    assert "encoder enc instead of umedpt_lite0.v1" in told[0].message
+    assert "encoder enc instead of umedpt_lite0.v2" in told[0].message
     assert "wsi-umedpt embed SLIDE" in told[0].message
     assert "cannot judge this slide" in dock.words.text()
     assert dock.classifier is None

@@ -31,7 +31,7 @@ Gate = Literal["open", "click", "request", "none"]
 """Gate before the weights: nothing, terms to accept on their page, a person to be asked; none: no weights."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
-DEFAULT_ENCODER = "umedpt_lite0.v1"
+DEFAULT_ENCODER = "umedpt_lite0.v2"
 """A release that ships: see `models.bundle.shipped`."""
 FAMILIES = {"umedpt": DEFAULT_ENCODER}
 """Names that stand for the newest of a family."""
