@@ -1,7 +1,7 @@
 """Nuclei on images that carry none: several heads look, turned and mirrored, and what they agree on teaches the next.
 
-    python -m benchmarks.pretraining.nuclei_teacher --data ../shared/data -o runs/data
-    python -m benchmarks.pretraining.nuclei_teacher --data ../shared/data --measure
+    python -m benchmarks.pretraining.nuclei_teacher umedpt_lite0.v1:nuclei_dsb umedpt_lite0.v1:nuclei_tnbc \
+        umedpt:runs/lite0_v2_fourth/umedpt_lite0.v2.json:nuclei --data ../shared/data -o runs/data   # or --measure
 
 Self-training (Xie et al., Self-training with Noisy Student, CVPR 2020): one laboratory's masks do not tell what
 nuclei of another look like. Probabilities of pixels are means over heads and views; boxes are kept that enough
@@ -14,6 +14,7 @@ and, of those that other tasks train on, BreCaHAD, BreaKHis at 400x, and middles
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -26,13 +27,12 @@ from benchmarks.pretraining.heads import agreement, means, row
 from benchmarks.pretraining.scarcity_targets import held_out
 from wsi_umedpt.datasets.augment import still_view, take
 from wsi_umedpt.datasets.images import read_image
-from wsi_umedpt.models.bundle import load_release, shipped
+from wsi_umedpt.models.bundle import load_release, release_path
 from wsi_umedpt.segmentation.watershed import separate
 from wsi_umedpt.tasks.multihead import CALIBRATION_PX, OnePass, find_heads
 from wsi_umedpt.training.run import find_data
 from wsi_umedpt.training.settings import read_pretrain_config
 
-HEADS = (("umedpt_lite0.v1", "nuclei_dsb"), ("umedpt_lite0.v1", "nuclei_tnbc"), ("umedpt_lite0.v2", "nuclei"))
 TURNS = ((0, False), (1, False), (2, True), (3, True))
 """Quarter turns, and whether mirrored after it."""
 LEAST_VOTE = 0.4
@@ -47,12 +47,12 @@ Labels = npt.NDArray[np.int32]
 class Teacher:
     """Heads that look together."""
 
-    def __init__(self, heads=HEADS) -> None:
-        self._models = [
-            OnePass(release, find_heads(release, [name]), size_px=256)
-            for encoder, name in heads
-            for release in [load_release(shipped()[encoder])]
-        ]
+    def __init__(self, heads: Sequence[str]) -> None:
+        self._models = []
+        for given in heads:
+            model, _, head = given.rpartition(":")
+            release = load_release(release_path(model))
+            self._models.append(OnePass(release, find_heads(release, [head]), size_px=256))
 
     def nuclei(self, image: npt.NDArray[np.uint8]) -> Labels:
         """Instances that heads and views agree on, int32 (h, w), of an image at about 0.25 um/px."""
@@ -137,7 +137,7 @@ def pictures(data: Path) -> list[tuple[Path, int]]:
     ]
 
 
-def teach(data: Path, out: Path) -> None:
+def teach(heads: Sequence[str], data: Path, out: Path) -> None:
     """Write images, masks, the table and links."""
     images, masks = out / "nuclei_teacher/images", out / "nuclei_teacher/masks"
     images.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def teach(data: Path, out: Path) -> None:
     for folder in sorted(p for p in data.resolve().iterdir() if p.is_dir()):
         if not (out / folder.name).exists():
             (out / folder.name).symlink_to(folder)
-    teacher, chosen = Teacher(), pictures(data)
+    teacher, chosen = Teacher(heads), pictures(data)
     for path, larger in chosen:
         mask = masks / f"{path.stem}.png"
         if mask.exists():
@@ -160,10 +160,10 @@ def teach(data: Path, out: Path) -> None:
         csv.writer(file).writerows([("image", "split"), *((f"{p.stem}.png", "train") for p, _ in chosen)])
 
 
-def measure(data: Path, config: Path) -> None:
+def measure(asked: Sequence[str], data: Path, config: Path) -> None:
     """Print figures on the validation images of the task of nuclei: each head turned and mirrored, and all together."""
     (task,) = [d for d in find_data(read_pretrain_config(config, data)) if d.spec.name == "nuclei"]
-    for heads in (*((h,) for h in HEADS), HEADS):
+    for heads in (*([h] for h in asked), asked):
         teacher, rows = Teacher(heads), {}
         for record in task.splits["val"]:
             case = record.read()
@@ -172,21 +172,22 @@ def measure(data: Path, config: Path) -> None:
             name = record.group.partition("/")[0]
             rows.setdefault(name, []).append(agreement(true.astype(np.int32), teacher.nuclei(seen.image)))
         for name, figures in means(rows).items():
-            print(row(f"{name}, {', '.join(' '.join(h) for h in heads)}", figures), flush=True)
+            print(row(f"{name}, {', '.join(heads)}", figures), flush=True)
 
 
 def main() -> None:
     """Look and write, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("heads", nargs="+", metavar="MODEL:HEAD")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/data"))
     parser.add_argument("--measure", action="store_true", help="print figures on validation images; write nothing")
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("lite0_v2_fourth.toml"))
     asked = parser.parse_args()
     if asked.measure:
-        measure(asked.data, asked.config)
+        measure(asked.heads, asked.data, asked.config)
     else:
-        teach(asked.data, asked.out)
+        teach(asked.heads, asked.data, asked.out)
 
 
 if __name__ == "__main__":

@@ -389,7 +389,7 @@ def test_windows_have_the_scale_of_their_head():
     """Unless another is asked for, or they are embedded: those have the encoder's."""
 
     def scale(**asked):
-        task = plan_segmentation(heads=["nuclei_tnbc"], **asked)
+        task = plan_segmentation(heads=["nuclei"], **asked)
         return task.spec.mpp, task.coarser
 
     assert scale() == (0.25, True)
