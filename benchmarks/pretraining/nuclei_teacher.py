@@ -1,4 +1,4 @@
-"""Nuclei on images that carry none: several heads look, turned and mirrored, and what they agree on teaches the next.
+r"""Nuclei on images that carry none: several heads look, turned and mirrored, and what they agree on teaches the next.
 
     python -m benchmarks.pretraining.nuclei_teacher umedpt_lite0.v1:nuclei_dsb umedpt_lite0.v1:nuclei_tnbc \
         umedpt:runs/lite0_v2_fourth/umedpt_lite0.v2.json:nuclei --data ../shared/data -o runs/data   # or --measure
@@ -27,7 +27,8 @@ from benchmarks.pretraining.heads import agreement, means, row
 from benchmarks.pretraining.scarcity_targets import held_out
 from wsi_umedpt.datasets.augment import still_view, take
 from wsi_umedpt.datasets.images import read_image
-from wsi_umedpt.models.bundle import load_release, release_path
+from wsi_umedpt.models.bundle import load_release
+from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.segmentation.watershed import separate
 from wsi_umedpt.tasks.multihead import CALIBRATION_PX, OnePass, find_heads
 from wsi_umedpt.training.run import find_data
