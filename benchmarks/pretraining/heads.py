@@ -11,7 +11,7 @@ at IoU 0.5. Nuclei are separated as `wsi-umedpt segment` does it. The baseline i
 and a watershed of the smoothed distance transform, on the haematoxylin channel of H&E and on grey
 values else; its boxes have no score, so they are ranked by size. With ``--zooms`` nuclei are looked for at
 these zooms, those under 10 um2 dropped (images of no stated scale count as 0.25 um/px), and compared at the
-images' own pixels.
+images' own pixels; with ``--finest 0.5`` as if a scanner had half the pixels, and `segment --upsample` enlarged them.
 """
 
 import argparse
@@ -127,7 +127,9 @@ def means(rows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]
     }
 
 
-def at_zooms(model: OnePass, data: TaskData, split: str, zooms: list[float]) -> dict[str, dict[str, float]]:
+def at_zooms(
+    model: OnePass, data: TaskData, split: str, zooms: list[float], finest: float
+) -> dict[str, dict[str, float]]:
     """Figures of each collection and zoom at the images' own pixels; means over images."""
     rows: dict[str, list[dict[str, float]]] = {}
     for record in data.splits[split]:
@@ -135,9 +137,12 @@ def at_zooms(model: OnePass, data: TaskData, split: str, zooms: list[float]) -> 
         own = take(case, still_view(case, 1.0, "crop", 0))
         true = np.unique(np.maximum(own.mask, 0), return_inverse=True)[1].reshape(own.mask.shape).astype(np.int32)
         for zoom in zooms:
-            seen = take(case, still_view(case, zoom, "crop", 0))
+            seen = take(case, still_view(case, min(zoom, finest), "crop", 0)).image
+            if zoom > finest:  # as `segment --upsample` does
+                larger = zoom / finest
+                seen = cv2.resize(seen, None, fx=larger, fy=larger, interpolation=cv2.INTER_LINEAR)
             min_px = round(MIN_UM2 / ((data.spec.mpp or MPP) / zoom) ** 2)
-            found = instances(seen.image, model, WAYS["both heads"], min_px).astype(np.float32)
+            found = instances(seen, model, WAYS["both heads"], min_px).astype(np.float32)
             found = cv2.resize(found, true.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32)
             name = f"{record.group.partition('/')[0]}, zoom {zoom:g}"
             rows.setdefault(name, []).append(agreement(true, found))
@@ -194,6 +199,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--ways", action="store_true", help="compare ways to separate nuclei")
     parser.add_argument("--zooms", nargs="+", type=float, help="look for nuclei at these zooms alone")
+    parser.add_argument("--finest", type=float, default=1.0, help="zoom of the scanner: beyond it images are enlarged")
     asked = parser.parse_args()
     release = load_release(asked.release)
     heads = load_heads(release)
@@ -202,7 +208,7 @@ def main() -> None:
         name, head = data.spec.name, heads[data.spec.name]
         if data.spec.kind == "segmentation" and "nuclei" in name:
             model = OnePass(release, find_heads(release, [name]), size_px=256)
-            zoomed = asked.zooms and at_zooms(model, data, asked.split, asked.zooms)
+            zoomed = asked.zooms and at_zooms(model, data, asked.split, asked.zooms, asked.finest)
             for way, figures in (zoomed or nuclei(model, data, asked.split, ways)).items():
                 print(row(f"{name}, {way}", figures), flush=True)
         elif asked.ways or asked.zooms:
