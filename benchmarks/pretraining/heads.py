@@ -1,7 +1,8 @@
-"""Shipped heads on images that were never trained on, beside a classical baseline.
+r"""Shipped heads on images that were never trained on, beside a classical baseline.
 
     python -m benchmarks.pretraining.heads --data ../shared/data
-    python -m benchmarks.pretraining.heads RELEASE.json --config benchmarks/pretraining/lite0_v2.toml
+    python -m benchmarks.pretraining.heads wsi_umedpt/weights/umedpt_lite0.v1.json \
+        --config benchmarks/pretraining/lite0.toml
     python -m benchmarks.pretraining.heads --split val --zooms 0.5 1       # which scale shows nuclei best
 
 The test side of the pretraining split (``--split val`` for choosing between ways to separate
@@ -194,7 +195,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path, nargs="?", default=shipped()[DEFAULT_ENCODER])
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("lite0.toml"))
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("lite0_v2_fourth.toml"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--ways", action="store_true", help="compare ways to separate nuclei")
