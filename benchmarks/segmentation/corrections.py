@@ -29,7 +29,6 @@ import wsi_umedpt as wu
 from wsi_umedpt.datasets.samples import IGNORED
 from wsi_umedpt.geometry import Box
 from wsi_umedpt.models.bundle import load_release
-from wsi_umedpt.models.cards import DEFAULT_ENCODER
 from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.pipeline.correct import MARGIN_PX, CorrectedField, read_windows
 from wsi_umedpt.pipeline.lesson import Learning, Windows, f1_of
@@ -120,7 +119,7 @@ def main() -> None:
     parser.add_argument("--teach", type=int, default=4)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    release = load_release(release_path(DEFAULT_ENCODER))
+    release = load_release(release_path("umedpt_lite0.v1"))  # TNBC is new to its head
     gains: dict[str, list[float]] = {}
     took: list[float] = []
     for patient in asked.patients:
