@@ -29,7 +29,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_ENCODER)
-    parser.add_argument("--head", default="nuclei_dsb")
+    parser.add_argument("--head", default="nuclei")
     asked = parser.parse_args()
     release = load_release(release_path(asked.model))
     with tempfile.TemporaryDirectory() as folder:
