@@ -20,6 +20,7 @@ import wsi_umedpt as wu
 from benchmarks.pretraining.heads import agreement, classical, row
 from benchmarks.pretraining.scarcity_targets import read_wheel
 from benchmarks.segmentation.cell_types import IMAGES, MPP
+from wsi_umedpt.settings import TileOptions
 
 
 def drawn(polygons: gpd.GeoSeries, shape: tuple[int, int], origin: float) -> np.ndarray:
@@ -40,6 +41,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("heads", nargs="+", metavar="MODEL:HEAD")
+    parser.add_argument("--magnify", action="store_true", help="windows at 0.25 um/px, magnified")
     asked = parser.parse_args()
     read = read_wheel("histolytics==0.3.0")
     for name, files in IMAGES.items():
@@ -48,13 +50,16 @@ def main() -> None:
         true = drawn(gpd.read_parquet(io.BytesIO(table)).geometry, image.shape[:2], 0)
         baseline = classical(image, stained=True, dark=False)
         print(row(f"{name}, Otsu and watershed", {"images": 1, **agreement(true, baseline)}), flush=True)
+        tiles = TileOptions(tile_mpp=MPP / 2, upsample=True) if asked.magnify else None
         tissue = wu.TissueMask(np.ones((94, 94), np.uint8), 16)
         for given in asked.heads:
             model, _, head = given.rpartition(":")
             with tempfile.TemporaryDirectory() as folder:
                 cv2.imwrite(f"{folder}/{name}.png", image[..., ::-1])
                 with wu.open_slide(Path(folder) / f"{name}.png", mpp=MPP) as slide:
-                    store = wu.segment(slide, Path(folder) / "found.zarr", heads=head, model=model, tissue=tissue)
+                    store = wu.segment(
+                        slide, Path(folder) / "found.zarr", heads=head, model=model, tissue=tissue, tiles=tiles
+                    )
                 found = drawn(store.objects(head).geometry, image.shape[:2], 0.5)
             print(row(f"{name}, {given}", {"images": 1, **agreement(true, found)}), flush=True)
 
