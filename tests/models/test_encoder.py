@@ -113,9 +113,9 @@ def test_an_empty_batch_is_embedded(default):
 @pytest.mark.parametrize(
     ("engine", "precision", "least"),
     [
-        pytest.param("torch", "bf16", 0.99, id="torch-bf16"),
+        pytest.param("torch", "bf16", 0.96, id="torch-bf16"),
         pytest.param("openvino", "fp32", 0.99999, id="openvino-fp32"),
-        pytest.param("openvino", "bf16", 0.99, id="openvino-bf16"),
+        pytest.param("openvino", "bf16", 0.96, id="openvino-bf16"),
     ],
 )
 def test_engines_agree_with_the_reference(default, real_tiles, engine, precision, least, tmp_path, monkeypatch):
