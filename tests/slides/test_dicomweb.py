@@ -265,6 +265,8 @@ def test_many_frames_are_asked_for_in_parts(server, monkeypatch):
 def test_credentials_are_sent_and_told_to_nobody(server, files, tmp_path, monkeypatch, say, caplog, way):
     """A slide is embedded, and nothing that is printed, logged or written holds them."""
     caplog.set_level("DEBUG")
+    # `bad_slides.plan` sets it for good, as children need it: undone with this test.
+    monkeypatch.setattr("wsi_umedpt.store.slide_store.CHUNK_ROWS", bad_slides.CHUNK)
     if way == "token":
         monkeypatch.setenv(dicomweb.TOKENS, f"other.org=0THER {server.host}=5ECRET")
         server.wants = "Bearer 5ECRET"

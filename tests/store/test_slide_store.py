@@ -522,3 +522,25 @@ def test_stores_of_schema_1_are_read_for_ever():
     assert store.grid().spec == TileSpec(size_px=64, stride_px=64)
     assert store.tissue().step == 32
     assert np.allclose(bag.features[:, 0], bag.index / 4)
+
+
+def test_a_writer_that_goes_on_writes_rows_of_zeros_too(tmp_path):
+    """Zarr leaves chunks out that hold the fill value alone, unless it is told so anew."""
+    rows, ok = np.zeros((16, 4), np.float32), np.ones(16, bool)
+    asked = (tmp_path / "growing", tmp_path / "final", (32, 4), {"by": 1}, {"of": 1}, 16)
+    FeatureWriter(*asked).append(rows + 1, ok)
+    second = FeatureWriter(*asked)
+    assert second.next_row == 16
+    second.append(rows, ok)
+    second.finish()
+    assert np.array_equal(
+        zarr.open_array(tmp_path / "final", mode="r")[:], np.repeat([[1.0], [0.0]], 16, 0) * np.ones(4)
+    )
+
+
+def test_other_chunks_begin_anew(tmp_path):
+    """Also where no chunk was whole yet: rows would lie in another file than they are looked for."""
+    where, origin = (tmp_path / "growing", tmp_path / "final", (64, 4)), ({"by": 1}, {"of": 1})
+    FeatureWriter(*where, *origin, 32).append(np.ones((8, 4), np.float32), np.ones(8, bool))
+    assert FeatureWriter(*where, *origin, 32).next_row == 8
+    assert FeatureWriter(*where, *origin, 16).next_row == 0

@@ -63,7 +63,8 @@ class FeatureWriter:
             self.rows_done, self.unreadable = state["rows_done"], state["unreadable"]
             for torn in (path for name in ("*.partial", "*.tmp", "*.fresh") for path in self._growing.rglob(name)):
                 torn.unlink()  # what zarr, or this package, was writing when the run was killed
-            self._array = zarr.open_array(self._growing, mode="r+", config={"write_empty_chunks": True})
+            opened = zarr.open_array(self._growing, mode="r+")
+            self._array = opened.with_config({"write_empty_chunks": True})  # which opening does not heed
         else:
             discard(self._growing)
             self._array = zarr.create_array(
@@ -130,7 +131,7 @@ class FeatureWriter:
         except (OSError, ValueError):
             return None
         same = all(state.get(key) == value for key, value in self._origin.items())
-        if not same or not (self._growing / "zarr.json").exists():
+        if not same or not self._has_these_chunks():
             return None
         if state["unreadable"]:  # tried again: the disk, or the copy of the slide, may be mended
             state["rows_done"] = min(state["unreadable"]) // self._chunk_rows * self._chunk_rows
@@ -138,6 +139,15 @@ class FeatureWriter:
         chunk_bytes = 2 * self._chunk_rows * self._shape[1]
         chunks = (self._growing / "c" / str(n) / "0" for n in range(-(-state["rows_done"] // self._chunk_rows)))
         return state if all(c.exists() and c.stat().st_size == chunk_bytes for c in chunks) else None
+
+    def _has_these_chunks(self) -> bool:
+        """Return whether the array is there, in chunks as they are written now."""
+        try:
+            about = json.loads((self._growing / "zarr.json").read_bytes())
+            chunks = about["chunk_grid"]["configuration"]["chunk_shape"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+        return bool(chunks == [self._chunk_rows, self._shape[1]])
 
     def append(self, rows: npt.NDArray[np.float32], ok: npt.NDArray[np.bool_]) -> None:
         """Add the next rows.
