@@ -253,15 +253,15 @@ def test_errors_stay_in_the_dock_with_their_cause_first(hands, tmp_path, told):
     dock.open(tmp_path / "gone.svs")  # read beside the window
     hands.until(lambda: "gone.svs" in dock.notice.words.text() and dock.notice.isVisible())
     for name, fails, control in (
-        ("Annotations", lambda dock: dock.open(tmp_path / "a.geojson"), "bounds"),
-        ("Few-shot classifier", lambda dock: dock.save_probe(tmp_path / "a.json"), "label_button"),
-        ("Slides and results", lambda dock: None, "beside"),
+        ("Annotations", lambda dock: dock.open(tmp_path / "a.geojson"), lambda dock: dock.tools["pan_zoom"]),
+        ("Few-shot classifier", lambda dock: dock.save_probe(tmp_path / "a.json"), lambda dock: dock.label_button),
+        ("Slides and results", lambda dock: None, lambda dock: dock.beside),
     ):
         dock = hands.dock(name)
         fails(dock)
         hands.wait(200)
         assert dock.notice.isVisible()
-        acted, button = [], getattr(dock, control)
+        acted, button = [], control(dock)
         button.clicked.connect(acted.append)
         hands.click(hands.on(button, QPoint(10, button.height() // 2)))
         assert len(acted) == 1
