@@ -17,7 +17,7 @@ import geopandas as gpd
 import numpy as np
 
 import wsi_umedpt as wu
-from benchmarks.pretraining.heads import agreement, classical, row
+from benchmarks.pretraining.heads import agreement, classical, numbered, row
 from benchmarks.pretraining.scarcity_targets import read_wheel
 from benchmarks.segmentation.cell_types import IMAGES, MPP
 from wsi_umedpt.settings import TileOptions
@@ -34,7 +34,7 @@ def drawn(polygons: gpd.GeoSeries, shape: tuple[int, int], origin: float) -> np.
     labels = np.zeros(shape, np.int32)
     for number, polygon in enumerate(polygons.explode(ignore_index=True), 1):
         cv2.fillPoly(labels, [np.rint(np.asarray(polygon.exterior.coords) - origin).astype(np.int32)], number)
-    return np.unique(labels, return_inverse=True)[1].reshape(shape).astype(np.int32)
+    return numbered(labels)
 
 
 def main() -> None:

@@ -35,7 +35,8 @@ from wsi_umedpt.datasets.task_data import TaskData
 from wsi_umedpt.models.bundle import load_release, shipped
 from wsi_umedpt.models.cards import DEFAULT_ENCODER
 from wsi_umedpt.segmentation.object_writer import MIN_SCORE
-from wsi_umedpt.segmentation.watershed import LIKELY, separate
+from wsi_umedpt.segmentation.watershed import separate
+from wsi_umedpt.store.objects import TileBoxes
 from wsi_umedpt.tasks import load_heads
 from wsi_umedpt.tasks.average_precision import mean_average_precision
 from wsi_umedpt.tasks.detection import Detection
@@ -86,8 +87,13 @@ WAYS = {"both heads": MIN_SCORE, "both, boxes over 0.2": 0.2, "both, boxes over 
 """Least score of the boxes whose centres mark nuclei; None leaves the boxes out."""
 
 
-def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px: int = MIN_PX) -> np.ndarray:
-    """Nuclei of a whole image, int32 (h, w); norms are fixed by its tiles, as those of a slide are."""
+def numbered(labels: np.ndarray) -> np.ndarray:
+    """The same instances as 1, 2, ..., int32 (h, w); what is ignored is 0."""
+    return np.unique(np.maximum(labels, 0), return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+
+
+def look(image: np.ndarray, model: OnePass) -> tuple[np.ndarray, TileBoxes | None]:
+    """Chances, uint8 (class, h, w), and boxes of a whole image; norms are fixed by its tiles, as those of a slide."""
     (head,) = model.heads
     height, width = image.shape[:2]
     tops, lefts = (range(0, max(1, n - CALIBRATION_PX + 1), CALIBRATION_PX) for n in (height, width))
@@ -97,12 +103,16 @@ def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px
     window = cv2.copyMakeBorder(image, 0, -height % 32, 0, -width % 32, cv2.BORDER_REPLICATE)
     outputs = model.submit(window[None])()
     chances = np.stack([cv2.resize(c, None, fx=2, fy=2) for c in outputs.chances[head.name][0]])[:, :height, :width]
-    centres = None
-    if min_score is not None and head.boxes:
-        boxes = outputs.boxes[head.name][0]
-        centres = ((boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2)[boxes.score >= min_score]
+    return chances, outputs.boxes[head.name][0] if head.boxes else None
+
+
+def instances(image: np.ndarray, model: OnePass, min_score: float | None, min_px: int = MIN_PX) -> np.ndarray:
+    """Nuclei of a whole image, int32 (h, w)."""
+    (head,) = model.heads
+    chances, boxes = look(image, model)
+    centres = None if min_score is None or boxes is None else boxes.centres[boxes.score >= min_score]
     front = np.minimum(chances.sum(0, dtype=int), 255).astype(np.uint8)
-    return separate(front, chances[0], centres, min_px=min_px, least=LIKELY if head.border and head.boxes else 0)
+    return separate(front, chances[0], centres, min_px=min_px, vouched=head.vouched)
 
 
 def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | None]) -> dict[str, dict[str, float]]:
@@ -112,7 +122,7 @@ def nuclei(model: OnePass, data: TaskData, split: str, ways: dict[str, float | N
         case = record.read()
         zoom = float(np.sqrt(np.prod(record.zoom or data.spec.zoom)))
         seen = take(case, still_view(case, zoom, "crop", 0))
-        true = np.unique(np.maximum(seen.mask, 0), return_inverse=True)[1].reshape(seen.mask.shape).astype(np.int32)
+        true = numbered(seen.mask)
         found = {name: instances(seen.image, model, score) for name, score in ways.items()}
         found["Otsu, watershed"] = classical(seen.image, stained=data.spec.modality == "microscopy", dark=False)
         for name, labels in found.items():
@@ -136,7 +146,7 @@ def at_zooms(
     for record in data.splits[split]:
         case = record.read()
         own = take(case, still_view(case, 1.0, "crop", 0))
-        true = np.unique(np.maximum(own.mask, 0), return_inverse=True)[1].reshape(own.mask.shape).astype(np.int32)
+        true = numbered(own.mask)
         for zoom in zooms:
             seen = take(case, still_view(case, min(zoom, finest), "crop", 0)).image
             if zoom > finest:  # as `segment --upsample` does

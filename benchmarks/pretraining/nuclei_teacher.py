@@ -23,14 +23,14 @@ import numpy.typing as npt
 import torch
 from torchvision.ops import box_iou, nms
 
-from benchmarks.pretraining.heads import agreement, means, row
+from benchmarks.pretraining.heads import agreement, look, means, numbered, row
 from benchmarks.pretraining.scarcity_targets import held_out
 from wsi_umedpt.datasets.augment import still_view, take
 from wsi_umedpt.datasets.images import read_image
 from wsi_umedpt.models.bundle import load_release
 from wsi_umedpt.models.weights import release_path
 from wsi_umedpt.segmentation.watershed import separate
-from wsi_umedpt.tasks.multihead import CALIBRATION_PX, OnePass, find_heads
+from wsi_umedpt.tasks.multihead import OnePass, find_heads
 from wsi_umedpt.training.run import find_data
 from wsi_umedpt.training.settings import read_pretrain_config
 
@@ -62,7 +62,10 @@ class Teacher:
             for turns, mirrored in TURNS:
                 seen = np.rot90(image, turns)
                 seen = np.ascontiguousarray(seen[:, ::-1] if mirrored else seen)
-                shares, found, score = _look(model, seen)
+                looked, there = look(seen, model)
+                if there is None:
+                    raise SystemExit(f"{model.heads[0].name} finds no boxes, which heads agree by")
+                shares, found = looked.astype(np.float32), torch.from_numpy(there.xyxy).float()
                 if mirrored:
                     shares, found = shares[:, :, ::-1], _mirrored(found, seen.shape[1])
                 for _ in range(turns):  # back by a quarter turn clockwise each
@@ -70,25 +73,12 @@ class Teacher:
                     shares = np.rot90(shares, -1, (1, 2))
                 chances.append(shares)
                 boxes.append(found)
-                scores.append(score)
+                scores.append(torch.from_numpy(there.score).float())
         shares = np.mean(chances, axis=0)
         centres = _agreed(torch.cat(boxes), torch.cat(scores), len(chances))
         inner = np.rint(shares[0]).astype(np.uint8)
         front = np.rint(np.minimum(shares.sum(0), 255)).astype(np.uint8)
         return separate(front, inner, centres, min_px=LEAST_PX)
-
-
-def _look(model: OnePass, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], torch.Tensor, torch.Tensor]:
-    """Probabilities (class, h, w), and boxes with their scores, of one head and view."""
-    (head,) = model.heads
-    height, width = image.shape[:2]
-    tops, lefts = (range(0, max(1, n - CALIBRATION_PX + 1), CALIBRATION_PX) for n in (height, width))
-    model.calibrate(np.stack([image[y : y + CALIBRATION_PX, x : x + CALIBRATION_PX] for y in tops for x in lefts]))
-    window = cv2.copyMakeBorder(image, 0, -height % 32, 0, -width % 32, cv2.BORDER_REPLICATE)
-    outputs = model.submit(window[None])()
-    shares = np.stack([cv2.resize(c, None, fx=2, fy=2) for c in outputs.chances[head.name][0]])[:, :height, :width]
-    boxes = outputs.boxes[head.name][0]
-    return shares.astype(np.float32), torch.from_numpy(boxes.xyxy).float(), torch.from_numpy(boxes.score).float()
 
 
 def _mirrored(xyxy: torch.Tensor, width: int) -> torch.Tensor:
@@ -169,9 +159,8 @@ def measure(asked: Sequence[str], data: Path, config: Path) -> None:
         for record in task.splits["val"]:
             case = record.read()
             seen = take(case, still_view(case, 1.0, "crop", 0))
-            true = np.unique(np.maximum(seen.mask, 0), return_inverse=True)[1].reshape(seen.mask.shape)
             name = record.group.partition("/")[0]
-            rows.setdefault(name, []).append(agreement(true.astype(np.int32), teacher.nuclei(seen.image)))
+            rows.setdefault(name, []).append(agreement(numbered(seen.mask), teacher.nuclei(seen.image)))
         for name, figures in means(rows).items():
             print(row(f"{name}, {', '.join(heads)}", figures), flush=True)
 

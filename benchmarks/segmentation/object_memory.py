@@ -13,7 +13,6 @@ import multiprocessing
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -26,7 +25,7 @@ from wsi_umedpt.slides.slide import open_slide
 from wsi_umedpt.slides.tiling import TileSpec, lay_grid
 from wsi_umedpt.slides.tissue import find_tissue
 from wsi_umedpt.store.slide_store import SlideStore
-from wsi_umedpt.tasks.multihead import MAP_STRIDES, Outputs
+from wsi_umedpt.tasks.multihead import MAP_STRIDES, ObjectHeads, Outputs
 
 SPEC = TileSpec(size_px=320, stride_px=256, min_tissue=0.05)
 
@@ -34,7 +33,7 @@ SPEC = TileSpec(size_px=320, stride_px=256, min_tissue=0.05)
 class Free:
     """Stands in for a `OnePass`: the same disks in every window, which repeat with the stride."""
 
-    heads = (SimpleNamespace(name="nuclei", classes=("nucleus",), border=False, pixels=True, boxes=None),)
+    heads = (ObjectHeads("nuclei", ("nucleus",), False, True, None, None),)
 
     def __init__(self) -> None:
         self.maps = dict(zip(MAP_STRIDES, (40, 112, 320), strict=True))

@@ -128,12 +128,12 @@ def test_a_front_is_cut_as_if_it_were_alone(seed, smooth, count):
     ],
 )
 def test_an_object_needs_something_that_vouches_for_it(chance, centres, there):
-    """A box's centre, or a likely inner part of a quarter of the least size; without `least` it needs nothing."""
+    """A box's centre, or a likely inner part of a quarter of the least size; else it needs nothing."""
     front = np.zeros((30, 30), np.uint8)
     front[5:17, 5:17] = SURE
     inner = np.zeros_like(front)
     inner[8:11, 8:11] = chance  # 9 px: just the quarter
     given_centres = None if centres is None else np.array(centres, np.float32).reshape(-1, 2)
-    assert (separate(front, inner, given_centres, min_px=36, least=LIKELY).max() > 0) == there
-    assert (separate(front, inner, given_centres, min_px=40, least=LIKELY).max() > 0) == bool(there and centres)
+    assert (separate(front, inner, given_centres, min_px=36, vouched=True).max() > 0) == there
+    assert (separate(front, inner, given_centres, min_px=40, vouched=True).max() > 0) == bool(there and centres)
     assert separate(front, inner, given_centres, min_px=36).max() == 1

@@ -188,7 +188,7 @@ def test_processes_read_the_same_tiles(server, monkeypatch):
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 def test_what_goes_wrong_is_said(server, monkeypatch, broken, error, said):
-    """What was asked, what was found, what to do; what may pass is told from what will not."""
+    """What was asked, what was found, what to do; an error that may pass differs from one that will not."""
     name = server.name()
     for key, value in broken.items():
         if key == "down":

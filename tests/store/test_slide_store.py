@@ -525,7 +525,7 @@ def test_stores_of_schema_1_are_read_for_ever():
 
 
 def test_a_writer_that_goes_on_writes_rows_of_zeros_too(tmp_path):
-    """Zarr leaves chunks out that hold the fill value alone, unless it is told so anew."""
+    """Zarr omits chunks that hold only the fill value, unless the setting is given again where it opens an array."""
     rows, ok = np.zeros((16, 4), np.float32), np.ones(16, bool)
     asked = (tmp_path / "growing", tmp_path / "final", (32, 4), {"by": 1}, {"of": 1}, 16)
     FeatureWriter(*asked).append(rows + 1, ok)

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 
+from tests.support.web_server import serving
 from wsi_umedpt.testing import write_dicom
 
 BOUNDARY = "of-the-test"
@@ -148,15 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def pacs(files: Iterable[Path]) -> Iterator[Server]:
     """Serve the instances in some files."""
-    with Server(files) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with serving(Server(files)) as server:
         try:
             yield server
         finally:
             server.silent.set()
-            server.shutdown()
-            thread.join()
 
 
 def write_series(folder: Path, image: np.ndarray, *, scales: tuple[int, ...] = (1, 4)) -> list[Path]:

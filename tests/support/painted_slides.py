@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,7 +17,7 @@ from wsi_umedpt.slides.tiling import TileSpec, lay_grid
 from wsi_umedpt.slides.tissue import TissueMask
 from wsi_umedpt.store.objects import TileBoxes
 from wsi_umedpt.store.slide_store import SlideStore
-from wsi_umedpt.tasks.multihead import CALIBRATION_PX, Outputs
+from wsi_umedpt.tasks.multihead import CALIBRATION_PX, ObjectHeads, Outputs
 from wsi_umedpt.testing import write_pyramid
 
 STROMA, NUCLEUS = np.array([235, 190, 215]), np.array([80, 50, 140])
@@ -86,9 +85,7 @@ class ByColour:
         self, *, pixels: bool = True, boxes: bool = False, batches: int | None = None, maps: bool = True
     ) -> None:
         self.maps = {8: 3, 32: 3} if maps else {}
-        head = SimpleNamespace(name="nuclei", classes=("nucleus",), border=False)
-        head.pixels, head.boxes = pixels or None, boxes or None
-        self.heads = (head,)
+        self.heads = (ObjectHeads("nuclei", ("nucleus",), False, pixels or None, boxes or None, None),)
         self._left = batches
 
     def calibrate(self, tiles: np.ndarray) -> None:

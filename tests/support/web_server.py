@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -73,10 +74,13 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
+Some = TypeVar("Some", bound=ThreadingHTTPServer)
+
+
 @contextlib.contextmanager
-def web(folder: Path) -> Iterator[Server]:
-    """Serve a folder."""
-    with Server(folder) as server:
+def serving(server: Some) -> Iterator[Some]:
+    """Let a server answer, in a thread of its own."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -84,3 +88,8 @@ def web(folder: Path) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def web(folder: Path) -> contextlib.AbstractContextManager[Server]:
+    """Serve a folder."""
+    return serving(Server(folder))

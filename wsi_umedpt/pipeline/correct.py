@@ -34,7 +34,6 @@ from wsi_umedpt.segmentation.object_writer import MIN_SCORE
 from wsi_umedpt.slides.slide import Slide
 from wsi_umedpt.slides.tiling import TileSpec
 from wsi_umedpt.slides.tissue import TissueMask
-from wsi_umedpt.store.objects import TileBoxes
 from wsi_umedpt.tasks.multihead import ObjectHeads, OnePass, find_heads
 from wsi_umedpt.tasks.segmentation import Segmentation
 
@@ -181,7 +180,8 @@ def read_windows(
     for window in windows:
         pixels = _pixels(slide, window, scale, size)[None]
         seen.append(one_pass.embed_pixels(pixels))
-        centres.append(_centres(one_pass.submit(pixels)().boxes[of.name][0]) if of.boxes else None)
+        boxes = one_pass.submit(pixels)().boxes[of.name][0] if of.boxes else None
+        centres.append(None if boxes is None else boxes.centres[boxes.score >= MIN_SCORE])
         steps.one()
     true = np.stack([_instances(fields, windows, at, scale, size) for at in range(len(windows))])
     known = [k for k in range(len(windows)) if (true[k] != IGNORED).any()]
@@ -190,7 +190,7 @@ def read_windows(
     return Windows(
         head=of.pixels, embedded=torch.cat([seen[k] for k in known]), true=true[known],
         centres=[centres[k] for k in known], parts=[windows[k][2] for k in known],
-        min_px=max(1, round(_MIN_UM2 / (scale * slide.mpp) ** 2)),
+        min_px=max(1, round(_MIN_UM2 / (scale * slide.mpp) ** 2)), vouched=of.vouched,
     )  # fmt: skip
 
 
@@ -263,13 +263,6 @@ def _windows_over(fields: Sequence[CorrectedField], scale: float) -> list[_Windo
         if len(found) >= FOLDS:
             break
     return found
-
-
-def _centres(boxes: TileBoxes) -> npt.NDArray[np.float32]:
-    """Centres of the boxes that `segment` takes, (box, 2) px."""
-    kept = boxes.xyxy[boxes.score >= MIN_SCORE]
-    centres: npt.NDArray[np.float32] = ((kept[:, :2] + kept[:, 2:]) / 2).astype(np.float32)
-    return centres
 
 
 def _pixels(slide: Slide, window: _Window, scale: float, size: int) -> npt.NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from wsi_umedpt.geometry import Box
 from wsi_umedpt.messages import counted
 from wsi_umedpt.models.unet import PixelDecoder
 from wsi_umedpt.pipeline.task import Progress
-from wsi_umedpt.segmentation.watershed import LIKELY, separate
+from wsi_umedpt.segmentation.watershed import separate
 from wsi_umedpt.tasks.instances import instance_iou
 from wsi_umedpt.tasks.multihead import BORDER
 from wsi_umedpt.tasks.segmentation import Segmentation
@@ -141,6 +141,8 @@ class Windows:
     """Part of a field that is known in each window, level-0 px."""
     min_px: int
     """Objects of fewer pixels are dropped."""
+    vouched: bool
+    """True if objects need a box, or a likely inner part, as `segment` has it."""
 
 
 class Learning:
@@ -250,9 +252,8 @@ class Learning:
         border = head.spec.classes[-1] == BORDER
         front = ((1 - chances[0]) * 255).round().astype(np.uint8)
         inner = (chances[1] * 255).round().astype(np.uint8) if border else front
-        centres = self._windows.centres[row]
-        least = LIKELY if border and centres is not None else 0  # as `segment` does it
-        return separate(front, inner, centres, min_px=self._windows.min_px, least=least)
+        seen = self._windows
+        return separate(front, inner, seen.centres[row], min_px=seen.min_px, vouched=seen.vouched)
 
 
 class Matches(NamedTuple):

@@ -345,7 +345,7 @@ def _add(found: ObjectMap, name: str, batch: TileBatch, outputs: Outputs | None)
 
 def _kind(head: ObjectHeads, maps: Mapping[int, int]) -> Kind:
     return Kind(
-        name=head.name, classes=head.classes, border=head.border, vouched=head.border and head.boxes is not None,
+        name=head.name, classes=head.classes, border=head.border, vouched=head.vouched,
         pixels=head.pixels is not None, maps=maps,
     )  # fmt: skip
 

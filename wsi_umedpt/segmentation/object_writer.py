@@ -18,7 +18,6 @@ import numpy.typing as npt
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.segmentation.blending import Canvas, Rows
 from wsi_umedpt.segmentation.row_stream import Stitcher
-from wsi_umedpt.segmentation.watershed import LIKELY
 from wsi_umedpt.segmentation.window_layout import WindowLayout
 from wsi_umedpt.segmentation.window_maps import Maps, Vectors, WindowMaps
 from wsi_umedpt.slides.tissue import TissueMask
@@ -98,7 +97,7 @@ class ObjectMap:
             scale=layout.scale,
             mpp=mpp,
             min_um2=kind.min_um2,
-            least=LIKELY if kind.vouched else 0,
+            vouched=kind.vouched,
         )
         colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(kind.classes)))
         self._maps = WindowMaps(layout, kind.maps)
@@ -248,7 +247,7 @@ class ObjectMap:
 
     def _owned(self, index: int, boxes: TileBoxes) -> Boxes:
         """Boxes whose centre lies in a window's own part, or nearly; in px of the windows' plane."""
-        centre = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2
+        centre = boxes.centres
         own = self._layout.own[index]
         inside = np.minimum(centre - own[:2], own[2:] - centre).min(axis=1)
         kept = (inside >= -_SLACK_PX) & (boxes.score >= self._kind.min_score)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_umedpt.segmentation.blending import Rows
-from wsi_umedpt.segmentation.polygons import TOLERANCE_UM, Placement, outlined
+from wsi_umedpt.segmentation.polygons import Placement, outlined
 from wsi_umedpt.segmentation.watershed import HALF, separate
 from wsi_umedpt.store.objects import Objects
 
@@ -48,17 +48,17 @@ class Stitcher:
         Level-0 px per px of the rows, and um/px of the rows.
     min_um2
         Smaller objects are dropped.
-    least
+    vouched
         See `separate`.
     """
 
     def __init__(
         self, width: int, classes: tuple[str, ...], *, border: bool, scale: float, mpp: float, min_um2: float = 10.0,
-        least: int = 0,
+        vouched: bool = False,
     ) -> None:  # fmt: skip
         channels = len(classes) + border
         self._classes, self._border = classes, border
-        self._scale, self._mpp, self._least = scale, mpp, least
+        self._scale, self._mpp, self._vouched = scale, mpp, vouched
         self._min_px = max(1, round(min_um2 / mpp**2))
         self._top = 0
         self._chances = np.zeros((channels, 0, width), np.uint8)
@@ -138,13 +138,12 @@ class Stitcher:
         centres = np.stack([x[here], y[here]], 1) if len(self._centres) else None
         labels = separate(
             np.where(inside, front[where], 0), np.where(inside, inner, 0), centres,
-            min_px=self._min_px, least=self._least,
+            min_px=self._min_px, vouched=self._vouched,
         )  # fmt: skip
         image = self._image[where]
         objects = outlined(
             labels, image, self._shared(chances), self._classes,
             Placement((int(left), int(self._top + top)), self._scale, self._mpp),
-            tolerance_um=TOLERANCE_UM,
         )  # fmt: skip
         values = np.concatenate([[0], objects.class_index + 1]).astype(np.uint8)
         drawn = np.where(_seams(labels), 0, values[labels])

@@ -19,14 +19,18 @@ _DISC = np.argwhere(cv2.circle(np.zeros((5, 5), np.uint8), (_SEED_PX, _SEED_PX),
 
 
 def separate(
-    front: Chances, inner: Chances, centres: npt.NDArray[np.floating] | None = None, *, min_px: int = 10, least: int = 0
+    front: Chances,
+    inner: Chances,
+    centres: npt.NDArray[np.floating] | None = None,
+    *,
+    min_px: int = 10,
+    vouched: bool = False,
 ) -> Labels:
     """Number the objects of a picture.
 
     Pixels whose front is likelier than not are objects. Those that are connected are cut by a
     watershed, whose markers are the centres of the boxes that a detector found and the connected
-    inner parts that hold no such centre; without a detector, all connected inner parts. With `least`, objects
-    that nothing vouches for are dropped: neither a centre nor a likely inner part.
+    inner parts that hold no such centre; without a detector, all connected inner parts.
 
     Parameters
     ----------
@@ -38,8 +42,9 @@ def separate(
         x, y of the boxes' centres, px; those outside all fronts mark nothing.
     min_px
         Objects of fewer pixels are dropped, and inner parts of less than a quarter of it mark nothing.
-    least
-        Chance of the inner part that a quarter of `min_px` pixels of an object must have, unless it holds a centre.
+    vouched
+        Drop objects that nothing vouches for: neither a centre, nor a quarter of `min_px` pixels of an inner part
+        that is at least `LIKELY`.
 
     Returns
     -------
@@ -67,8 +72,8 @@ def separate(
             labels[where][mine] = cut[mine] + count
     sizes = np.bincount(labels.ravel())
     kept = sizes >= min_px
-    if least:
-        sure = np.bincount(labels[inner >= least], minlength=len(sizes)) >= max(1, min_px // 4)
+    if vouched:
+        sure = np.bincount(labels[inner >= LIKELY], minlength=len(sizes)) >= max(1, min_px // 4)
         if centres is not None and len(centres):
             sure[labels[_pixels(centres, labels.shape)]] = True
         kept &= sure

@@ -84,5 +84,5 @@ def told(error: Exception) -> dict[str, Any]:
 
 
 def heard(message: dict[str, Any]) -> Exception:
-    """Error of a reader's message; what may pass is told from what is of the slide."""
+    """Error of a reader's message: `UnreachableError` if trying again may help, else `SlideError`."""
     return UnreachableError(message["error"]) if message["passing"] else SlideError(message["error"])

@@ -159,3 +159,8 @@ class TileBoxes(NamedTuple):
     """(box,)"""
     score: npt.NDArray[np.float32]
     """(box,)"""
+
+    @property
+    def centres(self) -> npt.NDArray[np.float32]:
+        """Float32 (box, 2) px of the tile, x before y."""
+        return ((self.xyxy[:, :2] + self.xyxy[:, 2:]) / 2).astype(np.float32, copy=False)

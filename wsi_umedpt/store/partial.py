@@ -22,7 +22,7 @@ import zarr
 
 from wsi_umedpt.errors import StoreError
 from wsi_umedpt.store.contents import unlisted
-from wsi_umedpt.store.zarr_io import array_sha256, discard, read_array, sync_folder, whole_file, write_json
+from wsi_umedpt.store.zarr_io import array_sha256, discard, read_array, read_node, sync_folder, whole_file, write_json
 
 KEEP_SECONDS = 5.0
 """Seconds after which rows that do not fill a chunk yet are made durable; the first are at once."""
@@ -143,7 +143,7 @@ class FeatureWriter:
     def _has_these_chunks(self) -> bool:
         """Return whether the array is there, in chunks as they are written now."""
         try:
-            about = json.loads((self._growing / "zarr.json").read_bytes())
+            about = json.loads(read_node(self._growing))
             chunks = about["chunk_grid"]["configuration"]["chunk_shape"]
         except (OSError, ValueError, LookupError, TypeError):
             return False

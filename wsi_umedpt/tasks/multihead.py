@@ -50,6 +50,11 @@ class ObjectHeads:
     mpp: float | None
     """um/px of the images that the heads were trained on, where those state it."""
 
+    @property
+    def vouched(self) -> bool:
+        """True if an object of these heads needs a box, or a likely inner part: they find both boxes and borders."""
+        return self.border and self.boxes is not None
+
 
 class Outputs(NamedTuple):
     """Output of one pass for a batch of tiles."""

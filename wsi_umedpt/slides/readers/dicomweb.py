@@ -92,7 +92,7 @@ def stated_fingerprint(series: Series) -> str:
 
 
 class _Client:
-    """Levels of one series, as wsidicom asks for them; it is told of nothing else that the series holds."""
+    """Levels of one series, as wsidicom asks for them; whatever else the series holds is hidden from it."""
 
     def __init__(self, series: Series) -> None:
         try:

@@ -143,7 +143,6 @@ class AlikeDock(GoingDock):
         self.words.setText(words)
         rows, said = range(len(self.found)), [f"{one.similarity:.2f}" for one in self.found]
         names = [one.slide_id for one in self.found] if many > 1 else None
-        self.gallery.list.clear()  # other tiles may have the same numbers
         self.gallery.show_tiles(rows, said, None, names)
         self._tell_chosen()
         found, opened = self.found, current_slide(self._viewer)
@@ -152,7 +151,11 @@ class AlikeDock(GoingDock):
         def read() -> Any:
             return pictures_of_found(found, searched.stores, slides_open, self._reports)
 
-        self._reading.ask(read, lambda pictures: self.gallery.show_tiles(rows, said, pictures, names))
+        def show(pictures: Any) -> None:
+            if found is self.found:  # else others were found meanwhile
+                self.gallery.show_pictures(pictures)
+
+        self._reading.ask(read, show)
 
     def _cannot_find(self, error: Exception) -> None:
         self.words.setText(_HELP)

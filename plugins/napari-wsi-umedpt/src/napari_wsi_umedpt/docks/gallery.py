@@ -80,22 +80,22 @@ class Gallery(QWidget):
         names
             Second line below each tile, as much as there is room for; all of it is its tip.
         """
-        same = [*rows] == self.rows  # pictures of what is shown: what was chosen meanwhile stays so
-        if not same:
-            self.list.clear()
-            self._lay_out(lines=1 if names is None else 2)
+        self.list.clear()
+        self._lay_out(lines=1 if names is None else 2)
         self.setVisible(bool(len(rows)))
         for n, (row, word) in enumerate(zip(rows, words, strict=True)):
-            item = self.list.item(n) if same else QListWidgetItem()
-            item.setIcon(_icon(None if pictures is None else pictures[n]))
+            item = QListWidgetItem(_icon(None if pictures is None else pictures[n]), word)
             if names is not None:
                 short = self.list.fontMetrics().elidedText(names[n], Qt.TextElideMode.ElideMiddle, _SHOWN_PX)
                 item.setToolTip(names[n])
-                word = f"{word}\n{short}"
-            item.setText(word)
+                item.setText(f"{word}\n{short}")
             item.setData(_ROW, int(row))
-            if not same:
-                self.list.addItem(item)
+            self.list.addItem(item)
+
+    def show_pictures(self, pictures: Sequence[Picture]) -> None:
+        """Show the pictures of the tiles that are shown; what was chosen meanwhile stays so."""
+        for n, picture in enumerate(pictures):
+            self.list.item(n).setIcon(_icon(picture))
 
     def _lay_out(self, lines: int) -> None:
         height = _SHOWN_PX + 5 + lines * _LINE_PX

@@ -11,7 +11,7 @@ from wsi_umedpt.errors import WsiError
 from napari_wsi_umedpt.docks.base import Dock
 from napari_wsi_umedpt.layers.measures import PAIRS, pairs_layer
 from napari_wsi_umedpt.logic.registration import Rigid, as_they_lie, rigid
-from napari_wsi_umedpt.window.linked_views import Link, open_viewers, viewer_beside
+from napari_wsi_umedpt.window.linked_views import Link, is_open, viewer_beside
 from napari_wsi_umedpt.window.notifications import tell
 from napari_wsi_umedpt.window.viewer import add_layers, camera, current_place, on_slide, ours, same_selected
 
@@ -99,7 +99,7 @@ class TwoSlidesDock(Dock):
             self._unmark(viewer)
 
     def _unmark(self, viewer: Any) -> None:
-        if any(one is viewer for one in open_viewers()):
+        if is_open(viewer):
             for layer, shown in list(ours(viewer)):
                 if shown.name == PAIRS:
                     viewer.layers.remove(layer)

@@ -22,6 +22,11 @@ def open_viewers() -> list[Any]:
     return [one._qt_viewer.viewer for kind in kinds for one in kind._instances if one.isVisible()]
 
 
+def is_open(viewer: Any) -> bool:
+    """Return whether the window of a viewer is open."""
+    return any(one is viewer for one in open_viewers())
+
+
 def viewer_beside(viewer: Any) -> Any | None:
     """Another window in which a slide is open; None if there is none."""
     mine = getattr(viewer, "__wrapped__", viewer)
@@ -67,7 +72,7 @@ class Link(QObject):
             emitter, call = self._followed.pop()
             emitter.disconnect(call)
         second = self._viewers[1]
-        if any(one is second for one in open_viewers()):
+        if is_open(second):
             middle = on_slide(second, camera(second).center[-2:])
             self._turn(np.eye(3))
             look_at(second, middle)
@@ -95,7 +100,7 @@ class Link(QObject):
     def _follow(self, moved: Any, other: Any) -> None:
         if self._following:
             return
-        if not any(one is other for one in open_viewers()):
+        if not is_open(other):
             self.undo()
             return
         self._following = True
